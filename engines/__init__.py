@@ -1,0 +1,1 @@
+"""Runs models; knows nothing of HTTP, teams or policy."""

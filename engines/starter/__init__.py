@@ -1,0 +1,1 @@
+"""The starter model: a small chat model that ships in the package."""
