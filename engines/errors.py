@@ -1,0 +1,88 @@
+"""Why an engine could not answer.
+
+    EngineError
+    ├── RequestRefused      this request can never succeed here
+    │   ├── ContextTooLong  its prompt does not fit the model's context
+    │   └── Unsupported     it asks for what this model or engine cannot do
+    ├── ModelNotFound       the engine has no model of that name
+    ├── Overloaded          a full queue; try again in `retry_after` seconds
+    └── Unavailable         the engine, the model load or the upstream failed
+
+`code` is the word used everywhere: in policy files (`on = ["overloaded"]`), in
+logs and in metrics. A dialect may have a word of its own for its clients
+(OpenAI's for `context_too_long` is `context_length_exceeded`).
+"""
+
+from typing import ClassVar
+
+
+class EngineError(Exception):
+    """Why an engine could not answer; `message` is meant for the caller."""
+
+    code: ClassVar[str] = "engine_error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RequestRefused(EngineError):
+    """This request can never succeed here; `param` names the field to change, if one does."""
+
+    code: ClassVar[str] = "request_refused"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ContextTooLong(RequestRefused):
+    """The prompt, counted by the model's own tokenizer, does not fit its context."""
+
+    code: ClassVar[str] = "context_too_long"
+
+    def __init__(self, *, prompt_tokens: int, context_tokens: int, param: str = "messages") -> None:
+        super().__init__(
+            f"this model's context is {context_tokens} tokens; the prompt has {prompt_tokens} "
+            "and at least 1 is needed for the answer: shorten the prompt or choose a model "
+            "with a longer context",
+            param=param,
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens
+
+
+class Unsupported(RequestRefused):
+    """The request asks for what this model or engine cannot do."""
+
+    code: ClassVar[str] = "unsupported"
+
+
+class ModelNotFound(EngineError):
+    """The engine has no model of that name."""
+
+    code: ClassVar[str] = "model_not_found"
+
+    def __init__(self, model: str, message: str | None = None) -> None:
+        super().__init__(message or f"there is no model {model!r}")
+        self.model = model
+
+
+class Overloaded(EngineError):
+    """A full queue; `retry_after` is in seconds, None when nothing is known."""
+
+    code: ClassVar[str] = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Unavailable(EngineError):
+    """The engine, the model load or the upstream failed; not the caller's fault."""
+
+    code: ClassVar[str] = "unavailable"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -1,0 +1,373 @@
+"""What an engine is.
+
+The gateway knows engines only through this file. A request goes in, a stream
+of events comes out, and the stream always reads
+
+    Started (TextDelta | ReasoningDelta | ToolCallDelta)* Finished
+
+or ends early with one of the errors in engines/errors.py. Closing the stream
+cancels the request; an engine must free its slot without being awaited.
+
+Nothing here imports torch, llama_cpp, litestar or the gateway, and nothing
+here may: it is the floor every other module stands on.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from msgspec import Struct
+
+
+class Capability(StrEnum):
+    """What a model can do; see `ModelInfo.capabilities`."""
+
+    CHAT = "chat"
+    COMPLETE = "complete"
+    EMBED = "embed"
+    TOOLS = "tools"
+    VISION = "vision"
+    JSON_SCHEMA = "json_schema"
+    LOGPROBS = "logprobs"
+    REASONING = "reasoning"
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    """A model as its engine knows it, loaded or not."""
+
+    name: str
+    capabilities: frozenset[Capability]
+    context_tokens: int
+    loaded: bool
+    memory_bytes: int | None = None
+    size_bytes: int | None = None  # of its files
+    parameters: int | None = None
+    family: str | None = None
+    quantization: str | None = None
+    modified_at: float | None = None  # seconds since the epoch
+
+
+class Text(Struct, frozen=True, tag="text"):
+    """A piece of a message that is text."""
+
+    text: str
+
+
+class Image(Struct, frozen=True, tag="image"):
+    """A piece of a message that is a picture, already fetched."""
+
+    data: bytes
+    media_type: str
+
+
+Part = Text | Image
+
+
+class ToolCall(Struct, frozen=True, kw_only=True):
+    """A finished tool call, as a past message carries it; `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class Tool(Struct, frozen=True, kw_only=True):
+    """A function that the model may call; `parameters` is a JSON Schema."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = {}
+
+
+class NamedTool(Struct, frozen=True):
+    """A tool choice: the model must call the tool of this name."""
+
+    name: str
+
+
+ToolChoice = Literal["auto", "none", "required"] | NamedTool
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """One turn of a conversation."""
+
+    role: str
+    parts: Sequence[Part] = ()
+    name: str | None = None
+    tool_calls: Sequence[ToolCall] = ()
+    answers_tool_call: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of all text parts, joined."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+class Sampling(Struct, frozen=True, kw_only=True):
+    """How the next token is chosen. None means: the model's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[int, float] = {}
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    seed: int | None = None
+
+
+class JsonObject(Struct, frozen=True, tag="json_object"):
+    """Constraint: any JSON object."""
+
+
+class JsonSchema(Struct, frozen=True, tag="json_schema", kw_only=True):
+    """Constraint: JSON that is valid under `schema`."""
+
+    schema: Mapping[str, Any] | bool
+    name: str | None = None
+    strict: bool = True
+
+
+class Regex(Struct, frozen=True, tag="regex"):
+    """Constraint: text that the regular expression matches whole."""
+
+    pattern: str
+
+
+class Choice(Struct, frozen=True, tag="choice"):
+    """Constraint: one of these texts."""
+
+    choices: Sequence[str]
+
+
+class Grammar(Struct, frozen=True, tag="grammar"):
+    """Constraint: a context-free grammar in Lark syntax."""
+
+    grammar: str
+
+
+Constraint = JsonObject | JsonSchema | Regex | Choice | Grammar
+
+
+class GenerateRequest(Struct, frozen=True, kw_only=True):
+    """One completion to produce.
+
+    One request is one sequence: the gateway turns `n=3` into three requests,
+    and prefix caching makes that cheap.
+    """
+
+    id: str
+    model: str  # the engine's name for it, not the public one
+    messages: Sequence[Message] = ()
+    prompt: str | Sequence[int] | None = None  # instead of messages: raw completion
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    sampling: Sampling = Sampling()
+    tools: Sequence[Tool] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    constraint: Constraint | None = None
+    logprobs: int | None = None  # None: none; 0: the chosen token only; n: and n alternatives
+    reasoning_effort: str | None = None  # "none" switches thinking off where a template can
+    keep_alive_seconds: float | None = None
+    owner: str = "-"  # whose share of the engine this spends
+    weight: float = 1.0  # how large that share is
+    priority: int = 0  # lower goes first, across owners
+    cache_salt: str = ""  # prefixes are shared only within one salt
+    extra: Mapping[str, Any] = {}  # fields only a remote upstream understands
+
+
+class EmbedRequest(Struct, frozen=True, kw_only=True):
+    """Texts (or token ids) to turn into vectors, one vector each."""
+
+    id: str
+    model: str
+    inputs: Sequence[str | Sequence[int]]
+    dimensions: int | None = None
+    keep_alive_seconds: float | None = None
+    owner: str = "-"
+    weight: float = 1.0
+    priority: int = 0
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Tokens spent; `cached_tokens` of the prompt were not computed again."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0  # of the completion
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """Seconds spent in each phase, as the engine measured them."""
+
+    queued: float = 0.0
+    loading: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+
+
+class FinishReason(StrEnum):
+    """Why a stream ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+
+
+class TopLogprob(Struct, frozen=True):
+    """A token that could have come, and the natural logarithm of its probability."""
+
+    token: bytes
+    logprob: float
+    id: int = -1
+
+
+class TokenLogprob(Struct, frozen=True):
+    """The chosen token and the best alternatives at its place.
+
+    Probabilities are the model's own, before temperature, penalties, truncation and constraint.
+    """
+
+    token: bytes
+    logprob: float
+    top: Sequence[TopLogprob] = ()
+    id: int = -1
+
+
+class Started(Struct, frozen=True, tag="started", kw_only=True):
+    """The request was admitted and its prompt is counted."""
+
+    prompt_tokens: int | None = None
+    cached_tokens: int = 0
+
+
+class TextDelta(Struct, frozen=True, tag="text"):
+    """More answer text; with log-probabilities, one entry for each token in it."""
+
+    text: str
+    logprobs: Sequence[TokenLogprob] = ()
+
+
+class ReasoningDelta(Struct, frozen=True, tag="reasoning"):
+    """More of the model's thinking, which is not answer text."""
+
+    text: str
+
+
+class ToolCallDelta(Struct, frozen=True, tag="tool_call", kw_only=True):
+    """More of tool call `index`: `id` and `name` once and first, then argument fragments."""
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class Finished(Struct, frozen=True, tag="finished", kw_only=True):
+    """The last event of a stream that ended well."""
+
+    reason: FinishReason
+    usage: Usage
+    timing: Timing = Timing()
+    stop: str | None = None  # the stop string that ended it, if one did
+
+
+Output = TextDelta | ReasoningDelta | ToolCallDelta
+Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
+
+
+class Embeddings(Struct, frozen=True, kw_only=True):
+    """One vector per input, in order."""
+
+    vectors: Sequence[Sequence[float]]
+    usage: Usage
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """How an engine is; `cache_used` is a fraction of its KV cache."""
+
+    ready: bool
+    detail: str = ""
+    running: int = 0
+    waiting: int = 0
+    cache_used: float | None = None
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """One step of a long job on a model."""
+
+    status: str
+    done_bytes: int = 0
+    total_bytes: int | None = None
+
+
+class Engine(Protocol):
+    """Something that can run models."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Be ready to answer. Raises `Unavailable` when that cannot be."""
+        ...
+
+    async def close(self) -> None:
+        """End every running stream with `Unavailable`, then free everything; idempotent."""
+        ...
+
+    async def health(self) -> Health:
+        """Say how things are; cheap, and never loads anything."""
+        ...
+
+    async def models(self) -> Sequence[ModelInfo]:
+        """Every model that can be asked for, loaded or not."""
+        ...
+
+    async def load(self, model: str) -> ModelInfo:
+        """Return when the model is ready; a second call waits for the first."""
+        ...
+
+    async def unload(self, model: str) -> None:
+        """Free the model after its running requests have finished."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        """Run one request, loading its model if needed.
+
+        Raises nothing until iterated; then any `EngineError`, and never after `Finished`.
+        """
+        ...
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Turn each input into a vector. Raises any `EngineError`."""
+        ...
+
+    async def count_tokens(self, request: GenerateRequest) -> int:
+        """Prompt tokens that `generate` would count for this request."""
+        ...
+
+
+@runtime_checkable
+class ModelLibrary(Protocol):
+    """An engine that also keeps model files. Only gguf does."""
+
+    def pull(self, name: str) -> AsyncIterator[Progress]:
+        """Fetch a model by name."""
+        ...
+
+    def create(self, name: str, modelfile: str) -> AsyncIterator[Progress]:
+        """Make a model from a Modelfile."""
+        ...
+
+    async def copy(self, source: str, target: str) -> None:
+        """Give a model another name."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Remove a name, and its files when nothing else uses them."""
+        ...
