@@ -56,7 +56,7 @@ class CallMiddleware(ASGIMiddleware):
         client = scope.get("client")
         return Call(
             id=new_call_id(),
-            endpoint=handler.name or "-",
+            endpoint=handler.opt.get("endpoint") or handler.name or "-",
             policy=self._gateway.policy,
             client=ClientAddress(client[0], client[1]) if client else ClientAddress(None),
             headers={
@@ -173,7 +173,7 @@ async def _closed(resources: AsyncExitStack) -> None:
     closing = asyncio.current_task()
     try:
         await resources.aclose()
-    except Exception as error:  # noqa: BLE001 - one failed clean-up must not hide the answer
+    except Exception as error:  # one failed clean-up must not hide the answer
         log.error("call_clean_up_failed", exc_info=error, task=str(closing))
 
 
