@@ -166,39 +166,29 @@ class ScriptedEngine:
         steps = list(self._script(request) if callable(self._script) else self._script)
         if not any(isinstance(step, Started) for step in steps):
             yield Started(prompt_tokens=prompt_tokens)
-        text, sent, num_tokens, called = "", 0, 0, False
+        answer, called = _Answer(request), False
         for step in steps:
             await self._pause(step)
             if isinstance(step, EngineError):
                 raise step
-            if isinstance(step, Hold):
-                continue
             if isinstance(step, Finished):
                 yield step
                 return
             if isinstance(step, Started | ReasoningDelta | ToolCallDelta):
                 called = called or isinstance(step, ToolCallDelta)
                 yield step
-                continue
-            delta = self._text(request, step)
-            num_tokens += 1
-            text += delta.text
-            stop = _earliest(text, request.stop)
-            safe = stop[0] if stop else len(text) - _held_back(text, request.stop)
-            if safe > sent:
-                released = msgspec.structs.replace(delta, text=text[sent:safe])
-                sent = safe
-                yield released
-            if stop:
-                yield self._finished(FinishReason.STOP, prompt_tokens, num_tokens, stop[1])
-                return
-            if num_tokens == request.max_tokens:
-                yield self._finished(FinishReason.LENGTH, prompt_tokens, num_tokens)
-                return
-        if sent < len(text):
-            yield TextDelta(text=text[sent:])
-        reason = FinishReason.TOOL_CALLS if called else FinishReason.STOP
-        yield self._finished(reason, prompt_tokens, num_tokens)
+            elif not isinstance(step, Hold):
+                if (released := answer.speak(step)) is not None:
+                    yield released
+                if answer.reason is not None:
+                    break
+        if (rest := answer.rest()) is not None:
+            yield rest
+        yield Finished(
+            reason=answer.reason or (FinishReason.TOOL_CALLS if called else FinishReason.STOP),
+            usage=Usage(prompt_tokens=prompt_tokens, completion_tokens=answer.num_tokens),
+            stop=answer.stop,
+        )
 
     async def _pause(self, step: Step) -> None:
         """Let others run, wait for a `Hold`, and notice that the engine was closed."""
@@ -214,21 +204,6 @@ class ScriptedEngine:
         if self._is_closed.is_set():
             raise Unavailable(f"engine {self.name!r} was closed")
 
-    @staticmethod
-    def _text(request: GenerateRequest, step: TextDelta | str) -> TextDelta:
-        if isinstance(step, TextDelta):
-            return step
-        if request.logprobs is None:
-            return TextDelta(text=step)
-        return TextDelta(text=step, logprobs=[TokenLogprob(token=step.encode(), logprob=-0.5)])
-
-    @staticmethod
-    def _finished(
-        reason: FinishReason, prompt_tokens: int, num_tokens: int, stop: str | None = None
-    ) -> Finished:
-        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=num_tokens)
-        return Finished(reason=reason, usage=usage, stop=stop)
-
     def _info(self, name: str) -> ModelInfo:
         return ModelInfo(
             name=name,
@@ -236,6 +211,47 @@ class ScriptedEngine:
             context_tokens=self._context_tokens,
             loaded=name in self._loaded,
         )
+
+
+class _Answer:
+    """What was said so far; holds back what may become a stop string."""
+
+    def __init__(self, request: GenerateRequest) -> None:
+        self.num_tokens = 0
+        self.reason: FinishReason | None = None
+        self.stop: str | None = None
+        self._request = request
+        self._text = ""
+        self._sent = 0
+
+    def speak(self, step: TextDelta | str) -> TextDelta | None:
+        delta = step if isinstance(step, TextDelta) else self._delta(step)
+        self._text += delta.text
+        self.num_tokens += 1
+        found = _earliest(self._text, self._request.stop)
+        if found is not None:
+            at, self.stop = found
+            self.reason = FinishReason.STOP
+            self._text = self._text[:at]
+            return self._release(delta, at)
+        if self.num_tokens == self._request.max_tokens:
+            self.reason = FinishReason.LENGTH
+        return self._release(delta, len(self._text) - _held_back(self._text, self._request.stop))
+
+    def rest(self) -> TextDelta | None:
+        return self._release(TextDelta(text=""), len(self._text))
+
+    def _release(self, delta: TextDelta, to: int) -> TextDelta | None:
+        if to <= self._sent:
+            return None
+        released = msgspec.structs.replace(delta, text=self._text[self._sent : to])
+        self._sent = to
+        return released
+
+    def _delta(self, text: str) -> TextDelta:
+        if self._request.logprobs is None:
+            return TextDelta(text=text)
+        return TextDelta(text=text, logprobs=[TokenLogprob(token=text.encode(), logprob=-0.5)])
 
 
 def _earliest(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
