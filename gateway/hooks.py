@@ -163,9 +163,9 @@ def read_policy(directory: Path) -> Policy:
     registry = EngineRegistry()
     for name, plugin in plugins.items():
         if name in listed and "register_engines" in hooks[name]:
-            # Engine plugins know their kind without a gateway: the policy names it
-            # before there is one.
-            plugin.register_engines(registry=registry)
+            # Engine plugins are built without a gateway: a policy names their
+            # kinds before there is one.
+            plugin().register_engines(registry=registry)
     return load_policy(
         directory,
         plugin_tables={name: table_of(plugin) for name, plugin in plugins.items()},
