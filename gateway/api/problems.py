@@ -5,6 +5,7 @@ path, so that a client that mistypes a URL still reads an error it can parse.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 from litestar.connection import Request
@@ -40,7 +41,7 @@ def problem_reply(problem: Problem, *, dialect: str) -> JsonReply:
     return JsonReply(shape(problem), status=problem.status, headers=headers)
 
 
-def respond_to_error(request: Request[object, object, object], error: Exception) -> ASGIApp:
+def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> ASGIApp:
     """Litestar's exception handler for everything a handler or the router raises."""
     call = call_in(request.scope)
     problem = problem_of_any(error, request.scope)
