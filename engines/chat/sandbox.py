@@ -27,18 +27,18 @@ from jinja2.visitor import NodeTransformer
 
 from engines.chat.meter import Meter, TemplateTooExpensive
 
-_FILTERS = frozenset(
-    "abs capitalize count d default dictsort e escape first float groupby indent int items join "
-    "last length list lower map max min reject rejectattr replace reverse round safe select "
-    "selectattr sort string sum title tojson trim unique upper".split()
-)
+_FILTERS = """
+    abs capitalize count d default dictsort e escape first float groupby indent int items last
+    length lower map max min reject rejectattr replace reverse round safe select selectattr sort
+    string title trim unique upper
+"""
+_TEXT_METHODS = """
+    capitalize count endswith find index isalnum isalpha isdigit islower isnumeric isspace istitle
+    isupper join lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition
+    rsplit rstrip split splitlines startswith strip swapcase title upper
+"""
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(
-        "capitalize count endswith find index isalnum isalpha isdigit islower isnumeric isspace "
-        "istitle isupper join lower lstrip partition removeprefix removesuffix replace rfind "
-        "rindex rpartition rsplit rstrip split splitlines startswith strip swapcase title "
-        "upper".split()
-    ),
+    str: frozenset(_TEXT_METHODS.split()),
     dict: frozenset({"get", "items", "keys", "values"}),
     list: frozenset({"count", "index"}),
     tuple: frozenset({"count", "index"}),
@@ -73,14 +73,14 @@ class Sandbox(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             optimized=False,
             cache_size=0,
-            finalize=pass_context(self._printed),
+            finalize=self._printed,
             extensions=["jinja2.ext.loopcontrols", _GenerationBlocks],
         )
         self._running = threading.local()
         self.concat = self._concat
         self.globals = {name: self.globals[name] for name in _GLOBALS}
         self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
-        self.filters = {name: self._metered(name, self.filters[name]) for name in _FILTERS}
+        self.filters = {name: self._metered(name, self.filters[name]) for name in _FILTERS.split()}
         self.filters |= {
             "join": self._join,
             "list": self._list,
@@ -124,7 +124,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 return attr in names
         return super().is_safe_attribute(obj, attr, value)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def wrap_str_format(self, value: Any) -> None:
+        """Offer no `format` at all: it pads to any width in one step."""
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call something for a template; names as in jinja2, or keywords would clash."""
         meter = __self._meter
         meter.step()
@@ -180,6 +183,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             step()
             yield item
 
+    @pass_context
     def _printed(self, context: Context, value: Any) -> Any:
         """Let a value be printed, if it is data and not too large."""
         meter = self._meter
@@ -350,4 +354,4 @@ def _raise_exception(message: object) -> NoReturn:
 
 
 def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern[:_MAX_MESSAGE])  # noqa: DTZ005
+    return datetime.now().strftime(pattern[:_MAX_MESSAGE])
