@@ -54,6 +54,9 @@ class ClientAddress(Struct, frozen=True):
     port: int = 0
 
 
+NO_ADDRESS = ClientAddress(None)
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """What is known about one API call. Owned by the call's task; nobody else writes."""
@@ -61,7 +64,7 @@ class Call:
     id: str
     endpoint: str
     policy: Policy
-    client: ClientAddress = ClientAddress(None)
+    client: ClientAddress = NO_ADDRESS
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     started_at: float = field(default_factory=time.monotonic)
     principal: Principal = NOBODY
@@ -75,8 +78,8 @@ class Call:
     streams: bool = False
     status: int | None = None
     error: Problem | None = None
-    usage: Usage = Usage()
-    timing: Timing = Timing()
+    usage: Usage = field(default_factory=Usage)
+    timing: Timing = field(default_factory=Timing)
     finish_reason: FinishReason | None = None
     first_output_at: float | None = None
     finished_at: float | None = None
