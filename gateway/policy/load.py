@@ -41,14 +41,13 @@ def load_policy(
     plugin_tables: Mapping[str, type[Struct] | None],
     engine_configs: Mapping[str, type[Struct]],
     hooks_of: Mapping[str, Collection[str]] | None = None,
-    endpoint_names: Collection[str] | None = None,
 ) -> Policy:
     """Read and check one directory. Raises `PolicyInvalid` with every problem in it.
 
     `plugin_tables` has every installed plugin and the Struct of its own table of
     gateway.toml, None if it takes no table. `engine_configs` has the kinds that
-    listed plugins register. `hooks_of` (plugin -> the hooks it implements) and
-    `endpoint_names` make more checks possible.
+    listed plugins register. `hooks_of` (plugin -> the hooks it implements) makes more
+    checks possible.
     """
     files = read_files(directory)
     converter = Converter(directory)
@@ -72,7 +71,6 @@ def load_policy(
         files,
         installed=plugin_tables,
         hooks_of=hooks_of,
-        endpoint_names=endpoint_names,
     )
     problems = [*files.problems, *converter.problems, *errors]
     if problems:
