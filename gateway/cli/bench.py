@@ -17,10 +17,33 @@ import click
 
 from gateway.cli.client import default_url
 
-WORDS = (
-    "river gate turbine water stone field garden window letter winter summer morning evening "
-    "music bridge harbour island forest meadow kitchen market village castle engine lantern"
-).split()
+WORDS = [
+    "river",
+    "gate",
+    "turbine",
+    "water",
+    "stone",
+    "field",
+    "garden",
+    "window",
+    "letter",
+    "winter",
+    "summer",
+    "morning",
+    "evening",
+    "music",
+    "bridge",
+    "harbour",
+    "island",
+    "forest",
+    "meadow",
+    "kitchen",
+    "market",
+    "village",
+    "castle",
+    "engine",
+    "lantern",
+]
 
 
 @dataclass
