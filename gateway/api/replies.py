@@ -25,6 +25,10 @@ class JsonReply:
         self.status = status
         self.headers = dict(headers or {})
 
+    def to_asgi_response(self, **_: object) -> "JsonReply":
+        """What Litestar asks of an exception handler's answer."""
+        return self
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send status, headers and body."""
         headers = {
