@@ -1,7 +1,7 @@
 """What a running gateway holds: policy, engines, hooks, keys, and the calls in flight."""
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -35,6 +35,8 @@ class Gateway:
         self.calls: dict[str, Call] = {}  # in flight, by id
         self.started_at = time.time()
         self.ready = False
+        self.on_ready: list[Callable[[], None]] = []
+        self.failure: Exception | None = None  # why it did not start, if it did not
         self._ledger: Ledger | None = None
         self._keys: Keys | None = None
 
@@ -57,23 +59,34 @@ class Gateway:
         Raises `EngineStartFailed` and what the ledger raises, with nothing left running.
         """
         async with AsyncExitStack() as stack:
-            self._ledger = await stack.enter_async_context(open_ledger(self.settings.ledger_url))
-            self._keys = Keys(self._ledger, pepper=open_pepper(self.settings))
-            self.engines = await start_engines(self.policy.engines, self.registry, self.settings)
-            stack.push_async_callback(stop_engines, self.engines)
-            await stack.enter_async_context(self.hooks.lifespan(self))
-            self.ready = True
-            log.info(
-                "gateway_started",
-                policy=str(self.policy.directory),
-                digest=self.policy.digest[:12],
-                engines=sorted(self.engines),
-            )
+            try:
+                await self._start(stack)
+            except Exception as error:
+                self.failure = error
+                raise
             try:
                 yield
             finally:
                 self.ready = False
                 log.info("gateway_stopping", calls=len(self.calls))
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        self._ledger = await stack.enter_async_context(open_ledger(self.settings.ledger_url))
+        self._keys = await stack.enter_async_context(
+            Keys(self._ledger, pepper=open_pepper(self.settings))
+        )
+        self.engines = await start_engines(self.policy.engines, self.registry, self.settings)
+        stack.push_async_callback(stop_engines, self.engines)
+        await stack.enter_async_context(self.hooks.lifespan(self))
+        self.ready = True
+        log.info(
+            "gateway_started",
+            policy=str(self.policy.directory),
+            digest=self.policy.digest[:12],
+            engines=sorted(self.engines),
+        )
+        for callback in self.on_ready:
+            callback()
 
 
 def open_gateway(settings: Settings) -> Gateway:

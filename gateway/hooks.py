@@ -22,7 +22,7 @@ from gateway.call import Call, Principal, Route
 from gateway.engine_registry import EngineRegistry
 from gateway.hookspecs import HookSpecs
 from gateway.policy import Policy
-from gateway.policy.load import load_policy
+from gateway.policy.load import listed_plugins, load_policy
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
@@ -158,16 +158,19 @@ def read_policy(directory: Path) -> Policy:
     Raises `gateway.policy.load.PolicyInvalid` with every problem found.
     """
     plugins = installed_plugins()
+    hooks = {name: hooks_of(plugin) for name, plugin in plugins.items()}
+    listed = set(listed_plugins(directory))
     registry = EngineRegistry()
-    for plugin in plugins.values():
-        if "register_engines" in hooks_of(plugin):
-            # Engine plugins know their kind without a gateway: the policy names it
-            # before there is one.
-            plugin.register_engines(registry=registry)
+    for name, plugin in plugins.items():
+        if name in listed and "register_engines" in hooks[name]:
+            # Engine plugins are built without a gateway: a policy names their
+            # kinds before there is one.
+            plugin().register_engines(registry=registry)
     return load_policy(
         directory,
         plugin_tables={name: table_of(plugin) for name, plugin in plugins.items()},
         engine_configs=registry.configs,
+        hooks_of=hooks,
     )
 
 
