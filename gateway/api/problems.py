@@ -5,11 +5,11 @@ path, so that a client that mistypes a URL still reads an error it can parse.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 from litestar.connection import Request
 from litestar.exceptions import HTTPException
-from litestar.types import ASGIApp, Scope
 
 from gateway.api.openai.problem import openai_problem
 from gateway.api.replies import JsonReply
@@ -40,7 +40,7 @@ def problem_reply(problem: Problem, *, dialect: str) -> JsonReply:
     return JsonReply(shape(problem), status=problem.status, headers=headers)
 
 
-def respond_to_error(request: Request[object, object, object], error: Exception) -> ASGIApp:
+def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Any:
     """Litestar's exception handler for everything a handler or the router raises."""
     call = call_in(request.scope)
     problem = problem_of_any(error, request.scope)
@@ -48,10 +48,10 @@ def respond_to_error(request: Request[object, object, object], error: Exception)
         log.error("call_failed", call=call.id if call else None, exc_info=error)
     if call is not None and call.error is None:
         call.error = problem
-    return problem_reply(problem, dialect=call.dialect if call else "openai")  # pyright: ignore[reportReturnType]
+    return problem_reply(problem, dialect=call.dialect if call else "openai")
 
 
-def problem_of_any(error: BaseException, scope: Scope) -> Problem:
+def problem_of_any(error: BaseException, scope: Any) -> Problem:
     """`problem_of`, and Litestar's own exceptions in our words."""
     if not isinstance(error, HTTPException):
         return problem_of(error)
@@ -71,6 +71,6 @@ def problem_of_any(error: BaseException, scope: Scope) -> Problem:
             return problem_of(error)
 
 
-def call_in(scope: Scope) -> Call | None:
+def call_in(scope: Any) -> Call | None:
     """The call that the middleware opened for this request, if it got that far."""
-    return scope.get("state", {}).get("call")  # pyright: ignore[reportReturnType]
+    return scope.get("state", {}).get("call")
