@@ -1,7 +1,7 @@
 """Serves a gateway on a real socket, in a thread of the test's own process.
 
-    with serving(scripted_gateway(directory, {"scripted": engine})) as server:
-        httpx.get(f"{server.url}/v1/models")
+with serving(scripted_gateway(directory, {"scripted": engine})) as server:
+    httpx.get(f"{server.url}/v1/models")
 """
 
 import asyncio

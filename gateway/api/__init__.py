@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.api import health
+from gateway.api.admin import models as admin_models
 from gateway.api.openai import chat, completions, embeddings, models
 
 HANDLERS: Sequence[Any] = [
@@ -14,4 +15,5 @@ HANDLERS: Sequence[Any] = [
     embeddings.create_embedding,
     models.list_models,
     models.retrieve_model,
+    admin_models.show_models,
 ]

@@ -11,7 +11,6 @@ import msgspec
 import structlog
 from litestar.connection import Request
 from litestar.exceptions import HTTPException
-from litestar.types import ASGIApp, Scope
 
 from gateway.api.bodies import ClientGone
 from gateway.api.openai.problem import openai_problem
@@ -43,7 +42,7 @@ def problem_reply(problem: Problem, *, dialect: str) -> JsonReply:
     return JsonReply(shape(problem), status=problem.status, headers=headers)
 
 
-def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> ASGIApp:
+def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Any:
     """Litestar's exception handler for everything a handler or the router raises."""
     call = call_in(request.scope)
     if isinstance(error, ClientGone):
@@ -58,10 +57,10 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> ASGIA
         problem = msgspec.structs.replace(problem, headers=headers)
     elif call.error is None:
         call.error = problem
-    return problem_reply(problem, dialect=call.dialect if call else "openai")  # pyright: ignore[reportReturnType]
+    return problem_reply(problem, dialect=call.dialect if call else "openai")
 
 
-def problem_of_any(error: BaseException, scope: Scope) -> Problem:
+def problem_of_any(error: BaseException, scope: Any) -> Problem:
     """`problem_of`, and Litestar's own exceptions in our words."""
     if not isinstance(error, HTTPException):
         return problem_of(error)
@@ -81,6 +80,6 @@ def problem_of_any(error: BaseException, scope: Scope) -> Problem:
             return problem_of(error)
 
 
-def call_in(scope: Scope) -> Call | None:
+def call_in(scope: Any) -> Call | None:
     """The call that the middleware opened for this request, if it got that far."""
-    return scope.get("state", {}).get("call")  # pyright: ignore[reportReturnType]
+    return scope.get("state", {}).get("call")

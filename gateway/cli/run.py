@@ -4,6 +4,7 @@ Talks to a running gateway; where none runs, to one that lives as long as the
 command does. Either way the words travel the same road as every client's.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -57,8 +58,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
 
 
 def _piped() -> str:
-    stdin = click.get_text_stream("stdin")
-    return "" if stdin.isatty() else stdin.read().strip()
+    return "" if sys.stdin.isatty() else sys.stdin.read().strip()
 
 
 @contextmanager
@@ -278,7 +278,9 @@ class _Waiting:
         """The model that is being loaded and how far it is, if the caller may know."""
         try:
             answer = httpx.get(f"{self._client.url}/admin/models", timeout=1.0)
-            models = answer.json()["models"] if answer.status_code == 200 else []
+            models: list[dict[str, Any]] = (
+                answer.json()["models"] if answer.status_code == 200 else []
+            )
         except (httpx.HTTPError, ValueError, KeyError):
             return None
         return next(

@@ -104,7 +104,10 @@ def _permission(team: TeamPolicy, field: str, name: str) -> Line:
                 f"{where} {quoted(pattern)}",
                 refused=True,
             )
-    listed = ", ".join(quoted(pattern) for pattern in patterns[:6]) or "nothing"
+    if not patterns:
+        noun = field.removesuffix("s")
+        return Line(f"refused: {team.name} may use no {noun} at all", where, refused=True)
+    listed = ", ".join(quoted(pattern) for pattern in patterns[:6])
     return Line(f"refused: {team.name} may use only {listed}, not {name}", where, refused=True)
 
 
