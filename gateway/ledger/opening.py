@@ -36,14 +36,17 @@ async def open_engine(given: str) -> AsyncEngine:
     url = _url_of(given)
     shown = url.render_as_string(hide_password=True)
     try:
-        if (file := _file_of(url)) is not None:
-            await asyncio.to_thread(_prepare_file, file)
+        file = _file_of(url)
+        if file is not None:
+            await asyncio.to_thread(create_once, file, _write_empty_database)
         engine = _engine_for(url)
         try:
             await _upgrade(engine)
         except BaseException:
             await engine.dispose()
             raise
+        if file is not None:
+            keep_private(file)  # not before it has shown to be a ledger
     except CommandError as error:
         raise LedgerNotOpened(
             f"the ledger {shown} was written by another version of Penstock ({error}); "
@@ -82,11 +85,6 @@ def _file_of(url: URL) -> Path | None:
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return None
     return Path(str(url.database))
-
-
-def _prepare_file(file: Path) -> None:
-    if not create_once(file, _write_empty_database):
-        keep_private(file)
 
 
 def _write_empty_database(path: Path) -> None:
