@@ -108,7 +108,9 @@ def _permission(team: TeamPolicy, field: str, name: str) -> Line:
         noun = field.removesuffix("s")
         return Line(f"refused: {team.name} may use no {noun} at all", where, refused=True)
     listed = ", ".join(quoted(pattern) for pattern in patterns[:6])
-    return Line(f"refused: {team.name} may use only {listed}, not {name}", where, refused=True)
+    return Line(
+        f"refused: {team.name} may not use {name}", f"{where} has only {listed}", refused=True
+    )
 
 
 def _defaults(model: ModelPolicy, table: str, limits: LimitPolicy | None) -> Iterator[Line]:

@@ -10,7 +10,12 @@ from gateway.policy import Policy, PolicyInvalid, Secret, load_policy
 
 
 class TeamTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    team: str
+    team: str | None = None
+
+
+class QuotaTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    per_day: int
+    currency: str = "tokens"
 
 
 class EngineTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +37,7 @@ PLUGIN_TABLES: Mapping[str, type[Struct] | None] = {
     "defaults": None,
     "routing": None,
     "gguf_engine": None,
+    "quota": QuotaTable,
 }
 
 HOOKS_OF = {

@@ -91,7 +91,7 @@ def test_a_model_that_cannot_work_is_refused(tmp_path, models, said):
         (
             "plugins = []",
             "gateway.toml: plugins: no plugin is listed, so nobody could call (there are: "
-            "access_log, allow_lists, anonymous, defaults, gguf_engine, routing)",
+            "access_log, allow_lists, anonymous, defaults, gguf_engine, quota, routing)",
         ),
         (
             'plugins = ["anonymous", "routing", "gguf_engine", "routing"]',

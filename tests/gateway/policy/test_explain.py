@@ -94,8 +94,9 @@ def test_a_refusal_is_the_last_line_and_names_the_pattern_that_decided(tmp_path)
 
     not_listed = explain(policy, team="search", endpoint="admin.models", model=None)
     assert not_listed[-1].refused
-    assert not_listed[-1].text == (
-        'refused: search may use only "openai.*", "!openai.embeddings", not admin.models'
+    assert not_listed[-1].text == "refused: search may not use admin.models"
+    assert not_listed[-1].where == (
+        'teams.toml [search] endpoints has only "openai.*", "!openai.embeddings"'
     )
 
 

@@ -76,10 +76,17 @@ def test_a_plugin_without_a_table_takes_none(tmp_path):
     ]
 
 
-def test_a_required_plugin_table_that_is_absent_is_reported(tmp_path):
-    directory = write(tmp_path, gateway=GOOD["gateway"] + "[anonymous]\n")
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("", 'gateway.toml: [quota]: this table is missing: the plugin needs "per_day"'),
+        ("[quota]\n", 'gateway.toml: [quota]: "per_day" is missing: it is a whole number'),
+    ],
+)
+def test_a_plugin_that_needs_a_table_gets_one(tmp_path, table, said):
+    gateway = GOOD["gateway"].replace('"routing"', '"routing", "quota"') + table
 
-    assert problems_of(directory) == ['gateway.toml: [anonymous]: "team" is missing: it is text']
+    assert problems_of(write(tmp_path, gateway=gateway)) == [said]
 
 
 def test_the_digest_changes_with_any_byte_and_with_nothing_else(tmp_path):
