@@ -31,9 +31,9 @@ class Piece(NamedTuple):
     call: ToolCallDelta | None = None
 
 
-def beginning_of(tag: str, text: str) -> int:
-    """Say how many characters at the end of `text` may be the beginning of `tag`."""
-    start = max(0, len(text) - len(tag) + 1)
+def beginning_of(tag: str, text: str, start: int = 0) -> int:
+    """Say how many characters at the end of `text`, from `start` on, may begin `tag`."""
+    start = max(start, len(text) - len(tag) + 1)
     while (start := text.find(tag[0], start)) >= 0:
         if tag.startswith(text[start:]):
             return len(text) - start
@@ -41,9 +41,16 @@ def beginning_of(tag: str, text: str) -> int:
     return 0
 
 
-def blanks_before(text: str, end: int) -> int:
-    """Say where the blank space that ends at `end` begins, going back `MAX_BLANKS` at most."""
-    start = end
-    while start > 0 and end - start < MAX_BLANKS and text[start - 1].isspace():
-        start -= 1
+def blanks_before(text: str, end: int, start: int = 0) -> int:
+    """Say where the blanks before `end` begin: `MAX_BLANKS` of them at most."""
+    start = max(start, end - MAX_BLANKS)
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return end
+
+
+def blanks_after(text: str, start: int) -> int:
+    """Say where the blanks that begin at `start` end."""
+    while start < len(text) and text[start].isspace():
+        start += 1
     return start

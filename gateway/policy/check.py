@@ -64,7 +64,7 @@ def _plugin_errors(policy: Policy, files: Files, installed: Collection[str]) -> 
             yield place.item(index).problem(f"{quoted(plugin)} is listed twice")
         seen.add(plugin)
     for name, table in policy.tables.items():
-        if name not in seen:
+        if policy.plugins and name not in seen:
             yield Place("gateway.toml", name).problem(
                 f"does nothing, because plugins does not list {quoted(name)}"
             )

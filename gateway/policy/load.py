@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from msgspec import Struct
+from msgspec.structs import fields
 
 from gateway.policy.check import errors_of
 from gateway.policy.convert import Converter
@@ -59,7 +60,7 @@ def load_policy(
         directory=directory,
         digest=files.digest,
         plugins=plugins,
-        tables=_plugin_tables(files, plugin_tables, converter),
+        tables=_plugin_tables(files, plugins, plugin_tables, converter),
         engines=_engines(files, engine_configs, converter, kinds_known=kinds_known),
         models=models,
         teams=_tables(files, "teams.toml", TeamPolicy, converter),
@@ -112,10 +113,23 @@ def _plugins(files: Files, converter: Converter) -> tuple[str, ...]:
 
 
 def _plugin_tables(
-    files: Files, kinds: Mapping[str, type[Struct] | None], converter: Converter
+    files: Files,
+    plugins: Sequence[str],
+    kinds: Mapping[str, type[Struct] | None],
+    converter: Converter,
 ) -> Mapping[str, Struct]:
     """The tables of gateway.toml, each as its plugin reads it."""
     tables: dict[str, Struct] = {}
+    for plugin in plugins:
+        kind = kinds.get(plugin)
+        if kind is None or plugin in files.trees["gateway.toml"]:
+            continue
+        needed = [quoted(field.encode_name) for field in fields(kind) if field.required]
+        if needed:
+            converter.report(
+                Place("gateway.toml", plugin),
+                f"this table is missing: the plugin needs {', '.join(needed)}",
+            )
     for name, tree in files.trees["gateway.toml"].items():
         if name == "plugins":
             continue
