@@ -127,7 +127,14 @@ async def test_the_table_may_allow_another_name() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["forwarded", "x-forwarded-for", "x-real-ip", "x-forwarded-host", "x-forwarded-proto", "via"],
+    [
+        "forwarded",
+        "x-forwarded-for",
+        "x-real-ip",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "via",
+    ],
 )
 @pytest.mark.parametrize("value", ["127.0.0.1", "for=127.0.0.1", ""])
 async def test_what_a_proxy_passed_on_is_refused(header: str, value: str) -> None:
