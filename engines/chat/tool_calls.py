@@ -62,7 +62,7 @@ class _State(Enum):
     ARGUMENTS = auto()
     TAIL = auto()  # in the rest of the object, after the arguments
     AFTER = auto()  # after a call
-    BETWEEN = auto()  # after a call and what closes it: blanks are dropped
+    BETWEEN = auto()  # after a call and what closes it
     DONE = auto()  # one call was all that is allowed
 
 
@@ -135,7 +135,8 @@ class ToolCallParser:
         self._waiting.clear()
         if not held:
             return ()
-        return (Piece(Kind.MARKUP if self._state is _State.AFTER else Kind.TEXT, held),)
+        is_markup = self._state is _State.AFTER or self._state is _State.BETWEEN
+        return (Piece(Kind.MARKUP if is_markup else Kind.TEXT, held),)
 
     def _start(self) -> None:
         """See whether the answer is nothing but calls, which Llama writes without a marker."""
@@ -282,8 +283,9 @@ class ToolCallParser:
             self._state = _State.BETWEEN
 
     def _between_calls(self) -> None:
-        self._release(Kind.MARKUP, blanks_after(self._text, self._at))
-        if self._at < len(self._text):
+        """Blanks are text if text follows, and markup if nothing does, or one more call."""
+        at = blanks_after(self._text, self._at)
+        if at < len(self._text) or at - self._at > MAX_BLANKS:
             self._state = _State.TEXT
 
     def _drop(self) -> None:
