@@ -39,6 +39,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     capabilities: frozenset[Capability]
     context_tokens: int
     loaded: bool
+    loading: float | None = None  # how far a load under way is, 0 to 1
     memory_bytes: int | None = None
     size_bytes: int | None = None  # of its files
     parameters: int | None = None

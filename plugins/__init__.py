@@ -1,0 +1,1 @@
+"""What acts on a call: each file is one plugin, in the shape that yours would have."""

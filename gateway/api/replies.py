@@ -1,0 +1,98 @@
+"""What handlers return: plain ASGI responses, written without Litestar's layers between.
+
+Litestar's stream response does not close its iterator when the client hangs
+up, and its server-sent events pass through a StringIO each (measured in
+docs/experiments.md). These write the bytes that the dialect made.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from litestar.types import Receive, Scope, Send
+
+HEARTBEAT_SECONDS = 15.0
+
+
+class JsonReply:
+    """A whole answer, already encoded."""
+
+    def __init__(
+        self, body: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = dict(headers or {})
+
+    def to_asgi_response(self, **_: object) -> "JsonReply":
+        """What Litestar calls on the answer of an exception handler."""
+        return self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send status, headers and body."""
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(self.body)),
+            **self.headers,
+        }
+        await send(
+            {"type": "http.response.start", "status": self.status, "headers": _encoded(headers)}
+        )
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        body = b"" if is_head else self.body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class StreamReply:
+    """A stream of frames, each sent as it comes; `heartbeat` fills silences.
+
+    Closing is not left to the garbage collector: the frames end when sending
+    ends, whatever the reason.
+    """
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        *,
+        content_type: str,
+        heartbeat: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.frames = frames
+        self.headers = {
+            "content-type": content_type,
+            "cache-control": "no-cache",
+            "x-accel-buffering": "no",
+            **(headers or {}),
+        }
+        self.heartbeat = heartbeat
+        self._last_sent_at = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send every frame, then the end."""
+        async with aclosing(self.frames):
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": _encoded(self.headers)}
+            )
+            beating = asyncio.create_task(self._beat(send)) if self.heartbeat else None
+            try:
+                async for frame in self.frames:
+                    self._last_sent_at = time.monotonic()
+                    await send({"type": "http.response.body", "body": frame, "more_body": True})
+            finally:
+                if beating is not None:
+                    beating.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _beat(self, send: Send) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            if time.monotonic() - self._last_sent_at >= HEARTBEAT_SECONDS:
+                await send(
+                    {"type": "http.response.body", "body": self.heartbeat, "more_body": True}
+                )
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

@@ -1,0 +1,122 @@
+"""One API call, first byte in to last byte out, and what is known about it so far.
+
+`Call` is the one mutable object of a request's life. The middleware makes and
+closes it; the pipeline fills it in; plugins read it. Everything that a call
+opens is pushed on `call.resources`, which the middleware closes in the call's
+own task, whether or not the client is still there.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import Struct
+
+from engines.protocol import EmbedRequest, FinishReason, GenerateRequest, Timing, Usage
+from gateway.errors import Problem
+from gateway.policy import ModelPolicy, Policy
+
+
+class Principal(Struct, frozen=True, kw_only=True):
+    """Who is calling. `team` is the unit of permission and limits."""
+
+    name: str
+    team: str
+    key_id: str | None = None  # the public part of an API key; safe to log
+    role: str = "member"  # or "admin"
+
+
+NOBODY = Principal(name="-", team="-")
+
+
+class Target(Struct, frozen=True):
+    """One engine and that engine's own name for the model."""
+
+    engine: str
+    model: str
+    weight: float = 1.0
+    on: frozenset[str] = frozenset()  # error codes after which this target may be tried; empty: any
+
+
+class Route(Struct, frozen=True):
+    """The targets to try for one call, best first."""
+
+    targets: tuple[Target, ...]
+
+
+class ClientAddress(Struct, frozen=True):
+    """Where the connection comes from, as the socket says; a Unix socket has no address."""
+
+    host: str | None
+    port: int = 0
+
+
+NO_ADDRESS = ClientAddress(None)
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """What is known about one API call. Owned by the call's task; nobody else writes."""
+
+    id: str
+    endpoint: str
+    policy: Policy
+    client: ClientAddress = NO_ADDRESS
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    started_at: float = field(default_factory=time.monotonic)
+    principal: Principal = NOBODY
+    model: ModelPolicy | None = None
+    requests: Sequence[GenerateRequest] = ()  # one for each sequence to generate
+    embed_request: EmbedRequest | None = None
+    route: Route | None = None
+    target: Target | None = None
+    resources: AsyncExitStack = field(default_factory=AsyncExitStack)
+    response_headers: dict[str, str] = field(default_factory=dict[str, str])
+    streams: bool = False
+    status: int | None = None
+    error: Problem | None = None
+    usage: Usage = field(default_factory=Usage)
+    timing: Timing = field(default_factory=Timing)
+    finish_reason: FinishReason | None = None
+    first_output_at: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def dialect(self) -> str:
+        """The family of the endpoint: `openai` of `openai.chat`."""
+        return self.endpoint.partition(".")[0]
+
+    @property
+    def outcome(self) -> str:
+        """`ok`, or the code of what went wrong."""
+        return "ok" if self.error is None else self.error.code
+
+    @property
+    def seconds(self) -> float:
+        """From first byte in to last byte out, or to now."""
+        return (self.finished_at or time.monotonic()) - self.started_at
+
+    def replace_requests(self, **changes: object) -> None:
+        """Change the same fields of every request of this call."""
+        self.requests = [
+            msgspec.structs.replace(request, **changes)  # pyright: ignore[reportArgumentType]
+            for request in self.requests
+        ]
+
+    def add_usage(self, usage: Usage) -> None:
+        """Count one sequence's tokens towards the call."""
+        own = self.usage
+        self.usage = Usage(
+            prompt_tokens=own.prompt_tokens + usage.prompt_tokens,
+            cached_tokens=own.cached_tokens + usage.cached_tokens,
+            completion_tokens=own.completion_tokens + usage.completion_tokens,
+            reasoning_tokens=own.reasoning_tokens + usage.reasoning_tokens,
+        )
+
+
+def new_call_id() -> str:
+    """An id for the logs, the client and the upstream: sorts by time, cannot be guessed."""
+    return f"req_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"

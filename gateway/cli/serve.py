@@ -1,0 +1,158 @@
+"""`penstock serve`: serves the models of a policy until it is told to stop."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from gateway.policy import Policy
+    from gateway.settings import Settings
+
+# Taking the GIL back from an engine's thread costs up to one switch interval;
+# Python's 5 ms would be a whole decode step (docs/experiments.md).
+SWITCH_INTERVAL_SECONDS = 0.0005
+NUM_PORTS_TRIED = 20
+
+
+@click.command("serve")
+@click.option("--policy", type=click.Path(path_type=Path), help="Policy directory.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on.  [default: 8080]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-format", type=click.Choice(["auto", "json", "console"]))
+def command(
+    policy: Path | None,
+    host: str | None,
+    port: int | None,
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Serve the models of a policy.
+
+    Every option has an environment variable (PENSTOCK_POLICY, PENSTOCK_PORT, …);
+    docs/operations.md lists them.
+    """
+    settings = settings_of(
+        policy=policy, host=host, port=port, log_level=log_level, log_format=log_format
+    )
+    port_was_chosen = port is not None or bool(os.environ.get("PENSTOCK_PORT"))
+    with bound_socket(settings.host, settings.port, only_this_port=port_was_chosen) as listener:
+        serve(settings, listener)
+
+
+def settings_of(**options: object) -> "Settings":
+    """The environment's settings with the command line's on top."""
+    import msgspec
+
+    from gateway.settings import SettingsInvalid, read_settings
+
+    try:
+        settings = read_settings()
+    except SettingsInvalid as error:
+        raise click.ClickException(str(error)) from None
+    given = {name: value for name, value in options.items() if value is not None}
+    return msgspec.structs.replace(settings, **given)
+
+
+def bound_socket(host: str, port: int, *, only_this_port: bool) -> socket.socket:
+    """A listening socket; without `only_this_port`, on the first free port from `port` on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    last = port if only_this_port or port == 0 else port + NUM_PORTS_TRIED - 1
+    for candidate in range(port, min(last, 65535) + 1):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, candidate))
+            listener.listen(1024)
+        except OSError as error:
+            listener.close()
+            if candidate == last:
+                raise click.ClickException(_why_not_bound(host, port, last, error)) from None
+            continue
+        listener.settimeout(0)
+        return listener
+    raise click.ClickException(f"no free port from {port} on; choose one with --port")
+
+
+def _why_not_bound(host: str, port: int, last: int, error: OSError) -> str:
+    import errno
+
+    if error.errno == errno.EADDRINUSE:
+        ports = f"port {port} is" if port == last else f"ports {port} to {last} are"
+        return (
+            f"{ports} in use on {host}; stop what listens there or choose another "
+            "with --port (0: any free one)"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be opened by this user; choose one above 1023 with --port"
+    return f"cannot listen on {host}:{port}: {error.strerror or error}"
+
+
+def serve(settings: "Settings", listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; running calls get `drain_seconds` to finish."""
+    import uvicorn
+
+    from gateway.app import create_app
+    from gateway.logs import configure_logs
+
+    configure_logs(settings.log_level, settings.log_format)
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    try:
+        app = create_app(settings)
+    except Exception as error:
+        raise explained(error) from error
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        # Litestar reads no proxy headers; which proxies to believe is policy.
+        proxy_headers=False,
+    )
+    server = uvicorn.Server(config)
+    address = listener.getsockname()
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    gateway = app.state.gateway
+    gateway.on_ready.append(lambda: _say_where(f"http://{host}:{address[1]}", gateway.policy))
+    server.run(sockets=[listener])
+    if gateway.failure is not None:
+        raise click.ClickException(str(gateway.failure))
+
+
+def explained(error: Exception) -> Exception:
+    """A command-line error for what a policy or plugin did wrong; else the error itself."""
+    from gateway.hooks import PluginInvalid
+    from gateway.policy.load import PolicyInvalid
+
+    if isinstance(error, PolicyInvalid):
+        problems = "\n  ".join(error.problems)
+        return click.ClickException(f"the policy does not hold:\n  {problems}")
+    if isinstance(error, PluginInvalid):
+        return click.ClickException(str(error))
+    return error
+
+
+def _say_where(url: str, policy: "Policy") -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"\n[bold]Penstock serves {policy.directory}[/bold]")
+    console.print(f"  base URL   [bold green]{url}/v1[/bold green]")
+    console.print(f"  try it     {curl_line(url, policy)}", markup=False)
+    console.print("  stop it    Ctrl-C\n")
+
+
+def curl_line(url: str, policy: "Policy") -> str:
+    """A command that asks this gateway's first model something."""
+    model = next((name for name in policy.models if "*" not in name), "starter")
+    key = "" if "anonymous" in policy.plugins else '-H "authorization: Bearer $PENSTOCK_API_KEY" '
+    body = (
+        f'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is Penstock?"}}]}}'
+    )
+    return f"curl {url}/v1/chat/completions {key}-H 'content-type: application/json' -d '{body}'"

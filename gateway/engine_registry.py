@@ -1,0 +1,94 @@
+"""Builds the engines that a policy names; starts them, stops them, knows their kinds.
+
+Plugins register kinds (`register_engines`); a policy's engines.toml names
+instances. Engines start side by side; one that fails to start keeps the
+gateway from starting, with its name in the error.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from msgspec import Struct
+
+from engines.errors import EngineError
+from engines.protocol import Engine
+from gateway.policy import EnginePolicy
+from gateway.settings import Settings
+
+log = structlog.get_logger()
+
+
+class EngineSite(Struct, frozen=True, kw_only=True):
+    """What this machine gives an engine, apart from its policy."""
+
+    models_dir: Path
+    data_dir: Path
+
+
+BuildEngine = Callable[[str, Any, EngineSite], Engine]
+
+
+class EngineKind(Struct, frozen=True):
+    """A kind of engine: its configuration's Struct and how to build one."""
+
+    config: type[Struct]
+    build: BuildEngine
+
+
+class EngineRegistry:
+    """The kinds of engines that plugins bring."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, EngineKind] = {}
+
+    def add(self, kind: str, *, config: type[Struct], build: BuildEngine) -> None:
+        """Register a kind. `build(name, config, site)` may import what is heavy; this may not."""
+        if kind in self._kinds:
+            raise ValueError(f"engine kind {kind!r} is registered twice")
+        self._kinds[kind] = EngineKind(config, build)
+
+    @property
+    def configs(self) -> Mapping[str, type[Struct]]:
+        """Each kind's configuration Struct."""
+        return {kind: entry.config for kind, entry in self._kinds.items()}
+
+    def build(self, policy: EnginePolicy, site: EngineSite) -> Engine:
+        """Make one engine; it is not started."""
+        return self._kinds[policy.kind].build(policy.name, policy.config, site)
+
+
+class EngineStartFailed(Exception):
+    """An engine of the policy did not start; names it and says why."""
+
+
+async def start_engines(
+    policies: Mapping[str, EnginePolicy], registry: EngineRegistry, settings: Settings
+) -> dict[str, Engine]:
+    """Build and start every engine. Raises `EngineStartFailed`, with nothing left running."""
+    site = EngineSite(models_dir=settings.models_dir, data_dir=settings.data_dir)
+    engines = {name: registry.build(policy, site) for name, policy in policies.items()}
+    names = list(engines)
+    results = await asyncio.gather(
+        *(engines[name].start() for name in names), return_exceptions=True
+    )
+    for name, result in zip(names, results, strict=True):
+        if isinstance(result, BaseException):
+            await stop_engines(engines)
+            if isinstance(result, EngineError):
+                raise EngineStartFailed(f"engine {name!r} did not start: {result.message}")
+            raise result
+        log.info("engine_started", engine=name, kind=policies[name].kind)
+    return engines
+
+
+async def stop_engines(engines: Mapping[str, Engine]) -> None:
+    """Close every engine side by side; a failure is logged and does not keep the others."""
+    results = await asyncio.gather(
+        *(engine.close() for engine in engines.values()), return_exceptions=True
+    )
+    for name, result in zip(engines, results, strict=True):
+        if isinstance(result, BaseException):
+            log.error("engine_close_failed", engine=name, exc_info=result)

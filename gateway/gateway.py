@@ -1,0 +1,94 @@
+"""What a running gateway holds: policy, engines, hooks, keys, and the calls in flight."""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from engines.protocol import Engine
+from gateway.call import Call
+from gateway.engine_registry import EngineRegistry, start_engines, stop_engines
+from gateway.hooks import Hooks, build_hooks, read_policy
+from gateway.keys import Keys, open_pepper
+from gateway.ledger import Ledger, open_ledger
+from gateway.policy import Policy
+from gateway.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Gateway:
+    """One process's gateway. The event loop's main task owns it; plugins read it.
+
+    `policy` is replaced whole and never changed; a call keeps the one that it
+    started with.
+    """
+
+    def __init__(self, settings: Settings, policy: Policy) -> None:
+        self.settings = settings
+        self.policy = policy
+        self.registry = EngineRegistry()
+        self.hooks: Hooks = build_hooks(policy.plugins, self)
+        self.hooks.register_engines(self.registry)
+        self.engines: Mapping[str, Engine] = {}
+        self.calls: dict[str, Call] = {}  # in flight, by id
+        self.started_at = time.time()
+        self.ready = False
+        self.on_ready: list[Callable[[], None]] = []
+        self.failure: Exception | None = None  # why it did not start, if it did not
+        self._ledger: Ledger | None = None
+        self._keys: Keys | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """The durable records; open while the gateway runs."""
+        assert self._ledger is not None, "the gateway is not running"
+        return self._ledger
+
+    @property
+    def keys(self) -> Keys:
+        """The API keys; usable while the gateway runs."""
+        assert self._keys is not None, "the gateway is not running"
+        return self._keys
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """Open the ledger, start the engines and the plugins; undo it all at the end.
+
+        Raises `EngineStartFailed` and what the ledger raises, with nothing left running.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                await self._start(stack)
+            except Exception as error:
+                self.failure = error
+                raise
+            try:
+                yield
+            finally:
+                self.ready = False
+                log.info("gateway_stopping", calls=len(self.calls))
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        self._ledger = await stack.enter_async_context(open_ledger(self.settings.ledger_url))
+        self._keys = await stack.enter_async_context(
+            Keys(self._ledger, pepper=open_pepper(self.settings))
+        )
+        self.engines = await start_engines(self.policy.engines, self.registry, self.settings)
+        stack.push_async_callback(stop_engines, self.engines)
+        await stack.enter_async_context(self.hooks.lifespan(self))
+        self.ready = True
+        log.info(
+            "gateway_started",
+            policy=str(self.policy.directory),
+            digest=self.policy.digest[:12],
+            engines=sorted(self.engines),
+        )
+        for callback in self.on_ready:
+            callback()
+
+
+def open_gateway(settings: Settings) -> Gateway:
+    """A gateway for these settings, not yet running. Raises `PolicyInvalid`, `PluginInvalid`."""
+    return Gateway(settings, read_policy(settings.policy))

@@ -1,0 +1,201 @@
+"""Opens the `Call`, observes it, identifies the caller, and closes everything at the end.
+
+The outermost thing around every handler, and plain ASGI. It runs in the
+request's own task and stays there: a client that hangs up cancels that task,
+wherever it is (queued, in prefill, in mid-stream), and the clean-up that
+follows is not cancelled again. So an engine's stream is closed by the task
+that opened it, at once, and never by the garbage collector.
+"""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api.bodies import ClientGone
+from gateway.api.problems import problem_reply
+from gateway.call import Call, ClientAddress, new_call_id
+from gateway.errors import STATUS, Problem, Unauthenticated, problem_of
+from gateway.gateway import Gateway
+
+log = structlog.get_logger()
+
+
+class CallMiddleware(ASGIMiddleware):
+    """Makes one `Call` of every request that reaches a handler."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Run one call from first byte to last."""
+        call = self._open(scope)
+        scope["state"]["call"] = call
+        wire = _Wire(call, receive, send)
+        self._gateway.calls[call.id] = call
+        try:
+            async with self._gateway.hooks.observe(call):
+                try:
+                    await self._answer(call, scope, wire, next_app)
+                finally:
+                    wire.stop_watching()
+                    await _closed(call.resources)
+                    call.finished_at = time.monotonic()
+        finally:
+            del self._gateway.calls[call.id]
+
+    def _open(self, scope: Any) -> Call:
+        handler = scope["route_handler"]
+        client = scope.get("client")
+        return Call(
+            id=new_call_id(),
+            endpoint=handler.opt.get("endpoint") or handler.name or "-",
+            policy=self._gateway.policy,
+            client=ClientAddress(client[0], client[1]) if client else ClientAddress(None),
+            headers={
+                name.decode("latin-1").lower(): value.decode("latin-1")
+                for name, value in scope["headers"]
+            },
+        )
+
+    async def _answer(self, call: Call, scope: Scope, wire: "_Wire", next_app: ASGIApp) -> None:
+        try:
+            if not scope["route_handler"].opt.get("public"):
+                await self._identify(call)
+            await next_app(scope, wire.receive, wire.send)
+        except asyncio.CancelledError:
+            if not wire.client_gone:
+                call.error = call.error or _closed_by_us()
+                raise
+            _forget_cancellation()
+            call.error = _client_closed()
+        except ClientGone:
+            call.error = _client_closed()
+        except Exception as error:  # noqa: BLE001 - the last place that can still answer
+            await self._refuse(call, error, scope, wire)
+
+    async def _identify(self, call: Call) -> None:
+        principal = await self._gateway.hooks.identify(call, call.headers)
+        if principal is None:
+            raise Unauthenticated(
+                "no valid API key was given; send one as `Authorization: Bearer <key>` "
+                "(`penstock keys create` makes one)"
+            )
+        call.principal = principal
+
+    async def _refuse(self, call: Call, error: Exception, scope: Scope, wire: "_Wire") -> None:
+        problem = problem_of(error)
+        if problem.code == "internal":
+            log.error("call_failed", call=call.id, exc_info=error)
+        call.error = call.error or problem
+        if wire.started:
+            return  # nothing honest can be added to a half-sent answer; it stays unfinished
+        reply = problem_reply(problem, dialect=call.dialect)
+        await reply(scope, wire.receive, wire.send)
+
+
+class _Wire:
+    """The connection as a handler sees it: marks what passes, and notices a hang-up.
+
+    Once the body is read, a watcher waits for the client to leave and then
+    cancels the call's task. It does nothing any more when the answer is complete.
+    """
+
+    def __init__(self, call: Call, receive: Receive, send: Send) -> None:
+        self.started = False
+        self.client_gone = False
+        self._call = call
+        self._receive = receive
+        self._send = send
+        self._complete = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def receive(self) -> Any:
+        """The next piece of the body, or that the client is gone."""
+        if self._watcher is not None:
+            await asyncio.shield(self._watcher)
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.client_gone = True
+        elif not message.get("more_body", False):
+            task = asyncio.current_task()
+            assert task is not None
+            self._watcher = asyncio.create_task(self._watch(task))
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, with the headers that every answer carries."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            self._call.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), *self._headers()]
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._complete = True
+        await self._send(message)
+
+    def stop_watching(self) -> None:
+        """End the watcher; the answer is out or will never be."""
+        self._complete = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        call = self._call
+        milliseconds = int((time.monotonic() - call.started_at) * 1000)
+        headers = {
+            "x-request-id": call.id,
+            "openai-processing-ms": str(milliseconds),
+            "x-content-type-options": "nosniff",
+            **call.response_headers,
+        }
+        return [
+            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
+        ]
+
+    async def _watch(self, task: "asyncio.Task[Any]") -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._complete:
+            self.client_gone = True
+            task.cancel("the client hung up")
+
+
+async def _closed(resources: AsyncExitStack) -> None:
+    """Close what the call opened, to the end, also when the task is cancelled meanwhile."""
+    closing = asyncio.current_task()
+    try:
+        await resources.aclose()
+    except Exception as error:  # one failed clean-up must not hide the answer
+        log.error("call_clean_up_failed", exc_info=error, task=str(closing))
+
+
+def _forget_cancellation() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+
+
+def _client_closed() -> Problem:
+    return Problem(
+        code="client_closed",
+        status=STATUS["client_closed"],
+        message="the client closed the connection",
+        source="gateway",
+    )
+
+
+def _closed_by_us() -> Problem:
+    return Problem(
+        code="unavailable",
+        status=STATUS["unavailable"],
+        message="the gateway is shutting down",
+        source="gateway",
+    )

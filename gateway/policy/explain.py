@@ -1,0 +1,175 @@
+"""Says what would happen to a call, and which line of which file decided it.
+
+Reads a `Policy` only: it makes no call, asks no engine and knows no plugin's
+insides. What a plugin would do is said only if the policy lists that plugin.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+
+from gateway.endpoints import deciding_pattern
+from gateway.policy.problems import header, quoted, way_out
+from gateway.policy.schema import (
+    FallbackPolicy,
+    LimitPolicy,
+    ModelPolicy,
+    Policy,
+    SamplingDefaults,
+    TargetPolicy,
+    TeamPolicy,
+)
+
+
+class Line(Struct, frozen=True):
+    """One thing that would happen, and where it was decided."""
+
+    text: str
+    where: str
+    refused: bool = False  # the call ends here
+
+
+def explain(policy: Policy, *, team: str, endpoint: str, model: str | None) -> Sequence[Line]:
+    """The fate of one call, in the order in which it would be decided.
+
+    The last line of a refused call says why. `model` is None for endpoints that
+    name no model.
+    """
+    lines: list[Line] = []
+    for line in _fate(policy, team, endpoint, model):
+        lines.append(line)
+        if line.refused:
+            break
+    return lines
+
+
+def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterator[Line]:
+    caller = policy.teams.get(team)
+    found = policy.resolve(model) if model is not None else None
+    if model is not None and found is not None:
+        yield from _name(policy, model, found)
+    if "allow_lists" in policy.plugins:
+        if caller is None:
+            yield Line(
+                f"refused: {team} is not a team{way_out(team, policy.teams)}",
+                "teams.toml",
+                refused=True,
+            )
+            return
+        yield _permission(caller, "endpoints", endpoint)
+    else:
+        yield Line("no plugin checks what a team may use", "gateway.toml plugins")
+    if model is None:
+        return
+    if found is None:
+        hint = way_out(model, [*policy.models, *policy.aliases])
+        yield Line(f"refused: there is no model {quoted(model)}{hint}", "models.toml", refused=True)
+        return
+    if caller is not None and "allow_lists" in policy.plugins:
+        yield _permission(caller, "models", found.name)
+    limits = policy.limits.get(caller.limits) if caller and caller.limits else None
+    if "defaults" in policy.plugins:
+        yield from _defaults(found, model_table(policy, found), limits)
+    if "routing" in policy.plugins:
+        yield from _targets(found, model_table(policy, found))
+    yield from _limits(policy, limits)
+
+
+def model_table(policy: Policy, model: ModelPolicy) -> str:
+    """Where a model stands: `models.toml [chat-small]`; a glob's answer stands under the glob."""
+    if model.name in policy.models:
+        return f"models.toml {header(model.name)}"
+    fitting = [glob for glob in policy.models if deciding_pattern(model.name, [glob])]
+    return f"models.toml {header(max(fitting, key=len, default=model.name))}"
+
+
+def _name(policy: Policy, asked: str, model: ModelPolicy) -> Iterator[Line]:
+    where = model_table(policy, model)
+    if asked in policy.aliases:
+        yield Line(f"{asked} is an alias of {model.name}", f"{where} aliases")
+    elif asked not in policy.models:
+        yield Line(f"{asked} is not listed; it goes where {where.split(' ', 1)[1]} says", where)
+
+
+def _permission(team: TeamPolicy, field: str, name: str) -> Line:
+    """Whether the team may use an endpoint or a model, and the pattern that says so."""
+    patterns = team.endpoints if field == "endpoints" else team.models
+    where = f"teams.toml {header(team.name)} {field}"
+    if (allowing := deciding_pattern(name, patterns)) is not None:
+        return Line(f"{team.name} may use {name}", f"{where} {quoted(allowing)}")
+    for pattern in patterns:
+        if pattern.startswith("!") and deciding_pattern(name, [pattern[1:]]) is not None:
+            return Line(
+                f"refused: {team.name} may not use {name}",
+                f"{where} {quoted(pattern)}",
+                refused=True,
+            )
+    if not patterns:
+        noun = field.removesuffix("s")
+        return Line(f"refused: {team.name} may use no {noun} at all", where, refused=True)
+    listed = ", ".join(quoted(pattern) for pattern in patterns[:6])
+    return Line(
+        f"refused: {team.name} may not use {name}", f"{where} has only {listed}", refused=True
+    )
+
+
+def _defaults(model: ModelPolicy, table: str, limits: LimitPolicy | None) -> Iterator[Line]:
+    said: list[str] = []
+    where: list[str] = []
+    for field in SamplingDefaults.__struct_fields__:
+        value = getattr(model.defaults, field)
+        if value is not None:
+            said.append(f"{field} defaults to {value}")
+    if said:
+        where.append(f"{table} defaults")
+    if limits is not None and limits.max_output_tokens is not None:
+        said.append(f"output is capped at {limits.max_output_tokens}")
+        where.append(f"limits.toml {header(limits.name)}")
+    if said:
+        yield Line("; ".join(said), ", ".join(where))
+
+
+def _targets(model: ModelPolicy, table: str) -> Iterator[Line]:
+    live = [target for target in model.targets if target.weight > 0]
+    total = sum(target.weight for target in live)
+    if len(live) == 1:
+        yield Line(f"goes to {_named(live[0], model)}", f"{table} targets")
+    else:
+        what = "keys" if model.sticky == "key" else "calls"
+        shares = [
+            f"{100 * target.weight / total:.3g} to {_named(target, model)}" for target in live
+        ]
+        yield Line(f"of 100 {what}, {', '.join(shares)}", f"{table} targets")
+    for fallback in model.fallbacks:
+        when = " or ".join(fallback.on)
+        yield Line(f"if {when}: {_named(fallback, model)}", f"{table} fallbacks")
+
+
+def _named(entry: TargetPolicy | FallbackPolicy, model: ModelPolicy) -> str:
+    return f"{entry.engine} {entry.model or model.name}"
+
+
+def _limits(policy: Policy, limits: LimitPolicy | None) -> Iterator[Line]:
+    if limits is None:
+        return
+    where = f"limits.toml {header(limits.name)}"
+    rates = [
+        f"{value:,} {noun}"
+        for value, noun in (
+            (limits.requests_per_minute, "requests"),
+            (limits.tokens_per_minute, "tokens"),
+        )
+        if value is not None
+    ]
+    said = [" and ".join(rates) + " a minute"] if rates else []
+    if limits.concurrent_calls is not None:
+        said.append(f"{limits.concurrent_calls} at once")
+    if not said:
+        yield Line("calls are not limited", where)
+    elif "rate_limits" in policy.plugins:
+        yield Line(", ".join(said), where)
+    else:
+        yield Line(
+            f"{', '.join(said)}: not enforced, because rate_limits is not listed",
+            f"{where}, gateway.toml plugins",
+        )

@@ -1,0 +1,149 @@
+"""What policy files may say: one frozen Struct for each table.
+
+docs/policy.md says what each field means, and a test checks that it names every
+one. Loading is in load.py, rules that span tables in check.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from engines.errors import (
+    ContextTooLong,
+    EngineError,
+    ModelNotFound,
+    Overloaded,
+    RequestRefused,
+    Unavailable,
+    Unsupported,
+)
+from gateway.endpoints import deciding_pattern
+
+Table = TypeVar("Table", bound=Struct)
+
+FALLBACK_CODES = tuple(
+    sorted(
+        error.code
+        for error in (
+            ContextTooLong,
+            EngineError,
+            ModelNotFound,
+            Overloaded,
+            RequestRefused,
+            Unavailable,
+            Unsupported,
+        )
+    )
+)
+
+# An engine counts in 32 bits; a limit above this is a slip of the finger.
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Weight = Annotated[float, Meta(ge=0, le=1e9)]
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class SamplingDefaults(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a request that does not say gets; a request's own value always wins."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    max_tokens: Count | None = None
+
+
+class TargetPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine that can serve a model, and how often it is chosen."""
+
+    engine: Text  # a table of engines.toml
+    model: Text | None = None  # the engine's own name; the public name when left out
+    weight: Weight = 1.0
+
+
+class FallbackPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine to try after the chosen target failed in one of the ways in `on`."""
+
+    engine: Text
+    model: Text | None = None
+    on: Annotated[Sequence[str], Meta(min_length=1)] = ("overloaded", "unavailable")
+
+
+class ModelPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A public model name and what stands behind it. `["*"]` is any name not listed."""
+
+    targets: Annotated[Sequence[TargetPolicy], Meta(min_length=1)]
+    fallbacks: Sequence[FallbackPolicy] = ()
+    description: str = ""
+    aliases: Sequence[Text] = ()
+    defaults: SamplingDefaults = SamplingDefaults()
+    sticky: Literal["key"] | None = None  # "key": one key keeps one target
+    name: str = ""  # filled in by the loader: the table's name
+
+
+class TeamPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one team may do."""
+
+    models: Sequence[Text] = ()  # globs; `!glob` denies and wins
+    endpoints: Sequence[Text] = ()  # globs over endpoint names
+    limits: Text | None = None  # a table of limits.toml
+    weight: Annotated[float, Meta(gt=0, le=1e9)] = 1.0  # its share when teams compete
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0  # lower goes first
+    name: str = ""  # filled in by the loader
+
+
+class LimitPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much. What is left out is not limited."""
+
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    concurrent_calls: Count | None = None
+    max_output_tokens: Count | None = None
+    name: str = ""  # filled in by the loader
+
+
+class EnginePolicy(Struct, frozen=True, kw_only=True):
+    """A named engine: its kind, and its kind's own configuration, already converted."""
+
+    name: str
+    kind: str
+    config: Any
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """One policy directory, whole. Calls in flight keep the one that they started with."""
+
+    directory: Path
+    digest: str  # SHA-256 of the files' names and bytes, in name order
+    plugins: Sequence[str]
+    tables: Mapping[str, Any]  # plugin name -> its own table of gateway.toml, converted
+    engines: Mapping[str, EnginePolicy]
+    models: Mapping[str, ModelPolicy]
+    teams: Mapping[str, TeamPolicy]
+    limits: Mapping[str, LimitPolicy]
+    aliases: Mapping[str, str]  # alias -> model
+
+    def resolve(self, name: str) -> ModelPolicy | None:
+        """The model that `name` asks for: by name, by alias, else by the longest glob.
+
+        A glob's answer carries the name that was asked for, so that a team's
+        `models` decide about that name and not about `*`.
+        """
+        if (model := self.models.get(self.aliases.get(name, name))) is not None:
+            return model if "*" not in model.name else None
+        globs = [pattern for pattern in self.models if "*" in pattern]
+        fitting = [pattern for pattern in globs if deciding_pattern(name, [pattern])]
+        if not fitting:
+            return None
+        return msgspec.structs.replace(self.models[max(fitting, key=len)], name=name)
+
+    def table(self, plugin: str, kind: type[Table]) -> Table:
+        """The table that belongs to `plugin`, or its defaults when the file has none."""
+        found = self.tables.get(plugin)
+        return found if isinstance(found, kind) else kind()

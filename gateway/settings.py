@@ -1,0 +1,82 @@
+"""The few environment variables of one process.
+
+If it changes what a call may do, it is policy; if it differs between two
+machines that run the same policy, it is a setting.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+
+class SettingsInvalid(ValueError):
+    """An environment variable has a value that it cannot have; the message names both."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """One process's settings; each field is the variable `PENSTOCK_<FIELD>`."""
+
+    policy: Path = Path("policies/dev")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    ledger: str = ""  # SQLAlchemy URL; empty: an SQLite file in the data directory
+    data_dir: Path = Path()  # ledger file, pepper, probe results
+    models_dir: Path = Path()  # GGUF files
+    pepper: str = ""  # secret mixed into key digests; empty: a file in the data directory
+    max_body_bytes: int = 32 * 1024 * 1024
+    drain_seconds: float = 20.0  # how long running calls may finish after SIGTERM
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's SQLAlchemy URL, with the default filled in."""
+        return self.ledger or f"sqlite+aiosqlite:///{self.data_dir / 'ledger.db'}"
+
+
+def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from the environment. Raises `SettingsInvalid`."""
+    given: dict[str, object] = {}
+    for field in Settings.__struct_fields__:
+        variable = f"PENSTOCK_{field.upper()}"
+        value = environ.get(variable)
+        if value is None or value == "":
+            continue
+        expected = Settings.__annotations__[field]
+        given[field] = _converted(variable, value, expected)
+    data_home = Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    given.setdefault("data_dir", data_home / "penstock")
+    data_dir = given["data_dir"]
+    assert isinstance(data_dir, Path)
+    given.setdefault("models_dir", data_dir / "models")
+    given.setdefault("policy", shipped_policy("dev"))
+    return Settings(**given)  # pyright: ignore[reportArgumentType]
+
+
+def shipped_policy(name: str) -> Path:
+    """Where the policy directory that ships under this name is.
+
+    In the working directory for whoever works in a clone; else beside this
+    package, where a wheel has it, or one above, where a clone has it.
+    """
+    here = Path(__file__).parent
+    places = [Path("policies"), here / "policies", here.parent / "policies"]
+    found = next((place for place in places if (place / name).is_dir()), places[0])
+    return found / name
+
+
+def _converted(variable: str, value: str, expected: object) -> object:
+    if expected is Path:
+        return Path(value).expanduser()
+    try:
+        return msgspec.convert(value, type=expected, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsInvalid(f"{variable}={value!r}: {_lowered(str(error))}") from None
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
