@@ -151,7 +151,7 @@ def test_a_decision_fits_a_page_and_says_what_was_given_up() -> None:
 def texts() -> Iterator[Path]:
     for path in sorted(ROOT.rglob("*")):
         is_text = path.suffix in {".py", ".md", ".toml", ".txt", ".yaml", ".conf", ".sh", ""}
-        if path.is_file() and is_text and not is_made(path):
+        if path.is_file() and is_text and path.name != ".git" and not is_made(path):
             yield path
 
 
