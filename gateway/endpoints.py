@@ -5,9 +5,7 @@ endpoints and models by glob; a pattern that starts with `!` denies, and a
 denial wins whatever the order.
 """
 
-import re
 from collections.abc import Iterable
-from functools import lru_cache
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -20,16 +18,29 @@ def deciding_pattern(name: str, patterns: Iterable[str]) -> str | None:
     allowed: str | None = None
     for pattern in patterns:
         if pattern.startswith("!"):
-            if _compiled(pattern[1:]).fullmatch(name):
+            if _fits(name, pattern[1:]):
                 return None
-        elif allowed is None and _compiled(pattern).fullmatch(name):
+        elif allowed is None and _fits(name, pattern):
             allowed = pattern
     return allowed
 
 
-@lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    # `*` is the only wildcard: model names hold brackets and question marks of their own.
-    # Runs of `*` are one, so that no pattern can be made to backtrack.
-    pieces = re.split(r"\*+", pattern)
-    return re.compile(".*".join(re.escape(piece) for piece in pieces), re.DOTALL)
+def _fits(name: str, pattern: str) -> bool:
+    # `*` is the only wildcard: model names hold brackets and question marks of
+    # their own. Pieces are found from left to right, so no pattern can be made
+    # to backtrack, as a regular expression of many stars can.
+    pieces = pattern.split("*")
+    if len(pieces) == 1:
+        return name == pattern
+    first, last = pieces[0], pieces[-1]
+    if len(name) < len(first) + len(last):
+        return False
+    if not (name.startswith(first) and name.endswith(last)):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for piece in pieces[1:-1]:
+        found = name.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True

@@ -9,7 +9,8 @@
     ├── ModelUnknown        no such model, or not for this caller: the two look the same
     ├── BodyTooLarge        more bytes than the settings allow
     ├── MediaTypeUnknown    the body is not what the endpoint reads
-    └── RateLimited         a limit is reached; try again in `retry_after` seconds
+    ├── RateLimited         a limit is reached; try again in `retry_after` seconds
+    └── LedgerUnavailable   the durable records do not answer, so nobody new can be identified
 
 Engines have errors of their own (engines/errors.py) and know no HTTP. Both
 become a `Problem` here, and each dialect has one function that writes a
@@ -133,6 +134,17 @@ class RateLimited(Refusal):
     """A limit is reached; `retry_after` says when to try again, in seconds."""
 
     code: ClassVar[str] = "rate_limited"
+
+
+class LedgerUnavailable(Refusal):
+    """The durable records do not answer. Not the caller's fault, so never a 401."""
+
+    code: ClassVar[str] = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the gateway cannot reach its records at the moment; try again", retry_after=1.0
+        )
 
 
 class Problem(Struct, frozen=True, kw_only=True):

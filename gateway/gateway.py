@@ -72,7 +72,9 @@ class Gateway:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         self._ledger = await stack.enter_async_context(open_ledger(self.settings.ledger_url))
-        self._keys = Keys(self._ledger, pepper=open_pepper(self.settings))
+        self._keys = await stack.enter_async_context(
+            Keys(self._ledger, pepper=open_pepper(self.settings))
+        )
         self.engines = await start_engines(self.policy.engines, self.registry, self.settings)
         stack.push_async_callback(stop_engines, self.engines)
         await stack.enter_async_context(self.hooks.lifespan(self))

@@ -51,7 +51,7 @@ class CallMiddleware(ASGIMiddleware):
         finally:
             del self._gateway.calls[call.id]
 
-    def _open(self, scope: Scope) -> Call:
+    def _open(self, scope: Any) -> Call:
         handler = scope["route_handler"]
         client = scope.get("client")
         return Call(

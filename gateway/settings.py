@@ -53,7 +53,20 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     data_dir = given["data_dir"]
     assert isinstance(data_dir, Path)
     given.setdefault("models_dir", data_dir / "models")
+    given.setdefault("policy", shipped_policy("dev"))
     return Settings(**given)  # pyright: ignore[reportArgumentType]
+
+
+def shipped_policy(name: str) -> Path:
+    """Where the policy directory that ships under this name is.
+
+    In the working directory for whoever works in a clone; else beside this
+    package, where a wheel has it, or one above, where a clone has it.
+    """
+    here = Path(__file__).parent
+    places = [Path("policies"), here / "policies", here.parent / "policies"]
+    found = next((place for place in places if (place / name).is_dir()), places[0])
+    return found / name
 
 
 def _converted(variable: str, value: str, expected: object) -> object:

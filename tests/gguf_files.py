@@ -102,7 +102,7 @@ def _write_vocabulary(writer: gguf.GGUFWriter, chosen: dict[str, Any]) -> None:
 
 def vocabulary(extra_tokens: int = 0) -> list[str]:
     """Every token as GPT-2 spells it, special ones first."""
-    words = [word for word in MERGED_WORDS]
+    words = list(MERGED_WORDS)
     return [
         *SPECIAL_TOKENS,
         *byte_spellings(),

@@ -5,5 +5,15 @@ from typing import Any
 
 from gateway.api import health
 from gateway.api.admin import models as admin_models
+from gateway.api.openai import chat, completions, embeddings, models
 
-HANDLERS: Sequence[Any] = [health.live, health.ready, admin_models.show_models]
+HANDLERS: Sequence[Any] = [
+    health.live,
+    health.ready,
+    chat.create_chat_completion,
+    completions.create_completion,
+    embeddings.create_embedding,
+    models.list_models,
+    models.retrieve_model,
+    admin_models.show_models,
+]

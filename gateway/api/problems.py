@@ -5,15 +5,17 @@ path, so that a client that mistypes a URL still reads an error it can parse.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import msgspec
 import structlog
 from litestar.connection import Request
 from litestar.exceptions import HTTPException
-from litestar.types import ASGIApp, Scope
 
+from gateway.api.bodies import ClientGone
 from gateway.api.openai.problem import openai_problem
 from gateway.api.replies import JsonReply
-from gateway.call import Call
+from gateway.call import Call, new_call_id
 from gateway.errors import (
     BadRequest,
     BodyTooLarge,
@@ -40,18 +42,25 @@ def problem_reply(problem: Problem, *, dialect: str) -> JsonReply:
     return JsonReply(shape(problem), status=problem.status, headers=headers)
 
 
-def respond_to_error(request: Request[object, object, object], error: Exception) -> ASGIApp:
+def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Any:
     """Litestar's exception handler for everything a handler or the router raises."""
     call = call_in(request.scope)
+    if isinstance(error, ClientGone):
+        # There is nobody to answer; the middleware, which sees this go by, notes it.
+        raise error
     problem = problem_of_any(error, request.scope)
     if problem.code == "internal":
         log.error("call_failed", call=call.id if call else None, exc_info=error)
-    if call is not None and call.error is None:
+    if call is None:
+        # The router refused, so the middleware that names calls was not reached.
+        headers = {**problem.headers, "x-request-id": new_call_id()}
+        problem = msgspec.structs.replace(problem, headers=headers)
+    elif call.error is None:
         call.error = problem
-    return problem_reply(problem, dialect=call.dialect if call else "openai")  # pyright: ignore[reportReturnType]
+    return problem_reply(problem, dialect=call.dialect if call else "openai")
 
 
-def problem_of_any(error: BaseException, scope: Scope) -> Problem:
+def problem_of_any(error: BaseException, scope: Any) -> Problem:
     """`problem_of`, and Litestar's own exceptions in our words."""
     if not isinstance(error, HTTPException):
         return problem_of(error)
@@ -71,6 +80,6 @@ def problem_of_any(error: BaseException, scope: Scope) -> Problem:
             return problem_of(error)
 
 
-def call_in(scope: Scope) -> Call | None:
+def call_in(scope: Any) -> Call | None:
     """The call that the middleware opened for this request, if it got that far."""
-    return scope.get("state", {}).get("call")  # pyright: ignore[reportReturnType]
+    return scope.get("state", {}).get("call")

@@ -25,6 +25,10 @@ class JsonReply:
         self.status = status
         self.headers = dict(headers or {})
 
+    def to_asgi_response(self, **_: object) -> "JsonReply":
+        """What Litestar calls on the answer of an exception handler."""
+        return self
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send status, headers and body."""
         headers = {
@@ -35,7 +39,8 @@ class JsonReply:
         await send(
             {"type": "http.response.start", "status": self.status, "headers": _encoded(headers)}
         )
-        body = b"" if scope.get("method") == "HEAD" else self.body
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        body = b"" if is_head else self.body
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "ps": ("ps", "Show what is loaded and running."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "policy": ("policy", "Check and explain policy directories."),
+    "bench": ("bench", "Measure how fast a model answers."),
 }
 
 

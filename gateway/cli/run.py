@@ -4,6 +4,7 @@ Talks to a running gateway; where none runs, to one that lives as long as the
 command does. Either way the words travel the same road as every client's.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -57,8 +58,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
 
 
 def _piped() -> str:
-    stdin = click.get_text_stream("stdin")
-    return "" if stdin.isatty() else stdin.read().strip()
+    return "" if sys.stdin.isatty() else sys.stdin.read().strip()
 
 
 @contextmanager
@@ -66,15 +66,12 @@ def _client(
     url: str | None, key: str | None, policy: Path | None
 ) -> Generator[GatewayClient, None, None]:
     """A client of the named or running gateway, or of one started for this command."""
-    if url is not None:
-        yield GatewayClient(url, key)
-        return
-    client = GatewayClient(default_url(), key)
-    if policy is None and client.is_up():
+    with GatewayClient(url or default_url(), key) as client:
+        if url is not None or (policy is None and client.is_up()):
+            yield client
+            return
+    with _embedded_gateway(policy) as own_url, GatewayClient(own_url, key) as client:
         yield client
-        return
-    with _embedded_gateway(policy) as embedded_url:
-        yield GatewayClient(embedded_url, key)
 
 
 @contextmanager
@@ -107,6 +104,7 @@ def _embedded_gateway(policy: Path | None) -> Generator[str, None, None]:
     finally:
         server.should_exit = True
         thread.join(timeout=10)
+        listener.close()
 
 
 class _Chat:
@@ -278,7 +276,9 @@ class _Waiting:
         """The model that is being loaded and how far it is, if the caller may know."""
         try:
             answer = httpx.get(f"{self._client.url}/admin/models", timeout=1.0)
-            models = answer.json()["models"] if answer.status_code == 200 else []
+            models: list[dict[str, Any]] = (
+                answer.json()["models"] if answer.status_code == 200 else []
+            )
         except (httpx.HTTPError, ValueError, KeyError):
             return None
         return next(

@@ -20,7 +20,6 @@ def errors_of(
     *,
     installed: Collection[str],
     hooks_of: Hooks | None = None,
-    endpoint_names: Collection[str] | None = None,
 ) -> Sequence[str]:
     """What makes the policy unusable.
 
@@ -32,7 +31,7 @@ def errors_of(
         *(_hook_errors(policy, hooks_of) if hooks_of is not None else ()),
         *_model_errors(policy, files),
         *_alias_errors(policy, files),
-        *_team_errors(policy, files, endpoint_names),
+        *_team_errors(policy, files),
     ]
 
 
@@ -65,7 +64,7 @@ def _plugin_errors(policy: Policy, files: Files, installed: Collection[str]) -> 
             yield place.item(index).problem(f"{quoted(plugin)} is listed twice")
         seen.add(plugin)
     for name, table in policy.tables.items():
-        if name not in seen:
+        if policy.plugins and name not in seen:
             yield Place("gateway.toml", name).problem(
                 f"does nothing, because plugins does not list {quoted(name)}"
             )
@@ -132,9 +131,7 @@ def _alias_errors(policy: Policy, files: Files) -> Iterator[str]:
             first.setdefault(alias, model.name)
 
 
-def _team_errors(
-    policy: Policy, files: Files, endpoint_names: Collection[str] | None
-) -> Iterator[str]:
+def _team_errors(policy: Policy, files: Files) -> Iterator[str]:
     for team in policy.teams.values():
         place = Place("teams.toml", team.name)
         if team.limits is not None:
@@ -151,13 +148,8 @@ def _team_errors(
                     f"models are names of models.toml; write {quoted(mark + model)}"
                 )
         for at, pattern in _patterns(team, "endpoints"):
-            name = pattern.removeprefix("!")
-            if not name:
+            if pattern == "!":
                 yield at.problem('"!" denies nothing: write what it denies, "!name"')
-            elif "*" not in name and endpoint_names is not None and name not in endpoint_names:
-                yield at.problem(
-                    f"{quoted(name)} is not an endpoint{way_out(name, endpoint_names)}"
-                )
 
 
 def _reference(at: Place, name: str, file: str, files: Files) -> Iterator[str]:

@@ -104,8 +104,13 @@ def _permission(team: TeamPolicy, field: str, name: str) -> Line:
                 f"{where} {quoted(pattern)}",
                 refused=True,
             )
-    listed = ", ".join(quoted(pattern) for pattern in patterns[:6]) or "nothing"
-    return Line(f"refused: {team.name} may use only {listed}, not {name}", where, refused=True)
+    if not patterns:
+        noun = field.removesuffix("s")
+        return Line(f"refused: {team.name} may use no {noun} at all", where, refused=True)
+    listed = ", ".join(quoted(pattern) for pattern in patterns[:6])
+    return Line(
+        f"refused: {team.name} may not use {name}", f"{where} has only {listed}", refused=True
+    )
 
 
 def _defaults(model: ModelPolicy, table: str, limits: LimitPolicy | None) -> Iterator[Line]:

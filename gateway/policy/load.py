@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from msgspec import Struct
+from msgspec.structs import fields
 
 from gateway.policy.check import errors_of
 from gateway.policy.convert import Converter
@@ -41,14 +42,13 @@ def load_policy(
     plugin_tables: Mapping[str, type[Struct] | None],
     engine_configs: Mapping[str, type[Struct]],
     hooks_of: Mapping[str, Collection[str]] | None = None,
-    endpoint_names: Collection[str] | None = None,
 ) -> Policy:
     """Read and check one directory. Raises `PolicyInvalid` with every problem in it.
 
     `plugin_tables` has every installed plugin and the Struct of its own table of
     gateway.toml, None if it takes no table. `engine_configs` has the kinds that
-    listed plugins register. `hooks_of` (plugin -> the hooks it implements) and
-    `endpoint_names` make more checks possible.
+    listed plugins register. `hooks_of` (plugin -> the hooks it implements) makes more
+    checks possible.
     """
     files = read_files(directory)
     converter = Converter(directory)
@@ -60,7 +60,7 @@ def load_policy(
         directory=directory,
         digest=files.digest,
         plugins=plugins,
-        tables=_plugin_tables(files, plugin_tables, converter),
+        tables=_plugin_tables(files, plugins, plugin_tables, converter),
         engines=_engines(files, engine_configs, converter, kinds_known=kinds_known),
         models=models,
         teams=_tables(files, "teams.toml", TeamPolicy, converter),
@@ -72,7 +72,6 @@ def load_policy(
         files,
         installed=plugin_tables,
         hooks_of=hooks_of,
-        endpoint_names=endpoint_names,
     )
     problems = [*files.problems, *converter.problems, *errors]
     if problems:
@@ -114,10 +113,23 @@ def _plugins(files: Files, converter: Converter) -> tuple[str, ...]:
 
 
 def _plugin_tables(
-    files: Files, kinds: Mapping[str, type[Struct] | None], converter: Converter
+    files: Files,
+    plugins: Sequence[str],
+    kinds: Mapping[str, type[Struct] | None],
+    converter: Converter,
 ) -> Mapping[str, Struct]:
     """The tables of gateway.toml, each as its plugin reads it."""
     tables: dict[str, Struct] = {}
+    for plugin in plugins:
+        kind = kinds.get(plugin)
+        if kind is None or plugin in files.trees["gateway.toml"]:
+            continue
+        needed = [quoted(field.encode_name) for field in fields(kind) if field.required]
+        if needed:
+            converter.report(
+                Place("gateway.toml", plugin),
+                f"this table is missing: the plugin needs {', '.join(needed)}",
+            )
     for name, tree in files.trees["gateway.toml"].items():
         if name == "plugins":
             continue

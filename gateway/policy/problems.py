@@ -86,14 +86,20 @@ def shortened(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that `name` was probably meant to be, if any is close."""
-    candidates = sorted(set(known))
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    """The one of `known` that `name` was probably meant to be; None if two are as close."""
     # Comparing takes the product of both lengths: nobody means a name this long.
     if len(name) > 200:
         return None
-    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[close[0]] if close else None
+    by_lower = {candidate.lower(): candidate for candidate in sorted(set(known))}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=2, cutoff=0.6)
+    if not close or (len(close) == 2 and _ratio(name, close[0]) == _ratio(name, close[1])):
+        return None
+    return by_lower[close[0]]
+
+
+def _ratio(name: str, candidate: str) -> float:
+    # The order of arguments is that of get_close_matches: the ratio is not symmetric.
+    return difflib.SequenceMatcher(None, candidate, name.lower()).ratio()
 
 
 def way_out(name: str, known: Iterable[str], *, table: bool = False) -> str:
@@ -109,6 +115,11 @@ def there_are(names: Iterable[str]) -> str:
     ordered = sorted(set(names))
     if not ordered:
         return "there are none"
-    listed = ", ".join(shortened(name) for name in ordered[:12])
+    listed = ", ".join(_readable(name) for name in ordered[:12])
     more = f" and {len(ordered) - 12} more" if len(ordered) > 12 else ""
     return f"there are: {listed}{more}"
+
+
+def _readable(name: str) -> str:
+    """A name as it is, or in quotes where it would break the line or not be seen."""
+    return shortened(name) if name and name.isprintable() else quoted(name)

@@ -70,4 +70,4 @@ async def show_models(request: Request[Any, Any, Any]) -> ASGIApp:
             )
             for model in models
         ]
-    return JsonReply(msgspec.json.encode(state))  # pyright: ignore[reportReturnType]
+    return JsonReply(msgspec.json.encode(state))

@@ -1,0 +1,275 @@
+"""POST /v1/completions: the older endpoint, text in and text out.
+
+Several prompts and several choices of each become one list of requests, prompt
+by prompt; choice `i` of prompt `p` has the index `p * n + i`, as at OpenAI.
+"""
+
+import codecs
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.types import ASGIApp
+from msgspec import UNSET, Struct, UnsetType
+
+from engines.protocol import Event, Finished, GenerateRequest, TextDelta, TokenLogprob
+from gateway import pipeline
+from gateway.api.bodies import read_body
+from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE, sse
+from gateway.api.openai.answers import (
+    AnswerHead,
+    WireUsage,
+    answer_head,
+    error_frame,
+    opened,
+    to_usage,
+)
+from gateway.api.openai.choices import side_by_side
+from gateway.api.openai.constraints import only_one
+from gateway.api.openai.prompts import Prompt, to_prompts
+from gateway.api.openai.sampling import (
+    SamplingFields,
+    check_ranges,
+    check_shared,
+    to_constraint,
+    to_sampling,
+    to_stops,
+)
+from gateway.api.replies import JsonReply, StreamReply
+from gateway.call import Call
+from gateway.errors import BadRequest
+
+MAX_PROMPTS = 128
+MAX_SEQUENCES = 128  # prompts times `n`
+DEFAULT_MAX_TOKENS = 16  # OpenAI's, for this endpoint
+IGNORED = frozenset({"user"})
+REFUSED = frozenset({"suffix"})
+
+
+class CreateCompletion(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """The request body."""
+
+    prompt: str | list[str | int | list[int]] | None
+    best_of: int | None = None
+    echo: bool | None = None
+    logprobs: int | None = None
+    suffix: str | None = None
+
+
+class LegacyLogprobs(Struct, frozen=True, kw_only=True):
+    """Log-probabilities as four lists; offsets count characters of the choice's text."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(Struct, frozen=True):
+    """One answer, or a piece of it."""
+
+    text: str
+    index: int
+    logprobs: LegacyLogprobs | None
+    finish_reason: str | None
+
+
+class Completion(Struct, frozen=True, kw_only=True):
+    """The answer; its chunks have the same shape."""
+
+    id: str
+    object: str = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: Sequence[CompletionChoice]
+    usage: WireUsage | UnsetType | None = UNSET
+
+
+_DECODER = msgspec.json.Decoder(CreateCompletion)
+
+
+def to_requests(body: CreateCompletion, call_id: str) -> list[GenerateRequest]:
+    """One request for each choice of each prompt. Raises `BadRequest` that names a field."""
+    if body.prompt is None:
+        raise BadRequest("prompt is null; not every model can begin from nothing", param="prompt")
+    prompts = to_prompts(body.prompt, "prompt", at_most=MAX_PROMPTS)
+    _check(body, prompts)
+    constraint = only_one(to_constraint(body))
+    stops = to_stops(body.stop)
+    num_choices = body.n or 1
+    return [
+        GenerateRequest(
+            id=f"{call_id}-{place * num_choices + nth}",
+            model=body.model,
+            prompt=prompt,
+            max_tokens=body.max_tokens if body.max_tokens is not None else DEFAULT_MAX_TOKENS,
+            stop=stops,
+            sampling=to_sampling(body, nth=nth),
+            constraint=constraint,
+            logprobs=body.logprobs,
+        )
+        for place, prompt in enumerate(prompts)
+        for nth in range(num_choices)
+    ]
+
+
+async def stream(
+    call: Call,
+    body: CreateCompletion,
+    head: AnswerHead,
+    streams: Sequence[AsyncGenerator[Event, None]],
+) -> AsyncGenerator[bytes, None]:
+    """The answer as frames: text, a finish for each choice, usage if asked, the end."""
+    choices = [_Choice(index, body, call) for index in range(len(streams))]
+    usage = None if body.include_usage else UNSET
+    finished: dict[int, Finished] = {}
+    for choice in choices:
+        if choice.echoed:
+            yield _frame(head, [choice.piece(choice.echoed, ())], usage)
+    try:
+        async with aclosing(side_by_side(streams)) as events:
+            async for index, event in events:
+                if isinstance(event, TextDelta):
+                    piece = choices[index].piece(event.text, event.logprobs)
+                    yield _frame(head, [piece], usage)
+                elif isinstance(event, Finished):
+                    finished[index] = event
+                    last = CompletionChoice("", index, None, event.reason.value)
+                    yield _frame(head, [last], usage)
+    except Exception as error:  # noqa: BLE001 - the status is out: the failure goes in the stream
+        yield error_frame(call, error)
+        return
+    if body.include_usage:
+        yield _frame(head, [], to_usage(finished, choices_per_prompt=body.n or 1))
+    yield SSE_DONE
+
+
+async def fold(
+    call: Call,
+    body: CreateCompletion,
+    head: AnswerHead,
+    streams: Sequence[AsyncGenerator[Event, None]],
+) -> Completion:
+    """The same events as one answer."""
+    choices = [_Choice(index, body, call) for index in range(len(streams))]
+    finished: dict[int, Finished] = {}
+    async with aclosing(side_by_side(streams)) as events:
+        async for index, event in events:
+            if isinstance(event, TextDelta):
+                choices[index].add(event)
+            elif isinstance(event, Finished):
+                finished[index] = event
+    return Completion(
+        id=head.id,
+        created=head.created,
+        model=head.model,
+        system_fingerprint=head.system_fingerprint,
+        choices=[choice.whole(finished[choice.index]) for choice in choices],
+        usage=to_usage(finished, choices_per_prompt=body.n or 1),
+    )
+
+
+class _Choice:
+    """What one choice has said so far, and where in its text the next token begins."""
+
+    def __init__(self, index: int, body: CreateCompletion, call: Call) -> None:
+        self.index = index
+        prompt = call.requests[index].prompt
+        self.echoed = prompt if body.echo and isinstance(prompt, str) else ""
+        self._wants_logprobs = body.logprobs is not None
+        self._num_alternatives = body.logprobs or 0
+        self._text: list[str] = [self.echoed]
+        self._logprobs: list[TokenLogprob] = []
+        self._offset = len(self.echoed)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, event: TextDelta) -> None:
+        self._text.append(event.text)
+        self._logprobs.extend(event.logprobs)
+
+    def piece(self, text: str, logprobs: Sequence[TokenLogprob]) -> CompletionChoice:
+        return CompletionChoice(text, self.index, self._to_wire(logprobs), None)
+
+    def whole(self, finished: Finished) -> CompletionChoice:
+        logprobs = self._to_wire(self._logprobs)
+        return CompletionChoice("".join(self._text), self.index, logprobs, finished.reason.value)
+
+    def _to_wire(self, entries: Sequence[TokenLogprob]) -> LegacyLogprobs | None:
+        if not self._wants_logprobs:
+            return None
+        offsets: list[int] = []
+        for entry in entries:
+            offsets.append(self._offset)
+            self._offset += len(self._decoder.decode(entry.token))
+        top = [_alternatives(entry) for entry in entries] if self._num_alternatives else None
+        return LegacyLogprobs(
+            tokens=[_text(entry.token) for entry in entries],
+            token_logprobs=[entry.logprob for entry in entries],
+            top_logprobs=top,
+            text_offset=offsets,
+        )
+
+
+@post("/v1/completions", name="openai.completions")
+async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Go on with a text."""
+    gateway, call = opened(request)
+    body = await read_body(request, _DECODER, max_bytes=gateway.settings.max_body_bytes)
+    requests = to_requests(body, call.id)
+    streams = await pipeline.run(gateway, call, requests)
+    head = answer_head(call, prefix="cmpl", model=body.model)
+    if body.stream:
+        call.streams = True
+        frames = stream(call, body, head, streams)
+        return StreamReply(frames, content_type=SSE_TYPE, heartbeat=SSE_HEARTBEAT)  # pyright: ignore[reportReturnType]
+    answer = await fold(call, body, head, streams)
+    return JsonReply(msgspec.json.encode(answer))  # pyright: ignore[reportReturnType]
+
+
+def _check(body: CreateCompletion, prompts: Sequence[Prompt]) -> None:
+    check_shared(body)
+    check_ranges(body, {"logprobs": (0, 5)})
+    num_choices = body.n or 1
+    if len(prompts) * num_choices > MAX_SEQUENCES:
+        raise BadRequest(
+            f"{len(prompts)} prompts with n = {num_choices} would be "
+            f"{len(prompts) * num_choices} answers; at most {MAX_SEQUENCES} in one request",
+            param="n",
+        )
+    if body.suffix:
+        raise BadRequest("suffix cannot be honoured here: models here only go on", param="suffix")
+    if body.best_of is not None and body.best_of != num_choices:
+        raise BadRequest(
+            f"best_of is {str(body.best_of)[:20]}; only the value of n ({num_choices}) can be "
+            "honoured: every answer that is made is returned",
+            param="best_of",
+        )
+    if body.echo and body.logprobs is not None:
+        raise BadRequest("echo with logprobs is not served: prompts are not scored", param="echo")
+    if body.echo and not all(isinstance(prompt, str) for prompt in prompts):
+        raise BadRequest("echo needs prompts that are text, not token ids", param="echo")
+
+
+def _frame(
+    head: AnswerHead, choices: Sequence[CompletionChoice], usage: WireUsage | UnsetType | None
+) -> bytes:
+    chunk = Completion(
+        id=head.id,
+        created=head.created,
+        model=head.model,
+        system_fingerprint=head.system_fingerprint,
+        choices=choices,
+        usage=usage,
+    )
+    return sse(msgspec.json.encode(chunk))
+
+
+def _alternatives(entry: TokenLogprob) -> dict[str, float]:
+    return {_text(other.token): other.logprob for other in entry.top}
+
+
+def _text(token: bytes) -> str:
+    return token.decode(errors="replace")

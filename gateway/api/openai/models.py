@@ -1,0 +1,135 @@
+"""GET /v1/models and /v1/models/{id}: the models that the caller may use.
+
+A policy's models and their aliases, as far as the caller's team may use them;
+where the policy has a wildcard, also what its engines have, by their own
+names. A model that is unknown and one that is not for this caller are the same
+404.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, get
+from litestar.types import ASGIApp
+from msgspec import UNSET, Struct, UnsetType
+
+from engines.errors import EngineError
+from engines.protocol import ModelInfo
+from gateway.api.openai.answers import opened
+from gateway.api.replies import JsonReply
+from gateway.call import Call
+from gateway.endpoints import matches
+from gateway.errors import ModelUnknown
+from gateway.gateway import Gateway
+from gateway.policy import ModelPolicy
+
+log = structlog.get_logger()
+
+EngineModels = Mapping[str, Mapping[str, ModelInfo]]  # engine -> its models by name
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """A model as OpenAI describes one, and what else helps to choose."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "penstock"
+    kind: str | UnsetType = UNSET  # of the engine that runs it
+    context_length: int | UnsetType = UNSET
+    alias_of: str | UnsetType = UNSET
+
+
+class ModelList(Struct, frozen=True):
+    """The answer to the list."""
+
+    object: str
+    data: Sequence[Model]
+
+
+@get("/v1/models", name="openai.models")
+async def list_models(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Every model that this caller may use."""
+    gateway, call = opened(request)
+    await gateway.hooks.authorize(call)
+    entries = await _entries(gateway, call)
+    answer = ModelList("list", [entries[name] for name in sorted(entries)])
+    return JsonReply(msgspec.json.encode(answer))  # pyright: ignore[reportReturnType]
+
+
+@get("/v1/models/{model_id:path}", opt={"endpoint": "openai.models"})
+async def retrieve_model(request: Request[Any, Any, Any]) -> ASGIApp:
+    """One of them. Its name may hold slashes, so the rest of the path is the name."""
+    gateway, call = opened(request)
+    name = str(request.path_params["model_id"]).removeprefix("/")
+    call.model = call.policy.resolve(name)
+    await gateway.hooks.authorize(call)
+    found = (await _entries(gateway, call)).get(name)
+    if found is None:
+        raise ModelUnknown(name)
+    return JsonReply(msgspec.json.encode(found))  # pyright: ignore[reportReturnType]
+
+
+async def _entries(gateway: Gateway, call: Call) -> Mapping[str, Model]:
+    """Each model and alias that the caller may use, by name."""
+    engine_models = await _engine_models(gateway)
+    team = call.policy.teams.get(call.principal.team)
+    globs = team.models if team else ()
+    found: dict[str, Model] = {}
+    for policy in _models(call, engine_models):
+        if matches(policy.name, globs):
+            found[policy.name] = _entry(gateway, call, policy, engine_models)
+    for alias, name in call.policy.aliases.items():
+        if name in found:
+            found[alias] = msgspec.structs.replace(found[name], id=alias, alias_of=name)
+    return found
+
+
+def _models(call: Call, engine_models: EngineModels) -> Sequence[ModelPolicy]:
+    """The policy's models, with what its engines have in the place of a wildcard."""
+    listed = [model for name, model in call.policy.models.items() if "*" not in name]
+    wildcards = [model for name, model in call.policy.models.items() if "*" in name]
+    names = {
+        name
+        for wildcard in wildcards
+        for target in wildcard.targets
+        if target.model is None
+        for name in engine_models.get(target.engine, ())
+    }
+    more = [call.policy.resolve(name) for name in sorted(names - {model.name for model in listed})]
+    return [*listed, *(model for model in more if model and _is_there(model, engine_models))]
+
+
+def _is_there(model: ModelPolicy, engine_models: EngineModels) -> bool:
+    return any(model.name in engine_models.get(target.engine, ()) for target in model.targets)
+
+
+def _entry(gateway: Gateway, call: Call, policy: ModelPolicy, engine_models: EngineModels) -> Model:
+    infos = [
+        info
+        for target in policy.targets
+        if (info := engine_models.get(target.engine, {}).get(target.model or policy.name))
+    ]
+    kinds = {call.policy.engines[target.engine].kind for target in policy.targets}
+    changed_at = max((info.modified_at or 0.0 for info in infos), default=0.0)
+    return Model(
+        id=policy.name,
+        created=int(changed_at or gateway.started_at),
+        kind=kinds.pop() if len(kinds) == 1 else UNSET,
+        # A request may be sent to any target, so the smallest context counts.
+        context_length=min((info.context_tokens for info in infos), default=UNSET),
+    )
+
+
+async def _engine_models(gateway: Gateway) -> EngineModels:
+    found: dict[str, Mapping[str, ModelInfo]] = {}
+    for name, engine in gateway.engines.items():
+        try:
+            found[name] = {info.name: info for info in await engine.models()}
+        except EngineError as error:
+            # The list is what can be asked for; that one engine is ill is no reason
+            # to show none of the others' models.
+            log.warning("engine_models_unknown", engine=name, error=error.code)
+    return found

@@ -1,0 +1,139 @@
+"""`penstock policy`: checks policy directories and explains what they do.
+
+`check` exits with 1 if the policy cannot be used, `explain` if the call would be
+refused, so that both can stand in a script.
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gateway.policy import Policy
+
+
+@click.group("policy")
+def command() -> None:
+    """Check and explain policy directories."""
+
+
+@command.command("check")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+def check(directory: Path) -> None:
+    """Print everything that is wrong with the policy in DIR.
+
+    Exits with 1 if it cannot be used; a warning is only printed.
+    """
+    from gateway.policy.check import warnings_of
+
+    policy = _read(directory)
+    out = _console()
+    for warning in warnings_of(
+        policy, hooks_of=_hooks_of_plugins(), endpoint_names=_endpoint_names()
+    ):
+        out.print(f"warning: {warning}", markup=False, style="yellow")
+    out.print(f"{directory} holds: {_counts(policy)}", markup=False, style="green")
+
+
+@command.command("explain")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--team", required=True, help="Who would call: a table of teams.toml.")
+@click.option("--endpoint", required=True, help="What they would call, such as openai.chat.")
+@click.option("--model", help="The model name in the call, if it has one.")
+def explain(directory: Path, team: str, endpoint: str, model: str | None) -> None:
+    """Say what would happen to a call, and which line decided it.
+
+    Exits with 1 if the call would be refused.
+    """
+    from gateway.policy import explain as explaining
+
+    policy = _read(directory)
+    lines = explaining.explain(policy, team=team, endpoint=endpoint, model=model)
+    _warn_about_endpoint(endpoint, _endpoint_names())
+    _print_aligned([(line.text, line.where, line.refused) for line in lines])
+    if lines[-1].refused:
+        raise SystemExit(1)
+
+
+def _read(directory: Path) -> "Policy":
+    """The policy, or every problem on standard error and exit status 1."""
+    from gateway.hooks import PluginInvalid, read_policy
+    from gateway.policy import PolicyInvalid
+
+    try:
+        return read_policy(directory)
+    except PluginInvalid as error:
+        raise click.ClickException(str(error)) from None
+    except PolicyInvalid as error:
+        err = _console(stderr=True)
+        for problem in error.problems:
+            err.print(problem, markup=False, style="red")
+        count = len(error.problems)
+        noun = "problem" if count == 1 else "problems"
+        err.print(f"{count} {noun} in {directory}; docs/policy.md has every field", markup=False)
+        raise SystemExit(1) from None
+
+
+def _hooks_of_plugins() -> dict[str, frozenset[str]]:
+    from gateway.hooks import hooks_of, installed_plugins
+
+    return {name: hooks_of(plugin) for name, plugin in installed_plugins().items()}
+
+
+def _endpoint_names() -> Collection[str]:
+    """The endpoints that a team can be allowed; public ones are everyone's."""
+    from gateway.api import HANDLERS
+
+    return frozenset(
+        handler.opt.get("endpoint") or handler.name
+        for handler in HANDLERS
+        if handler.name and not handler.opt.get("public")
+    )
+
+
+def _warn_about_endpoint(endpoint: str, known: Collection[str]) -> None:
+    from gateway.policy.problems import quoted, way_out
+
+    if endpoint not in known:
+        message = f"warning: {quoted(endpoint)} is not an endpoint of Penstock itself"
+        err = _console(stderr=True)
+        err.print(message + way_out(endpoint, known), markup=False, style="yellow")
+
+
+def _counts(policy: "Policy") -> str:
+    parts = {
+        "plugin": policy.plugins,
+        "engine": policy.engines,
+        "model": policy.models,
+        "team": policy.teams,
+        "set of limits": policy.limits,
+    }
+    return ", ".join(_counted(len(things), noun) for noun, things in parts.items())
+
+
+def _counted(count: int, noun: str) -> str:
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} sets of limits" if noun == "set of limits" else f"{count} {noun}s"
+
+
+def _print_aligned(lines: Sequence[tuple[str, str, bool]]) -> None:
+    """Two columns; a text that is much longer than the rest pushes only its own place."""
+    from rich.text import Text
+
+    out = _console()
+    width = min(72, max(len(text) for text, _, _ in lines))
+    for text, where, refused in lines:
+        line = Text(text.ljust(width), style="red" if refused else "")
+        out.print(line.append("  ").append(where, style="dim"))
+
+
+def _console(*, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    # Messages hold [tables] and long lines: no markup, and no wrapping by us.
+    return Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,62 @@
+"""Logs one line for each call: who, what, how it ended. Never a prompt, never a key."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from gateway import Call, hookimpl
+
+log: Any = structlog.get_logger("penstock.calls")
+
+
+class AccessLog:
+    """Writes `call_finished` when a call's last byte is out, or its client gone."""
+
+    @hookimpl
+    @asynccontextmanager
+    async def observe(self, call: Call) -> AsyncGenerator[None, None]:
+        """Around the whole call."""
+        try:
+            yield
+        finally:
+            _write(call)
+
+
+def _write(call: Call) -> None:
+    fields: dict[str, Any] = {
+        "call": call.id,
+        "endpoint": call.endpoint,
+        "model": call.model.name if call.model else None,
+        "engine": call.target.engine if call.target else None,
+        "team": call.principal.team,
+        "key": call.principal.key_id,
+        "status": call.status,
+        "outcome": call.outcome,
+        "finish_reason": call.finish_reason.value if call.finish_reason else None,
+        "prompt_tokens": call.usage.prompt_tokens,
+        "cached_tokens": call.usage.cached_tokens,
+        "completion_tokens": call.usage.completion_tokens,
+        "first_output_seconds": _rounded(_first_output_seconds(call)),
+        "seconds": _rounded(call.seconds),
+        "stream": call.streams,
+        "client": call.client.host,
+    }
+    known = {name: value for name, value in fields.items() if value is not None}
+    _level_of(call)("call_finished", **known)
+
+
+def _level_of(call: Call) -> Any:
+    status = call.status or 0
+    if status >= 500:
+        return log.error
+    return log.warning if status >= 400 else log.info
+
+
+def _first_output_seconds(call: Call) -> float | None:
+    return None if call.first_output_at is None else call.first_output_at - call.started_at
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.cli.policy import command
+
+POLICIES = Path(__file__).parents[3] / "policies"
+
+PROD = str(POLICIES / "prod")
+
+
+def _run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def _copy(tmp_path: Path, **replaced: tuple[str, str]) -> Path:
+    """policies/prod with some text replaced in some files."""
+    for path in (POLICIES / "prod").iterdir():
+        old, new = replaced.get(path.stem, ("", ""))
+        assert old in path.read_text()
+        (tmp_path / path.name).write_text(path.read_text().replace(old, new, 1))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["dev", "prod"])
+def test_the_policies_that_ship_hold_without_a_warning(name):
+    result = _run("check", POLICIES / name)
+
+    assert result.exit_code == 0
+    assert "warning" not in result.output
+    assert f"{name} holds: " in result.stdout
+
+
+def test_every_problem_is_printed_and_the_exit_status_is_1(tmp_path):
+    directory = _copy(
+        tmp_path, models=("engine =", "engin ="), teams=('"bulk"', '"bluk"'), limits=("512", "-1")
+    )
+
+    result = _run("check", directory)
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert 'models.toml: [starter] targets[0]: unknown key "engin"' in result.stderr
+    assert 'teams.toml: [batch] limits: "bluk" is not in limits.toml' in result.stderr
+    assert "limits.toml: [bulk] max_output_tokens: -1 is not" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("4 problems in ")
+
+
+def test_a_warning_is_printed_and_the_policy_holds(tmp_path):
+    directory = _copy(tmp_path, limits=("[unlimited]", "[unlimited]\n[nobody]"))
+
+    result = _run("check", directory)
+
+    assert result.exit_code == 0
+    assert "warning: limits.toml: [nobody]: no team of teams.toml has these limits" in result.stdout
+
+
+def test_a_directory_that_is_not_there_is_a_problem_and_no_traceback(tmp_path):
+    result = _run("check", tmp_path / "nowhere")
+
+    assert result.exit_code == 1
+    assert "there is no policy directory" in result.stderr
+
+
+def test_explain_says_what_happens_and_which_line_decided_it():
+    result = _run(
+        "explain", PROD, "--team", "apps", "--endpoint", "openai.chat", "--model", "gpt-4o-mini"
+    )
+
+    assert result.exit_code == 0
+    lines = [line.split("  ")[0] for line in result.stdout.splitlines()]
+    assert lines == [
+        "gpt-4o-mini is an alias of starter",
+        "apps may use openai.chat",
+        "apps may use starter",
+        "temperature defaults to 0.7; output is capped at 1024",
+        "goes to main starter",
+        "calls are not limited",
+    ]
+    assert 'teams.toml [apps] endpoints "openai.*"' in result.stdout
+
+
+def test_explain_exits_with_1_when_the_call_would_be_refused():
+    result = _run(
+        "explain", PROD, "--team", "batch", "--endpoint", "openai.chat", "--model", "starter"
+    )
+
+    assert result.exit_code == 1
+    assert "refused: batch may not use openai.chat" in result.stdout
+
+
+def test_explain_warns_about_an_endpoint_that_is_misspelt():
+    result = _run("explain", PROD, "--team", "platform", "--endpoint", "openai.chta")
+
+    assert result.exit_code == 0
+    assert 'warning: "openai.chta" is not an endpoint' in result.stderr
+    assert "platform may use openai.chta" in result.stdout
+
+
+def test_explain_of_a_broken_policy_says_what_is_broken(tmp_path):
+    directory = _copy(tmp_path, teams=('"bulk"', '"bluk"'))
+
+    result = _run("explain", directory, "--team", "apps", "--endpoint", "openai.chat")
+
+    assert result.exit_code == 1
+    assert 'limits: "bluk" is not in limits.toml (did you mean "bulk"?)' in result.stderr

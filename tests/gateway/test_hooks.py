@@ -1,0 +1,100 @@
+import warnings
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway import Call, Principal, hookimpl
+from gateway.hooks import Hooks, PluginInvalid, every, first, kind_of, nested
+from gateway.hookspecs import HookSpecs
+
+
+async def answering(value: int | None, seen: list[str], name: str) -> int | None:
+    seen.append(name)
+    return value
+
+
+async def test_first_stops_at_the_first_answer_and_awaits_no_more() -> None:
+    seen: list[str] = []
+    steps = [answering(None, seen, "a"), answering(7, seen, "b"), answering(8, seen, "c")]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answer = await first(steps)
+
+    assert answer == 7
+    assert seen == ["a", "b"]
+
+
+async def test_every_runs_all_until_one_raises() -> None:
+    seen: list[str] = []
+
+    async def step(name: str) -> None:
+        seen.append(name)
+        if name == "b":
+            raise ValueError(name)
+
+    with pytest.raises(ValueError, match="b"):
+        await every([step("a"), step("b"), step("c")])
+
+    assert seen == ["a", "b"]
+
+
+async def test_nested_leaves_in_reverse_also_when_the_inside_fails() -> None:
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def context(name: str) -> AsyncGenerator[None, None]:
+        seen.append(f"+{name}")
+        try:
+            yield
+        finally:
+            seen.append(f"-{name}")
+
+    with pytest.raises(RuntimeError):
+        async with nested([context("a"), context("b")]):
+            raise RuntimeError
+
+    assert seen == ["+a", "+b", "-b", "-a"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "kind"),
+    [("register_engines", "sync"), ("identify", "async"), ("admit", "context"), ("route", "async")],
+)
+def test_a_hooks_kind_is_read_off_its_spec(hook: str, kind: str) -> None:
+    assert kind_of(vars(HookSpecs)[hook]) == kind
+
+
+def test_an_implementation_of_the_wrong_kind_is_refused_when_it_is_loaded() -> None:
+    class Wrong:
+        @hookimpl
+        async def admit(self, call: Call) -> None: ...
+
+    with pytest.raises(PluginInvalid, match=r"wrong\.admit is async; the hook is context"):
+        Hooks([("wrong", Wrong())])
+
+
+def test_a_hook_that_does_not_exist_is_refused_when_it_is_loaded() -> None:
+    class Misspelled:
+        @hookimpl
+        async def identity(self, call: Call) -> None: ...
+
+    with pytest.raises(Exception, match="identity"):
+        Hooks([("misspelled", Misspelled())])
+
+
+async def test_plugins_act_in_the_order_in_which_the_policy_lists_them(call: Call) -> None:
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        @hookimpl
+        async def identify(self, headers: Mapping[str, str]) -> Principal | None:
+            return Principal(name=self.name, team="t") if self.name in headers["who"] else None
+
+    hooks = Hooks([("a", Named("a")), ("b", Named("b")), ("c", Named("c"))])
+
+    assert (await hooks.identify(call, {"who": "c"})) == Principal(name="c", team="t")
+    assert (await hooks.identify(call, {"who": "cb"})) == Principal(name="b", team="t")
+    assert (await hooks.identify(call, {"who": "-"})) is None

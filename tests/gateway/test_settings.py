@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import SettingsInvalid, read_settings, shipped_policy
+
+
+def test_without_variables_everything_is_under_the_data_directory(tmp_path: Path) -> None:
+    settings = read_settings({"XDG_DATA_HOME": str(tmp_path)})
+
+    assert settings.data_dir == tmp_path / "penstock"
+    assert settings.models_dir == tmp_path / "penstock" / "models"
+    assert settings.ledger_url == f"sqlite+aiosqlite:///{tmp_path}/penstock/ledger.db"
+
+
+def test_each_field_has_its_variable() -> None:
+    settings = read_settings(
+        {
+            "PENSTOCK_PORT": "9000",
+            "PENSTOCK_POLICY": "/etc/penstock",
+            "PENSTOCK_LOG_FORMAT": "json",
+            "PENSTOCK_DRAIN_SECONDS": "1.5",
+            "PENSTOCK_LEDGER": "postgresql+asyncpg://db/penstock",
+        }
+    )
+
+    assert settings.port == 9000
+    assert settings.policy == Path("/etc/penstock")
+    assert settings.log_format == "json"
+    assert settings.drain_seconds == 1.5
+    assert settings.ledger_url == "postgresql+asyncpg://db/penstock"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("PENSTOCK_PORT", "many"), ("PENSTOCK_LOG_LEVEL", "loud"), ("PENSTOCK_MAX_BODY_BYTES", "1e")],
+)
+def test_a_value_that_cannot_be_names_the_variable_and_the_value(variable: str, value: str) -> None:
+    with pytest.raises(SettingsInvalid, match=f"{variable}='{value}'"):
+        read_settings({variable: value})
+
+
+def test_the_shipped_policy_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert (shipped_policy("dev") / "gateway.toml").is_file()
+    assert (shipped_policy("prod") / "gateway.toml").is_file()
+
+
+def test_a_policy_directory_of_ones_own_comes_before_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policies" / "dev").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    assert shipped_policy("dev") == Path("policies/dev")
