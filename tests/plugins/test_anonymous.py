@@ -1,11 +1,14 @@
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway import Call, Principal
 from gateway.call import ClientAddress
 from gateway.policy import Policy
 from plugins.anonymous import Anonymous
+from tests.fakes import ScriptedEngine
+from tests.serving import scripted_gateway, serving, write_policy
 
 LOCAL = {"host": "localhost:8080"}
 
@@ -178,3 +181,21 @@ async def test_a_page_from_elsewhere_that_names_no_origin_is_refused() -> None:
 
 async def test_a_dummy_key_changes_nothing() -> None:
     assert await accepts({**LOCAL, "authorization": "Bearer ollama"})
+
+
+def test_a_running_gateway_lets_this_machine_in_and_nobody_else(tmp_path: Path) -> None:
+    gateway = scripted_gateway(
+        write_policy(tmp_path / "policy"), {"scripted": ScriptedEngine.saying("hello")}
+    )
+    with serving(gateway) as server:
+
+        def status(headers: dict[str, str]) -> int:
+            return httpx.get(f"{server.url}/v1/models", headers=headers).status_code
+
+        assert status({}) == 200
+        assert status({"authorization": "Bearer ollama"}) == 200
+        assert status({"host": "evil.example"}) == 401
+        assert status({"x-forwarded-for": "127.0.0.1"}) == 401
+        assert status({"origin": "https://evil.example"}) == 401
+        assert status({"origin": "null"}) == 401
+        assert status({}) == 200
