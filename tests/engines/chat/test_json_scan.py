@@ -9,10 +9,10 @@ from tests.engines.chat.answers import cut, cuts
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=15,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
 )
-json_objects = st.dictionaries(st.text(), json_values, max_size=4)
+json_objects = st.dictionaries(st.text(), json_values, max_size=3)
 
 
 @given(value=json_objects, after=st.text(), places=cuts)
