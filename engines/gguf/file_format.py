@@ -28,9 +28,12 @@ MAX_KEY_BYTES = 1024
 MAX_TENSOR_NAME_BYTES = 63  # llama.cpp's GGML_MAX_NAME, less the final NUL
 MAX_STRING_BYTES = 16 * 2**20
 MAX_ARRAY_ITEMS = 4 * 2**20
+MAX_TOKENS = 2**20
 MAX_KEPT_ITEMS = 1024  # arrays longer than this are counted and skipped
 MAX_ALIGNMENT = 2**20
 MAX_DIMENSIONS = 4
+
+TOKENS = "tokenizer.ggml.tokens"
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
@@ -62,11 +65,15 @@ class MalformedGguf(Exception):
 
 
 class Array(Struct, frozen=True):
-    """A metadata array; `items` is None when it has strings or is too long to keep."""
+    """A metadata array; `items` is None when it has strings or is too long to keep.
+
+    `num_distinct` is counted for the vocabulary only.
+    """
 
     item_type: str
     length: int
     items: tuple[int | float, ...] | None = None
+    num_distinct: int | None = None
 
 
 class Tensor(Struct, frozen=True):
@@ -195,6 +202,8 @@ def _read_array(reader: "_Reader", key: str) -> Array:
     item_type = reader.u32(f"the item type of {key!r}")
     length = reader.count(f"the length of array {key!r}", MAX_ARRAY_ITEMS)
     if item_type == _STRING:
+        if key == TOKENS:
+            return Array("string", length, num_distinct=reader.count_distinct(length, key))
         reader.skip_strings(length, key)
         return Array("string", length)
     if item_type not in _SCALARS:
@@ -331,6 +340,21 @@ class _Reader:
             position += 8 + num_bytes
         self._fill(position, f"the last string of array {key!r}")
         self.position = position
+
+    def count_distinct(self, length: int, key: str) -> int:
+        """Step over `length` strings and say how many differ, as llama.cpp reads them."""
+        if length > MAX_TOKENS:
+            self.fail(f"the length of array {key!r}", length, f"at most {MAX_TOKENS}")
+        position = self.position
+        self.skip_strings(length, key)
+        seen: set[bytes] = set()
+        for number in range(length):
+            (num_bytes,) = _U64.unpack_from(self._data, position)
+            text = bytes(self._data[position + 8 : position + 8 + num_bytes])
+            # llama.cpp reads up to the first NUL, and gives an empty token this name.
+            seen.add(text.partition(b"\0")[0] or b"[EMPTY_%d]" % number)
+            position += 8 + num_bytes
+        return len(seen)
 
     def _fill(self, end: int, what: str) -> None:
         """Have the file's first `end` bytes in memory."""
