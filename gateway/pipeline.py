@@ -12,8 +12,6 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -54,14 +52,7 @@ async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embedd
     """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`."""
     call.embed_request = request
     await _admit(gateway, call, request.model)
-    team = call.policy.teams.get(call.principal.team)
-    owned = msgspec.structs.replace(
-        call.embed_request,
-        owner=call.principal.team,
-        weight=team.weight if team else 1.0,
-        priority=team.priority if team else 0,
-    )
-    embeddings = await dispatch_embed(call, gateway.engines, owned)
+    embeddings = await dispatch_embed(call, gateway.engines, call.embed_request)
     call.first_output_at = time.monotonic()
     call.add_usage(embeddings.usage)
     return embeddings

@@ -1,11 +1,12 @@
-"""The only fakes: an engine that follows a script, and a clock that moves when told.
+"""The only fakes: an engine that follows a script, a clock that moves when told, a ledger.
 
 `ScriptedEngine` passes the same contract suite as the real engines, so a test
 that uses it learns nothing that is untrue of them.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -27,6 +28,8 @@ from engines.protocol import (
     ToolCallDelta,
     Usage,
 )
+from gateway.errors import LedgerUnavailable
+from gateway.ledger import ApiKey
 
 
 class FakeClock:
@@ -40,6 +43,51 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+class FakeLedger:
+    """The key records of a ledger, in memory. Counts reads; fails and waits when told."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, ApiKey] = {}
+        self.reads = 0
+        self.is_down = False
+        self.hold: Hold | None = None  # every read waits here, after it has read
+
+    async def insert_key(self, key: ApiKey) -> None:
+        self._check()
+        self.records[key.id] = key
+
+    async def key(self, key_id: str) -> ApiKey | None:
+        self._check()
+        self.reads += 1
+        found = self.records.get(key_id)
+        if self.hold is not None:
+            await self.hold.wait()
+        return found
+
+    async def keys(self) -> list[ApiKey]:
+        self._check()
+        return list(self.records.values())
+
+    async def revoke_key(self, key_id: str, at: datetime) -> ApiKey | None:
+        self._check()
+        if key_id not in self.records:
+            return None
+        self._replace(key_id, revoked_at=self.records[key_id].revoked_at or at)
+        return self.records[key_id]
+
+    async def touch_keys(self, last_used: Mapping[str, datetime]) -> None:
+        self._check()
+        for key_id, at in last_used.items():
+            self._replace(key_id, last_used_at=at)
+
+    def _replace(self, key_id: str, **changes: datetime) -> None:
+        self.records[key_id] = msgspec.structs.replace(self.records[key_id], **changes)
+
+    def _check(self) -> None:
+        if self.is_down:
+            raise LedgerUnavailable
 
 
 class Hold:

@@ -9,12 +9,12 @@ template can be to blame, and `RequestRefused` if other messages might help.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, cast
 
-from jinja2 import Template, TemplateError, meta
-from jinja2.sandbox import SecurityError
+from jinja2 import Template, TemplateError, TemplateSyntaxError, meta
+from jinja2.exceptions import SecurityError
 from msgspec import Struct
 
 from engines.chat.meter import Meter, TemplateTooExpensive
@@ -195,7 +195,7 @@ _MISTRAL_ID = re.compile("[a-zA-Z0-9]{9}")
 
 
 @contextmanager
-def _blame(param: str | None) -> Iterator[None]:
+def _blame(param: str | None) -> Generator[None]:
     """Turn what goes wrong in a template into an error for the caller.
 
     With `param`, messages are being rendered, and other messages might do better.
@@ -220,11 +220,16 @@ def _blame(param: str | None) -> Iterator[None]:
         AttributeError,
         AssertionError,
     ) as error:
-        reason = "it nests too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        reason = "it nests too deeply" if isinstance(error, RecursionError) else _first_line(error)
         if param is None:
             raise Unavailable(f"the model's chat template does not compile: {reason}") from None
         message = f"the model's chat template cannot render these messages: {reason}"
         raise RequestRefused(message, param=param) from None
+
+
+def _first_line(error: Exception) -> str:
+    line = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
+    return (str(error).split("\n", 1)[0][:200] or type(error).__name__) + line
 
 
 def _chosen(tools: Sequence[Tool], choice: ToolChoice) -> Sequence[Tool]:

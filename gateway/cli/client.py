@@ -25,6 +25,12 @@ class GatewayClient:
         timeout = httpx.Timeout(None, connect=5.0)
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
 
+    def __enter__(self) -> "GatewayClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
     def is_up(self) -> bool:
         """Does a gateway answer at this URL?"""
         try:

@@ -12,7 +12,8 @@ from gateway.cli.client import GatewayClient, client_options, default_url
 @client_options
 def command(*, as_json: bool, url: str | None, key: str | None) -> None:
     """List the models that you may use on a running gateway."""
-    models = GatewayClient(url or default_url(), key).get("/v1/models")["data"]
+    with GatewayClient(url or default_url(), key) as client:
+        models = client.get("/v1/models")["data"]
     if as_json:
         click.echo(json.dumps(models, indent=2))
         return

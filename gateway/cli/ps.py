@@ -14,7 +14,8 @@ from gateway.cli.client import GatewayClient, client_options, default_url
 @client_options
 def command(*, show_all: bool, as_json: bool, url: str | None, key: str | None) -> None:
     """Show a running gateway's engines and the models that they have loaded."""
-    state = GatewayClient(url or default_url(), key).get("/admin/models")
+    with GatewayClient(url or default_url(), key) as client:
+        state = client.get("/admin/models")
     if as_json:
         click.echo(json.dumps(state, indent=2))
         return

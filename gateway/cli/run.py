@@ -66,15 +66,12 @@ def _client(
     url: str | None, key: str | None, policy: Path | None
 ) -> Generator[GatewayClient, None, None]:
     """A client of the named or running gateway, or of one started for this command."""
-    if url is not None:
-        yield GatewayClient(url, key)
-        return
-    client = GatewayClient(default_url(), key)
-    if policy is None and client.is_up():
+    with GatewayClient(url or default_url(), key) as client:
+        if url is not None or (policy is None and client.is_up()):
+            yield client
+            return
+    with _embedded_gateway(policy) as own_url, GatewayClient(own_url, key) as client:
         yield client
-        return
-    with _embedded_gateway(policy) as embedded_url:
-        yield GatewayClient(embedded_url, key)
 
 
 @contextmanager
@@ -107,6 +104,7 @@ def _embedded_gateway(policy: Path | None) -> Generator[str, None, None]:
     finally:
         server.should_exit = True
         thread.join(timeout=10)
+        listener.close()
 
 
 class _Chat:

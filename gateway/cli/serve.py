@@ -40,8 +40,8 @@ def command(
         policy=policy, host=host, port=port, log_level=log_level, log_format=log_format
     )
     port_was_chosen = port is not None or bool(os.environ.get("PENSTOCK_PORT"))
-    listener = bound_socket(settings.host, settings.port, only_this_port=port_was_chosen)
-    serve(settings, listener)
+    with bound_socket(settings.host, settings.port, only_this_port=port_was_chosen) as listener:
+        serve(settings, listener)
 
 
 def settings_of(**options: object) -> "Settings":

@@ -100,6 +100,9 @@ class Converter:
         item_kind, gather = _list_parts(plain)
         if gather is not None and isinstance(value, list):
             return self._list(cast(list[object], value), plain, item_kind, gather, place)
+        if get_origin(plain) in (collections.abc.Mapping, dict) and isinstance(value, dict):
+            item_kind = get_args(plain)[1]
+            return self._mapping(cast(dict[str, object], value), item_kind, place)
         try:
             return msgspec.convert(value, type=kind, dec_hook=_path)
         except (msgspec.ValidationError, OverflowError, ValueError, TypeError):
@@ -125,6 +128,11 @@ class Converter:
         if any(isinstance(item, _Bad) for item in converted):
             return _BAD
         return gather(converted)
+
+    def _mapping(self, table: dict[str, object], kind: Any, place: Place) -> object:
+        """A table whose keys are free and whose values are all of one type."""
+        converted = {key: self._value(value, kind, place.key(key)) for key, value in table.items()}
+        return _BAD if any(isinstance(item, _Bad) for item in converted.values()) else converted
 
     def _secret(self, value: object, place: Place) -> object:
         """A reference, or `_BAD`. Never shows what stands there: it may be a secret."""

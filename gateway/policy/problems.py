@@ -115,6 +115,11 @@ def there_are(names: Iterable[str]) -> str:
     ordered = sorted(set(names))
     if not ordered:
         return "there are none"
-    listed = ", ".join(shortened(name) for name in ordered[:12])
+    listed = ", ".join(_readable(name) for name in ordered[:12])
     more = f" and {len(ordered) - 12} more" if len(ordered) > 12 else ""
     return f"there are: {listed}{more}"
+
+
+def _readable(name: str) -> str:
+    """A name as it is, or in quotes where it would break the line or not be seen."""
+    return shortened(name) if name and name.isprintable() else quoted(name)

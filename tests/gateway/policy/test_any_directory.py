@@ -1,7 +1,7 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.policy import (
@@ -71,6 +71,7 @@ def _loads_or_says_why(directory: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(trees=st.dictionaries(st.sampled_from(sorted(GOOD)), TREES, max_size=5))
+@example(trees={"engines": {"": [], "\n": []}})
 def test_any_tree_loads_or_is_refused_with_reasons(trees):
     contents = {
         noun: "".join(f"{_toml(key)} = {_toml(value)}\n" for key, value in tree.items())

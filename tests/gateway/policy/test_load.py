@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from gateway.policy import PolicyInvalid, listed_plugins, load_policy
@@ -107,6 +109,17 @@ def test_plugins_can_be_listed_from_a_directory_that_does_not_load(tmp_path):
 
     assert list(listed_plugins(directory)) == ["anonymous", "allow_lists", "routing", "gguf_engine"]
     assert listed_plugins(tmp_path / "nowhere") == ()
+
+
+def test_an_engines_own_configuration_is_converted_to_its_struct(tmp_path):
+    written = 'weights = "~/models"\nprecision = "full"\nlayers = { first = 1 }\n'
+    engines = GOOD["engines"].replace("[gpu1]", f"{written}[gpu1]")
+
+    config = load(write(tmp_path, engines=engines)).engines["gpu0"].config
+
+    assert config.weights == Path.home() / "models"
+    assert config.precision == "full"
+    assert config.layers == {"first": 1}
 
 
 def test_engines_without_a_plugin_for_them_are_refused(tmp_path):

@@ -202,6 +202,11 @@ TYPOS = [
         '(did you mean "half"?)',
     ),
     (
+        "engines",
+        ('kind = "gguf"\n[gpu1]', 'kind = "gguf"\nlayers = { first = 1, last = "x" }\n[gpu1]'),
+        'engines.toml: [gpu0] layers.last: "x" is not a whole number',
+    ),
+    (
         "gateway",
         ("plugins", "plugin"),
         [

@@ -1,0 +1,113 @@
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from gateway.cli import main
+from gateway.cli.serve import bound_socket, curl_line
+from gateway.hooks import read_policy
+from gateway.settings import shipped_policy
+
+HEAVY = ("torch", "llama_cpp", "litestar", "sqlalchemy", "numpy", "httpx", "rich")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from gateway.cli import main\n"
+        "result = CliRunner().invoke(main, ['--help'])\n"
+        "assert 'serve' in result.output, result.output\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])\n"
+    )
+
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert shown.stdout.strip() == "[]", shown.stderr
+
+
+def test_a_port_in_use_is_named_with_the_way_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        result = CliRunner().invoke(main, ["serve", "--port", str(port)])
+
+    assert result.exit_code == 1
+    assert f"port {port} is in use on 127.0.0.1" in result.output
+    assert "--port" in result.output
+
+
+def test_without_a_chosen_port_the_next_free_one_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        with bound_socket("127.0.0.1", port, only_this_port=False) as listener:
+            chosen = listener.getsockname()[1]
+
+    assert port < chosen < port + 20
+
+
+def test_a_policy_that_does_not_hold_is_told_whole_and_nothing_starts(tmp_path: Path) -> None:
+    (tmp_path / "gateway.toml").write_text('plugins = ["acces_log"]')
+
+    result = CliRunner().invoke(main, ["serve", "--port", "0", "--policy", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "the policy does not hold" in result.output
+    assert "access_log" in result.output
+
+
+def test_a_missing_policy_directory_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["serve", "--policy", str(tmp_path / "nowhere")])
+
+    assert result.exit_code == 1
+    assert "nowhere" in result.output
+
+
+def test_a_setting_that_cannot_be_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_PORT", "many")
+
+    result = CliRunner().invoke(main, ["serve"])
+
+    assert result.exit_code == 1
+    assert "PENSTOCK_PORT='many'" in result.output
+
+
+def test_the_curl_line_has_a_key_where_the_policy_wants_one() -> None:
+    dev = curl_line("http://127.0.0.1:8080", read_policy(shipped_policy("dev")))
+    prod = curl_line("http://127.0.0.1:8080", read_policy(shipped_policy("prod")))
+
+    assert "authorization" not in dev
+    assert '"model": "starter"' in dev
+    assert "$PENSTOCK_API_KEY" in prod
+
+
+def test_serve_says_where_it_is_answers_there_and_stops_when_told(tmp_path: Path) -> None:
+    environment = {**os.environ, "PENSTOCK_DATA_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve", "--port", "0", "--log-format", "json"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stderr is not None
+        url = ""
+        for line in process.stderr:
+            if found := re.search(r"base URL\s+(http://[\d.]+:\d+)/v1", line):
+                url = found[1]
+                break
+        alive = httpx.get(f"{url}/healthz", timeout=10)
+
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        status = process.wait(timeout=20)
+
+    assert alive.json() == {"status": "ok"}
+    assert status in (0, -signal.SIGTERM)
