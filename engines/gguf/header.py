@@ -15,15 +15,8 @@ from typing import NoReturn
 
 from msgspec import Struct
 
-from engines.gguf.file_format import (
-    TOKENS,
-    Array,
-    GgufFile,
-    MalformedGguf,
-    Scalar,
-    malformed,
-    read_file,
-)
+from engines.gguf.byte_reader import MalformedGguf, malformed
+from engines.gguf.file_format import TOKENS, Array, GgufFile, Scalar, read_file
 
 __all__ = ["GgufHeader", "MalformedGguf", "read_header"]
 
