@@ -94,10 +94,8 @@ class Embedder:
         self._jobs.clear()
 
 
-def normalized(vectors: Vectors, dimensions: int | None) -> list[list[float]]:
-    """Unit vectors, cut to their first `dimensions` before their length is made one."""
-    if dimensions is not None:
-        vectors = vectors[:, :dimensions]
+def normalized(vectors: Vectors) -> list[list[float]]:
+    """The same directions with length one, which is what clients compare by."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     if not np.isfinite(lengths).all() or not lengths.all():
         raise Unavailable("the model gave an embedding without a direction")

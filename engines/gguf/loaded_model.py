@@ -5,21 +5,27 @@ thread through `submit` and come back through their mailboxes.
 """
 
 import asyncio
+import functools
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as SequenceOf
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from engines.chat.tool_format import MARKUP_TOKENS
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
 from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
 from engines.gguf.step_loop import Layout, StepLoop
+from engines.gguf.waiting_line import WaitingLine
 from engines.outbox import Mailbox, Outbox
+from engines.protocol import Sampling
 
 if TYPE_CHECKING:
     from engines.chat.constraints import ConstraintCompiler
@@ -32,19 +38,29 @@ MAX_DEFAULT_CONTEXT_TOKENS = 8192
 _MAX_INLINE_CHARS = 4000
 
 
+class HowToLoad(NamedTuple):
+    """What the probe and the file's header said."""
+
+    use_extra_buffers: bool = True
+    is_embedding_model: bool = False
+    pooling: str = "mean"
+    on_progress: Callable[[float], None] | None = None
+
+
 class LoadedModel:
     """Opened with `open`, closed with `close`; between them, everything may be called."""
 
     def __init__(
-        self, name: str, runner: Runner, steps: StepLoop, layout: Layout, load_seconds: float
+        self, name: str, runner: Runner, steps: StepLoop, layout: Layout, config: GgufConfig
     ) -> None:
         self.name = name
-        self.load_seconds = load_seconds
         self.generation = layout.generation
         self.embedding = layout.embedding
         self.end_ids = runner.end_ids
         self.num_tokens = runner.num_tokens
         self.pieces = runner.pieces
+        self.spoken_pieces = _spoken_pieces(runner.pieces, runner.special_ids)
+        self.line = WaitingLine(config.num_slots, config.max_waiting)
         self.width = runner.width
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self._runner = runner
@@ -60,11 +76,7 @@ class LoadedModel:
         name: str,
         path: Path,
         config: GgufConfig,
-        *,
-        use_extra_buffers: bool,
-        is_embedding_model: bool = False,
-        pooling: str = "mean",
-        on_progress: Callable[[float], None] | None = None,
+        how: "HowToLoad",
     ) -> "LoadedModel":
         """Load a model on a thread of its own. Raises `Unavailable` with the reason."""
         began = time.monotonic()
@@ -72,16 +84,16 @@ class LoadedModel:
         layouts: list[Layout] = []
 
         def go_on(done: float) -> bool:
-            if on_progress is not None:
-                on_progress(done)
+            if how.on_progress is not None:
+                how.on_progress(done)
             return not steps.is_stopping
 
         def load() -> Runner:
-            return Runner(path, use_extra_buffers=use_extra_buffers, on_progress=go_on)
+            return Runner(path, use_extra_buffers=how.use_extra_buffers, on_progress=go_on)
 
         def layout(runner: Runner) -> Layout:
-            generation = None if is_embedding_model else generation_shape(runner, config)
-            layouts.append(Layout(generation, embedding_shape(runner, config), pooling))
+            generation = None if how.is_embedding_model else generation_shape(runner, config)
+            layouts.append(Layout(generation, embedding_shape(runner, config), how.pooling))
             return layouts[0]
 
         outbox: Outbox[Any] = Outbox(asyncio.get_running_loop())
@@ -94,7 +106,7 @@ class LoadedModel:
             raise
         seconds = time.monotonic() - began
         log.info("model_loaded", model=name, seconds=round(seconds, 3), layout=layouts[0])
-        return cls(name, runner, steps, layouts[0], seconds)
+        return cls(name, runner, steps, layouts[0], config)
 
     async def close(self) -> None:
         """End every stream with `Unavailable` and wait until the memory is free."""
@@ -116,6 +128,12 @@ class LoadedModel:
         """The fraction of the KV cache that is spoken for."""
         return self._steps.cache_used
 
+    @cached_property
+    def end_of_thinking(self) -> int | None:
+        """The one token that spells `</think>`, if there is one."""
+        tokens = self._runner.tokenize("</think>", parse_special=True)
+        return tokens[0] if len(tokens) == 1 else None
+
     def submit(self, work: Sequence | EmbedJob) -> None:
         """Hand a request to the step thread."""
         self._steps.submit(work)
@@ -124,19 +142,34 @@ class LoadedModel:
         """Free what a request holds, within one step; a plain call, see `StepLoop.cancel`."""
         self._steps.cancel(work)
 
-    async def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+    async def tokenize(
+        self, text: str, *, parse_special: bool, add_special: bool = False
+    ) -> list[int]:
         """Token ids of `text`; a long text does not hold up the event loop."""
+        tokenize = functools.partial(
+            self._runner.tokenize, text, parse_special=parse_special, add_special=add_special
+        )
         if len(text) <= _MAX_INLINE_CHARS:
-            return self._runner.tokenize(text, parse_special=parse_special)
-        return await asyncio.to_thread(self._runner.tokenize, text, parse_special=parse_special)
-
-    def metadata(self, key: str) -> str | None:
-        """A value of the file's metadata, as text."""
-        return self._metadata.setdefault(key, self._runner.metadata(key))
+            return tokenize()
+        return await asyncio.to_thread(tokenize)
 
     @cached_property
-    def _metadata(self) -> dict[str, str | None]:
-        return {}
+    def sampling(self) -> Sampling:
+        """What the model's file recommends, and llama.cpp's defaults where it is silent."""
+        return Sampling(
+            temperature=self._number("temp", 0.8),
+            top_p=self._number("top_p", 0.95),
+            top_k=int(self._number("top_k", 40)),
+            min_p=self._number("min_p", 0.05),
+            repeat_penalty=self._number("penalty_repeat", 1.0),
+        )
+
+    def _number(self, name: str, default: float) -> float:
+        try:
+            number = float(self._runner.metadata(f"general.sampling.{name}") or default)
+        except ValueError:
+            return default
+        return number if math.isfinite(number) else default
 
     @cached_property
     def template(self) -> "ChatTemplate | None":
@@ -161,7 +194,7 @@ class LoadedModel:
             self.pieces,
             eos_ids=self.end_ids,
             special_ids=self._runner.special_ids,
-            tokenize=lambda text: self._runner.tokenize(text, parse_special=False),
+            tokenize=functools.partial(self._runner.tokenize, parse_special=False),
         )
 
 
@@ -214,3 +247,12 @@ def _cache_bytes(runner: Runner, shape: Shape | None) -> int:
     if shape is None:
         return 0
     return shape.pool_tokens * runner.exact_bytes_per_token // (1 if shape.exact else 2)
+
+
+def _spoken_pieces(pieces: SequenceOf[bytes], special_ids: Iterable[int]) -> list[bytes]:
+    """Each token's bytes as they are shown: nothing for marks like `<|im_start|>`."""
+    spoken = list(pieces)
+    for token in special_ids:
+        if spoken[token].decode("utf-8", "replace") not in MARKUP_TOKENS:
+            spoken[token] = b""
+    return spoken

@@ -22,8 +22,10 @@ from engines.errors import Unavailable
 from engines.gguf.native import forget_lines, last_lines, llama
 
 _F32, _F16 = 0, 1
-_POOLINGS = {"mean": 1, "cls": 2, "last": 3}
+POOLINGS = {"mean": 1, "cls": 2, "last": 3}
 _NO_MMAP = 0
+_SHOW_SPECIAL = True
+_DATA_TOO = True
 _CONTROL, _UNKNOWN = 1 << 3, 1 << 0
 
 
@@ -148,9 +150,15 @@ class Runner:
         source = self._binding.llama_model_chat_template(self._model, None)
         return source.decode("utf-8", "replace") if source else None
 
-    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
-        """Token ids of `text`, no begin or end mark added; callable from any thread."""
-        data = text.encode("utf-8", "replace")
+    def tokenize(
+        self, text: str | bytes, *, parse_special: bool, add_special: bool = False
+    ) -> list[int]:
+        """Token ids of `text`; callable from any thread.
+
+        `parse_special` reads `<|im_end|>` as the mark it spells; `add_special` adds the
+        marks that this vocabulary puts around a text.
+        """
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else text
         room = np.empty(len(data) + 16, np.int32)
         with self._lock:
             if not self._model:
@@ -161,7 +169,7 @@ class Runner:
                 len(data),
                 room.ctypes.data_as(self._binding.llama_token_p),
                 len(room),
-                False,
+                add_special,
                 parse_special,
             )
         if count < 0:
@@ -170,11 +178,13 @@ class Runner:
 
     def _piece(self, token: int) -> bytes:
         room = ctypes.create_string_buffer(512)
-        size = self._binding.llama_token_to_piece(self._vocabulary, token, room, len(room), 0, True)
+        size = self._binding.llama_token_to_piece(
+            self._vocabulary, token, room, len(room), 0, _SHOW_SPECIAL
+        )
         if size < 0:
             room = ctypes.create_string_buffer(-size)
             size = self._binding.llama_token_to_piece(
-                self._vocabulary, token, room, len(room), 0, True
+                self._vocabulary, token, room, len(room), 0, _SHOW_SPECIAL
             )
         return room.raw[: max(size, 0)]
 
@@ -237,7 +247,7 @@ class Runner:
 
     def clear_all(self) -> None:
         """Forget everything."""
-        self._binding.llama_memory_clear(self._memory, True)
+        self._binding.llama_memory_clear(self._memory, _DATA_TOO)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Give the empty slot `target` the first `length` positions of `source`."""
@@ -270,14 +280,14 @@ class Runner:
             parameters.n_seq_max = shape.num_slots
             parameters.kv_unified = True
             parameters.embeddings = True
-            parameters.pooling_type = _POOLINGS[pooling]
+            parameters.pooling_type = POOLINGS[pooling]
             self._embed_context = self._make_context(parameters, "embedding")
             self._embed_batch = _Batch(shape.max_batch_tokens)
         context = self._embed_context
         if memory := binding.llama_get_memory(context):
-            binding.llama_memory_clear(memory, False)
+            binding.llama_memory_clear(memory, not _DATA_TOO)
         rows = [
-            Row(token, position, slot, True)
+            Row(token, position, slot, wants_logits=True)
             for slot, tokens in enumerate(inputs)
             for position, token in enumerate(tokens)
         ]
@@ -343,7 +353,7 @@ class _Batch:
         self._wants_logits = np.zeros(max_tokens, np.int8)
         addresses = self._slots.ctypes.data + self._slots.itemsize * np.arange(max_tokens)
         self._slot_pointers = addresses.astype(np.uintp)
-        fields = {name: kind for name, kind in binding.llama_batch._fields_}
+        fields = dict(binding.llama_batch._fields_)
 
         def pointer(array: npt.NDArray[Any], field: str) -> Any:
             return ctypes.cast(array.ctypes.data, fields[field])

@@ -1,8 +1,7 @@
 """What a model file says of its model: read where it can be true, refused by name where not."""
 
 import struct
-import time
-from collections.abc import Callable
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -96,18 +95,16 @@ def test_long_strings_are_left_out_of_the_shown_metadata(save: Any) -> None:
     assert header.metadata["general.name"] == "Tiny"
 
 
-def test_a_vocabulary_of_150_000_tokens_is_read_in_a_third_of_a_second(tmp_path: Path) -> None:
+def test_a_vocabulary_of_150_000_tokens_is_skipped_and_not_built(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "large.gguf", extra_tokens=150_000)
 
-    seconds = min(timed(lambda: read_header(path)) for _ in range(3))
+    tracemalloc.start()
+    header = read_header(path)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
 
-    assert seconds < 0.3
-
-
-def timed(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
+    assert header.num_tokens > 150_000
+    assert most_bytes < path.stat().st_size / 4
 
 
 WRONG_METADATA: dict[str, tuple[str, bytes | None, str]] = {
