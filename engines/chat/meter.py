@@ -3,9 +3,9 @@
 import time
 from typing import Any, cast
 
-MAX_STEPS = 1_000_000
+MAX_STEPS = 500_000
 MAX_SECONDS = 2.0
-MAX_ITEMS = 500_000
+MAX_ITEMS = 200_000
 """How much one structure may hold, everything in it counted as often as it appears."""
 
 
