@@ -72,7 +72,7 @@ def test_it_says_when_the_model_is_thinking():
 def test_text_that_nearly_is_a_tag_takes_linear_time(unit: str):
     started = time.perf_counter()
 
-    pieces = split(list(unit * (100_000 // len(unit))), starts=True)
+    pieces = split(list(unit * (30_000 // len(unit))), starts=True)
 
-    assert sum(len(part) for _, part in pieces) == 100_000 // len(unit) * len(unit)
-    assert time.perf_counter() - started < 3
+    assert sum(len(part) for _, part in pieces) == 30_000 // len(unit) * len(unit)
+    assert time.perf_counter() - started < 2
