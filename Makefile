@@ -61,7 +61,7 @@ $(BIN)/python:
 	  fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "Penstock needs Python 3.11 or newer; here is: $$(python3 --version 2>&1 || true)" >&2; \
+	  echo "Penstock needs Python 3.11 or newer; here is: $$(python3 --version 2>/dev/null || echo no python3)" >&2; \
 	  echo "install one (\`apt-get install python3 python3-venv\`) or name it: make PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; \
 	fi; \

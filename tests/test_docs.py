@@ -31,7 +31,8 @@ def relative(path: Path) -> str:
 def exists(named: str, page: Path) -> bool:
     if "/" in named:
         return (ROOT / named).exists() or (page.parent / named).exists()
-    return any(True for _ in files_named(named))
+    is_module = (ROOT / named.replace(".", "/")).is_dir()  # `engines.gguf` is no model file
+    return is_module or any(True for _ in files_named(named))
 
 
 def files_named(name: str) -> Iterator[Path]:

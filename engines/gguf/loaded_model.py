@@ -240,7 +240,10 @@ def _context_tokens(runner: Runner, config: GgufConfig) -> int:
 
 
 def _num_threads(config: GgufConfig) -> int:
-    return config.num_threads or len(os.sched_getaffinity(0))
+    # llama.cpp's threads wait for each other spinning: one that has to share its core
+    # holds up all others at every node of the graph. So one core stays free for the
+    # event loop and whoever else is there.
+    return config.num_threads or max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def _cache_bytes(runner: Runner, shape: Shape | None) -> int:

