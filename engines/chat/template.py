@@ -217,7 +217,7 @@ def _blame(param: str | None) -> Generator[None]:
         raise Unavailable(message) from None
     except (
         TemplateError,
-        RecursionError,
+        RuntimeError,
         SyntaxError,
         MemoryError,
         TypeError,

@@ -70,9 +70,9 @@ def test_it_says_when_the_model_is_thinking():
 
 @pytest.mark.parametrize("unit", [" ", "<", "<think", "</think", "\n<"])
 def test_text_that_nearly_is_a_tag_takes_linear_time(unit: str):
-    started = time.perf_counter()
+    started = time.thread_time()
 
     pieces = split(list(unit * (30_000 // len(unit))), starts=True)
 
     assert sum(len(part) for _, part in pieces) == 30_000 // len(unit) * len(unit)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2

@@ -82,9 +82,9 @@ def test_a_matcher_begins_anew_after_a_match():
 
 def test_a_long_run_that_nearly_matches_takes_linear_time():
     stop = "a" * 2000 + "b"
-    started = time.perf_counter()
+    started = time.thread_time()
 
     text, matched = run([stop, "a" * 1500 + "c"], ["a" * 7] * 20_000)
 
     assert (len(text), matched) == (140_000, None)
-    assert time.perf_counter() - started < 3
+    assert time.thread_time() - started < 3

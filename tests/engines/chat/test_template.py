@@ -216,3 +216,10 @@ def test_named_templates_are_chosen_by_whether_there_are_tools():
 
 def test_a_tokenizer_config_without_a_template_means_chatml():
     assert "<|im_start|>user\nhello" in ChatTemplate.from_tokenizer_config({}).render([HELLO]).text
+
+
+def test_a_template_without_end_does_not_say_that_the_messages_are_wrong():
+    with pytest.raises(Unavailable, match="is not safe to run: it takes more than"):
+        ChatTemplate(
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
+        ).render([HELLO])

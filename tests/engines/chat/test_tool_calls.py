@@ -200,9 +200,9 @@ def test_a_hundred_kilobytes_of_anything_take_linear_time(
     size = 200_000 if at_once else 16
     text = '{"name": "add", ' * (tool_format is LLAMA) + unit * (100_000 // len(unit))
     chunks = [text[at : at + size] for at in range(0, len(text), size)]
-    started = time.perf_counter()
+    started = time.thread_time()
 
     pieces, _, _ = parse(tool_format, chunks)
 
     assert "".join(piece.text for piece in pieces) == text
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
