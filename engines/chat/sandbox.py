@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
-from jinja2 import Template, nodes, pass_context
-from jinja2.ext import Extension
-from jinja2.parser import Parser
+from jinja2 import Template, pass_context
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context, Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
-from jinja2.visitor import NodeTransformer
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
+from jinja2.utils import Namespace
 
 from engines.chat.meter import Meter, TemplateTooExpensive
+from engines.chat.sandbox_syntax import GenerationBlocks, Metering, refuse_unbounded
 
 _FILTERS = """
     abs capitalize count d default dictsort e escape first float groupby indent int items last
@@ -46,7 +46,8 @@ _METHODS: dict[type, frozenset[str]] = {
     float: frozenset(),
     bytes: frozenset(),
 }
-_GLOBALS = frozenset({"dict", "namespace", "range"})
+_CONTAINERS: tuple[type[Any], ...] = (list, tuple, dict)
+_ITERATORS: tuple[type[Any], ...] = (Iterator,)
 _MAX_NUMBER = 64
 _MAX_NUMBER_BITS = 1024
 _MAX_INDENT = 16
@@ -74,12 +75,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             optimized=False,
             cache_size=0,
             finalize=self._printed,
-            extensions=["jinja2.ext.loopcontrols", _GenerationBlocks],
+            extensions=["jinja2.ext.loopcontrols", GenerationBlocks],
         )
         self._running = threading.local()
         self.concat = self._concat
-        self.globals = {name: self.globals[name] for name in _GLOBALS}
-        self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         self.filters = {name: self._metered(name, self.filters[name]) for name in _FILTERS.split()}
         self.filters |= {
             "join": self._join,
@@ -95,13 +94,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def compiled(self, source: str) -> Template:
         """Compile a template. Raises what jinja2 and Python's compiler raise."""
         tree = self.parse(source)
-        for name in tree.find_all(nodes.Name):
-            if name.name in ("varargs", "kwargs"):
-                raise SecurityError(f"it uses {name.name!r}")
-        if any(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
-            raise SecurityError("it loads another template")
-        _Rewrite().visit(tree)
-        return Template.from_code(self, self.compile(tree), self.globals)
+        refuse_unbounded(tree)
+        Metering().visit(tree)
+        return Template.from_code(self, self.compile(tree), dict(_GLOBALS))
 
     def run(
         self, template: Template, variables: Mapping[str, Any], *, meter: Meter, max_chars: int
@@ -133,7 +128,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         meter.step()
         text = getattr(__obj, "__self__", None)
         if isinstance(text, str):
-            args = tuple(list(arg) if isinstance(arg, Iterator) else arg for arg in args)
+            args = tuple(list(arg) if isinstance(arg, _ITERATORS) else arg for arg in args)
             if __obj.__name__ == "replace":
                 _check_replace(meter, text, *args)
             elif __obj.__name__ == "join":
@@ -147,7 +142,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if operator == "+":
             if isinstance(left, str) and isinstance(right, str):
                 meter.make(len(left) + len(right))
-            elif isinstance(left, list | tuple):
+            elif isinstance(left, _CONTAINERS):
                 meter.measure((left, right))
         elif operator == "%":
             if isinstance(left, str | bytes):
@@ -165,13 +160,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def _result(self, value: Any) -> Any:
         if isinstance(value, str):
             self._meter.make(len(value))
-        elif isinstance(value, list | tuple | dict):
+        elif isinstance(value, _CONTAINERS):
             self._held(value)
         return value
 
     def _held(self, value: Any) -> Any:
         """Let a structure pass that a template built, if it is not too large."""
-        if isinstance(value, str | list | tuple | dict):
+        if isinstance(value, (str, *_CONTAINERS)):
             self._meter.measure(value)
             self._meter.make(len(value))
         return value
@@ -188,7 +183,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Let a value be printed, if it is data and not too large."""
         meter = self._meter
         meter.step()
-        if isinstance(value, list | tuple | dict):
+        if isinstance(value, _CONTAINERS):
             meter.measure(value)
         elif not isinstance(value, str | int | float | Undefined | None):
             raise SecurityError(f"it prints a {type(value).__name__}")
@@ -248,7 +243,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             meter = self._meter
             meter.step()
             value = args[num_passed]
-            if isinstance(value, Iterator):
+            if isinstance(value, _ITERATORS):
                 value = list(self._turns(value))
             if not isinstance(value, str):
                 meter.measure(value)
@@ -277,52 +272,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return counted
 
 
-class _Rewrite(NodeTransformer):
-    """Puts the sandbox's own filters around what jinja2 offers no hook for."""
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        self.generic_visit(node)
-        node.iter = _filtered(node.iter, "_turns")
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        self.generic_visit(node)
-        return _filtered(nodes.List(node.nodes, lineno=node.lineno), "_concat")
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
-        self.generic_visit(node)
-        return _filtered(node, "_held") if isinstance(node.arg, nodes.Slice) else node
-
-    def visit_List(self, node: nodes.List) -> nodes.Node:
-        return self._literal(node, node.items)
-
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
-        return node if node.ctx == "store" else self._literal(node, node.items)
-
-    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
-        return self._literal(node, [part for pair in node.items for part in (pair.key, pair.value)])
-
-    def _literal(self, node: nodes.Expr, items: list[nodes.Expr]) -> nodes.Node:
-        self.generic_visit(node)
-        if all(isinstance(item, nodes.Const) for item in items):
-            return node
-        return _filtered(node, "_held")
-
-
-def _filtered(node: nodes.Expr, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
-
-
-class _GenerationBlocks(Extension):
-    """Accepts `{% generation %}…{% endgeneration %}`, which marks answers for training."""
-
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
 def _check_number(operator: str, left: float, right: float) -> None:
     if isinstance(left, float) or isinstance(right, float):
         return
@@ -334,7 +283,7 @@ def _check_number(operator: str, left: float, right: float) -> None:
 def _check_repeat(meter: Meter, left: Any, right: Any) -> None:
     if isinstance(left, int):
         left, right = right, left
-    if isinstance(left, str | bytes | list | tuple) and isinstance(right, int):
+    if isinstance(left, (str, bytes, *_CONTAINERS)) and isinstance(right, int):
         meter.make(meter.measure(left) * max(right, 0))
 
 
@@ -355,3 +304,12 @@ def _raise_exception(message: object) -> NoReturn:
 
 def _strftime_now(pattern: str) -> str:
     return datetime.now().strftime(pattern[:_MAX_MESSAGE])
+
+
+_GLOBALS: dict[str, Any] = {
+    "dict": dict,
+    "namespace": Namespace,
+    "range": safe_range,
+    "raise_exception": _raise_exception,
+    "strftime_now": _strftime_now,
+}

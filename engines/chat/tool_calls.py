@@ -10,14 +10,13 @@ comes out as the text that it is; nothing is lost. Each character is looked at a
 bounded number of times, whatever the text and however it is cut.
 """
 
-import json
 import re
 import secrets
 import string
 from collections.abc import Callable, Collection, Sequence
 from enum import Enum, auto
-from typing import Any, cast
 
+from engines.chat.call_object import MAX_HEADER, is_decided, may_be_call, read_call, read_header
 from engines.chat.json_scan import JsonScan
 from engines.chat.markup import (
     MAX_BLANKS,
@@ -36,13 +35,6 @@ _MARKERS = {
     ToolFormat.MISTRAL: "[TOOL_CALLS]",
 }
 _CLOSE = "</tool_call>"
-# Past this an object is waited for as a whole, and its beginning is not looked at again.
-_MAX_HEADER = 512
-_KEYS = ("name", "arguments", "parameters", "type", "function", "id")
-_STRING = r'"((?:[^"\\]|\\.)*)"'
-_FIRST_KEY = re.compile(r'\{\s*(?:"(\w*)("?)|$)')
-_NAME = re.compile(rf'\{{\s*"name"\s*:\s*{_STRING}')
-_HEADER = re.compile(rf'{_NAME.pattern}\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{{)')
 _MISTRAL_NAME = re.compile(r"([\w.\-]+)(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*(?=\{)")
 _MISTRAL_NAME_SO_FAR = re.compile(r"[\w.\-]+(?:\[[\w\]\[]*)?\s*")
 _ID_LETTERS = string.ascii_letters + string.digits
@@ -62,7 +54,7 @@ class _State(Enum):
     ARGUMENTS = auto()
     TAIL = auto()  # in the rest of the object, after the arguments
     AFTER = auto()  # after a call
-    BETWEEN = auto()  # after a call and what closes it: blanks are dropped
+    BETWEEN = auto()  # after a call and what closes it
     DONE = auto()  # one call was all that is allowed
 
 
@@ -119,7 +111,7 @@ class ToolCallParser:
         """Return the pieces that are decided now."""
         self._text = self._text[self._at :] + text
         self._at = 0
-        self._pieces = pieces = []
+        self._pieces = pieces = list[Piece]()
         while self._at < len(self._text):
             before = self._state, self._at, len(self._text)
             self._steps[self._state]()
@@ -135,7 +127,8 @@ class ToolCallParser:
         self._waiting.clear()
         if not held:
             return ()
-        return (Piece(Kind.MARKUP if self._state is _State.AFTER else Kind.TEXT, held),)
+        is_markup = self._state is _State.AFTER or self._state is _State.BETWEEN
+        return (Piece(Kind.MARKUP if is_markup else Kind.TEXT, held),)
 
     def _start(self) -> None:
         """See whether the answer is nothing but calls, which Llama writes without a marker."""
@@ -179,7 +172,7 @@ class ToolCallParser:
 
     def _find_name(self, at: int) -> None:
         """See whether this is Mistral's newer form: a name, and its arguments behind it."""
-        end = at + _MAX_HEADER
+        end = at + MAX_HEADER
         found = _MISTRAL_NAME.match(self._text, at, end + 1)
         if found is not None and found[1] in self._names:
             self._take_lead(found.end(), _State.ARGUMENTS)
@@ -192,31 +185,16 @@ class ToolCallParser:
 
     def _find_arguments(self) -> None:
         text, at = self._text, self._at
-        end = at + _MAX_HEADER
-        found = _HEADER.match(text, at, end + 1)
-        if found is not None and _decoded(found[1]) in self._names:
-            self._take_lead(found.end(), _State.ARGUMENTS)
+        found = read_header(text, at)
+        if found is not None and found[0] in self._names:
+            self._take_lead(found[1], _State.ARGUMENTS)
             self._has_object = True
-            self._announce(_decoded(found[1]))
-        elif not self._may_be_call(text, at, end):
+            self._announce(found[0])
+        elif not may_be_call(text, at, self._names):
             self._give_up()
-        elif len(text) > end or _is_decided(text, at):
+        elif len(text) - at > MAX_HEADER or is_decided(text, at):
             self._state = _State.WAITING
             self._scan = JsonScan()
-
-    def _may_be_call(self, text: str, at: int, end: int) -> bool:
-        """Judge the beginning of an object by its first key, and by the name if that is first."""
-        key = _FIRST_KEY.match(text, at, end + 1)
-        if key is None:
-            return False
-        name = _NAME.match(text, at, end + 1)
-        if name is not None:
-            return _decoded(name[1]) in self._names
-        if key[1] is None:
-            return True
-        if key[2]:
-            return key[1] in _KEYS
-        return any(allowed.startswith(key[1]) for allowed in _KEYS)
 
     def _wait_for_object(self) -> None:
         end = self._scan.feed(self._text, self._at)
@@ -226,7 +204,7 @@ class ToolCallParser:
             return
         whole = "".join(self._waiting)
         self._waiting.clear()
-        call = _whole_call(whole) if self._scan.is_done else None
+        call = read_call(whole) if self._scan.is_done else None
         if call is None or call[0] not in self._names:
             # Once more from the beginning, as text: there may be a marker inside.
             self._text = whole + self._text[self._at :]
@@ -282,8 +260,9 @@ class ToolCallParser:
             self._state = _State.BETWEEN
 
     def _between_calls(self) -> None:
-        self._release(Kind.MARKUP, blanks_after(self._text, self._at))
-        if self._at < len(self._text):
+        """Blanks are text if text follows, and markup if nothing does, or one more call."""
+        at = blanks_after(self._text, self._at)
+        if at < len(self._text) or at - self._at > MAX_BLANKS:
             self._state = _State.TEXT
 
     def _drop(self) -> None:
@@ -320,31 +299,3 @@ class ToolCallParser:
 
     def _end_call(self) -> None:
         self._state = _State.AFTER if self._parallel else _State.DONE
-
-
-def _is_decided(text: str, start: int) -> bool:
-    scan = JsonScan()
-    scan.feed(text, start)
-    return scan.is_done or scan.is_broken
-
-
-def _decoded(quoted: str) -> str:
-    try:
-        return str(json.loads(f'"{quoted}"'))
-    except ValueError:
-        return ""
-
-
-def _whole_call(text: str) -> tuple[str, str] | None:
-    """Read a complete object as a call's name and arguments, if it is one."""
-    try:
-        call = json.loads(text)
-        arguments = call.get("arguments", call.get("parameters", {}))
-        if isinstance(arguments, str):
-            arguments = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        return None
-    name = cast("Any", call).get("name")
-    if not isinstance(name, str) or not isinstance(arguments, dict):
-        return None
-    return name, json.dumps(arguments, ensure_ascii=False)

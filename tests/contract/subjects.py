@@ -3,11 +3,16 @@
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
+from engines.gguf.config import GgufConfig
+from engines.gguf.engine import GgufEngine
 from engines.protocol import Engine, GenerateRequest, Sampling
 from tests.fakes import Hold, ScriptedEngine, Step
+from tests.gguf_files import write_gguf
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,20 @@ async def scripted() -> AsyncGenerator[Subject, None]:
     await engine.close()
 
 
+@asynccontextmanager
+async def gguf() -> AsyncGenerator[Subject, None]:
+    """llama.cpp, on a model with random weights."""
+    with TemporaryDirectory() as folder:
+        write_gguf(Path(folder) / "random.gguf", context_tokens=2048)
+        # Other tests use the processor at the same time; llama.cpp's threads wait spinning.
+        config = GgufConfig(num_threads=1)
+        engine = GgufEngine("laptop", config, models_dir=Path(folder), data_dir=Path(folder))
+        await engine.start()
+        yield Subject(engine, "random", lambda: engine.num_loads, too_many_words=2100)
+        await engine.close()
+
+
 SUBJECTS: Mapping[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {
+    "gguf": gguf,
     "scripted": scripted,
 }

@@ -85,13 +85,14 @@ def answer_head(
 ) -> AnswerHead:
     """The head of this call's answer; the target that answers is known by now."""
     target = call.target
-    answered_by = f"{target.engine}/{target.model}" if target else ""
-    backend = f"{call.policy.digest}/{answered_by}"
+    answered_by = (
+        f"{call.policy.digest}/{target.engine if target else ''}/{target and target.model}"
+    )
     return AnswerHead(
         id=f"{prefix}-{call.id.removeprefix('req_')}",
         created=int(time.time()),
         model=model,
-        system_fingerprint=f"fp_{hashlib.sha256(backend.encode()).hexdigest()[:10]}",
+        system_fingerprint=f"fp_{hashlib.sha256(answered_by.encode()).hexdigest()[:10]}",
         service_tier=service_tier,
     )
 

@@ -1,0 +1,155 @@
+"""What the step thread sends becomes the events of one answer, on the event loop.
+
+Turning bytes into text, looking for stop strings, thinking and tool calls is
+done here, so that the step thread has only tokens to think of. Where tokens
+came faster than they were read, they leave as one event.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from engines.chat.output import ChatOutput
+from engines.gguf.sampler import ConstraintState
+from engines.gguf.sequence import Admitted, Ended, Generated, Item
+from engines.gguf.sequence import Sequence as Running
+from engines.protocol import (
+    Event,
+    Finished,
+    FinishReason,
+    Output,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    Usage,
+)
+
+
+class Answer:
+    """One request's way out. Iterate `events` once."""
+
+    def __init__(
+        self,
+        sequence: Running,
+        output: ChatOutput,
+        pieces: Sequence[bytes],
+        *,
+        on_admitted: Callable[[], None],
+        loading_seconds: float = 0.0,
+    ) -> None:
+        self._sequence = sequence
+        self._output = output
+        self._pieces = pieces
+        self._on_admitted = on_admitted
+        self._loading_seconds = loading_seconds
+        self._num_tokens = 0
+        self._cached_tokens = 0
+        self._ended: Ended | None = None
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Everything from `Started` to `Finished`; raises what the step thread posted."""
+        mailbox = self._sequence.mailbox
+        while True:
+            items = [await mailbox.get()]
+            failure: BaseException | None = None
+            try:
+                while (more := mailbox.get_nowait()) is not None:
+                    items.append(more)
+            # Whatever was posted goes to the reader, after what came before it.
+            except BaseException as error:  # noqa: BLE001
+                failure = error
+            if isinstance(items[0], Admitted):
+                self._on_admitted()
+                self._cached_tokens = items.pop(0).cached_tokens
+                yield Started(
+                    prompt_tokens=self._sequence.num_prompt_tokens,
+                    cached_tokens=self._cached_tokens,
+                )
+            for event in merged(self._outputs(items)):
+                yield event
+            if self._ended is not None:
+                yield self._finished(self._ended)
+                return
+            if failure is not None:
+                raise failure
+
+    def _outputs(self, items: Sequence[Item]) -> list[Output]:
+        outputs: list[Output] = []
+        for item in items:
+            if isinstance(item, Generated):
+                self._num_tokens += 1
+                outputs += self._output.feed(self._pieces[item.token], item.logprob)
+                if self._output.is_finished:
+                    now = time.monotonic()
+                    self._ended = Ended(FinishReason.STOP, self._sequence.timing(now))
+                    break
+            elif isinstance(item, Ended):
+                self._ended = item
+        if self._ended is not None:
+            outputs += self._output.finish()
+        return outputs
+
+    def _finished(self, ended: Ended) -> Finished:
+        reason = ended.reason
+        if reason is FinishReason.STOP and self._output.called_tools:
+            reason = FinishReason.TOOL_CALLS
+        usage = Usage(
+            prompt_tokens=self._sequence.num_prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            completion_tokens=self._num_tokens,
+            reasoning_tokens=self._output.num_reasoning_tokens,
+        )
+        timing = msgspec.structs.replace(ended.timing, loading=self._loading_seconds)
+        return Finished(reason=reason, usage=usage, timing=timing, stop=self._output.stopped)
+
+
+def merged(outputs: Iterable[Output]) -> list[Output]:
+    """The same outputs with neighbours of one kind joined."""
+    joined: list[Output] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if isinstance(output, TextDelta) and isinstance(last, TextDelta):
+            joined[-1] = TextDelta(last.text + output.text, [*last.logprobs, *output.logprobs])
+        elif isinstance(output, ReasoningDelta) and isinstance(last, ReasoningDelta):
+            joined[-1] = ReasoningDelta(last.text + output.text)
+        else:
+            joined.append(output)
+    return joined
+
+
+class AfterThinking:
+    """A constraint that begins when the thinking ends: until then the model is free."""
+
+    def __init__(
+        self, state: ConstraintState, end_of_thinking: int, end_ids: Sequence[int]
+    ) -> None:
+        self._state = state
+        self._end_of_thinking = end_of_thinking
+        self._end_ids = list(end_ids)
+        self._is_thinking = True
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing can follow."""
+        return not self._is_thinking and self._state.is_finished
+
+    def allows(self, token: int, /) -> bool:
+        """Whether this token may come next."""
+        return token not in self._end_ids if self._is_thinking else self._state.allows(token)
+
+    def accept(self, token: int, /) -> None:
+        """Go on to the state after this token."""
+        if self._is_thinking:
+            self._is_thinking = token != self._end_of_thinking
+        else:
+            self._state.accept(token)
+
+    def apply(self, logits: "npt.NDArray[np.float32]", /) -> None:
+        """Set the logits of all tokens that may not come next to minus infinity."""
+        if self._is_thinking:
+            logits[self._end_ids] = -np.inf
+        else:
+            self._state.apply(logits)

@@ -1,0 +1,58 @@
+"""What a policy's engines.toml may say about an engine of kind `gguf`."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """llama.cpp models on this machine, loaded on demand."""
+
+    models_dir: str | None = None
+    """Folder of GGUF files; None: the gateway's own models folder."""
+
+    keep_alive_seconds: float = 300.0
+    """How long an idle model stays loaded; 0 unloads at once, a negative number never."""
+
+    max_loaded_models: int = 2
+    """How many models may be loaded at once; the one idle for longest makes room, a busy one
+    never does."""
+
+    num_slots: int = 16
+    """How many sequences of one model are decoded together; more wait their turn."""
+
+    max_waiting: int = 256
+    """How many requests of one model may wait for a slot; one more is refused as overloaded."""
+
+    context_tokens: int | None = None
+    """Tokens of prompt and answer that one sequence may have; None: what the model was trained
+    for, at most 8192."""
+
+    cache: Literal["auto", "exact", "shared"] = "auto"
+    """How the KV cache is kept. "exact" gives every slot a cache of its own in full precision:
+    the answer to a request does not depend, to the last bit, on who else is decoding (measured
+    for q8_0 weights; see docs/experiments.md). "shared" keeps one half-precision pool that all
+    slots draw from, so that memory follows use. "auto" is "exact" where that takes at most
+    `max_exact_cache_bytes`."""
+
+    max_exact_cache_bytes: int = 512 * 1024 * 1024
+    """The largest cache that `cache = "auto"` makes exact."""
+
+    pool_tokens: int | None = None
+    """Tokens that the shared pool holds over all sequences; None: twice `context_tokens`."""
+
+    max_batch_tokens: int = 512
+    """Tokens computed in one step: one for each running answer, the rest for prompts."""
+
+    max_embed_tokens: int = 2048
+    """The longest input that `embed` takes; its memory is reserved with the first one."""
+
+    num_threads: int | None = None
+    """Threads that compute; None: one less than there are cores, and at least one."""
+
+    use_extra_buffers: bool | None = None
+    """Whether weights are repacked for this CPU (AMX among it); None: the probe decides."""
+
+    probe: bool = True
+    """Load and step a file not seen before in a child process first. Some files end the process
+    that loads them."""

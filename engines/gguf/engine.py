@@ -1,0 +1,290 @@
+"""The engine of kind `gguf`: llama.cpp models on this machine, many requests at once.
+
+A request's way: library.py finds the file, pool.py has it loaded (probe.py saw
+it first), prompting.py makes token ids, the model's step thread answers, and
+answer.py turns its tokens into events. See docs/engines.md#gguf.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from engines.chat.output import ChatOutput
+from engines.chat.tool_grammar import tool_constraint
+from engines.errors import ContextTooLong, RequestRefused, Unavailable, Unsupported
+from engines.gguf.answer import AfterThinking, Answer
+from engines.gguf.catalog import Catalog, Version
+from engines.gguf.config import GgufConfig
+from engines.gguf.embedding import EmbedJob, Vectors, normalized
+from engines.gguf.loaded_model import HowToLoad, LoadedModel
+from engines.gguf.pool import Lease, Pool
+from engines.gguf.probe import Probe, default_memory
+from engines.gguf.prompting import checked_ids, prompt_tokens
+from engines.gguf.runner import POOLINGS
+from engines.gguf.sampler import ConstraintState, completed
+from engines.gguf.sequence import Sequence as Running
+from engines.outbox import Mailbox
+from engines.protocol import (
+    Embeddings,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Health,
+    ModelInfo,
+    Usage,
+)
+
+
+class GgufEngine:
+    """Implements `Engine`; see engines/protocol.py for what it promises."""
+
+    def __init__(
+        self,
+        name: str,
+        config: GgufConfig,
+        *,
+        models_dir: Path | None = None,
+        data_dir: Path | None = None,
+    ) -> None:
+        self.name = name
+        self._config = config
+        folder = Path(config.models_dir).expanduser() if config.models_dir else models_dir
+        self._catalog = Catalog(folder, config)
+        memory = data_dir / "probes.json" if data_dir else default_memory(os.environ)
+        self._probe = Probe(memory)
+        self._pool = Pool(
+            self._open,
+            max_loaded_models=config.max_loaded_models,
+            keep_alive_seconds=config.keep_alive_seconds,
+        )
+        self._is_closed = False
+        self._versions: dict[str, Version] = {}
+        self.num_loads = 0  # models opened so far, for tests and metrics
+
+    async def start(self) -> None:
+        """Nothing to wait for: models are loaded when they are asked for."""
+
+    async def close(self) -> None:
+        """End every stream with `Unavailable`, then free everything; idempotent."""
+        self._is_closed = True
+        await self._pool.close()
+
+    async def health(self) -> Health:
+        """How many run and wait, over all loaded models."""
+        models = self._pool.loaded()
+        return Health(
+            ready=not self._is_closed,
+            detail="closed" if self._is_closed else "",
+            running=sum(model.num_running for model in models),
+            waiting=self._pool.num_waiting + sum(model.line.num_waiting for model in models),
+            cache_used=max((model.cache_used for model in models), default=None),
+        )
+
+    async def models(self) -> Sequence[ModelInfo]:
+        """Every model file that can be read, loaded or not."""
+        infos = await asyncio.to_thread(self._catalog.list)
+        return [self._with_state(info) for info in infos]
+
+    async def load(self, model: str) -> ModelInfo:
+        """Return when the model is ready."""
+        lease = await self._lease(model, None)
+        lease.release()
+        info = await asyncio.to_thread(self._catalog.info, model)
+        return self._with_state(info)
+
+    async def unload(self, model: str) -> None:
+        """Free the model after its running requests have finished."""
+        await asyncio.to_thread(self._catalog.find, model)
+        await self._pool.unload(model)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        """Run one request, loading its model if needed."""
+        began = time.monotonic()
+        lease = await self._lease(request.model, request.keep_alive_seconds)
+        loading_seconds = time.monotonic() - began
+        try:
+            model = lease.model
+            sequence, output = await self._prepared(model, request)
+            async for event in self._answered(model, sequence, output, loading_seconds):
+                yield event
+        finally:
+            lease.release()
+
+    async def _answered(
+        self, model: LoadedModel, sequence: Running, output: ChatOutput, loading_seconds: float
+    ) -> AsyncGenerator[Event, None]:
+        place = model.line.join(num_running=model.num_running)
+        answer = Answer(
+            sequence,
+            output,
+            model.spoken_pieces,
+            on_admitted=place.leave,
+            loading_seconds=loading_seconds,
+        )
+        model.submit(sequence)
+        try:
+            async for event in answer.events():
+                yield event
+        finally:
+            # No await here: the reader may be gone, and this may run in a cancelled scope.
+            place.leave()
+            model.cancel(sequence)
+            sequence.mailbox.close()
+            model.line.served(time.monotonic() - (sequence.admitted_at or time.monotonic()))
+
+    async def _prepared(
+        self, model: LoadedModel, request: GenerateRequest
+    ) -> tuple[Running, ChatOutput]:
+        """The request as the step thread takes it, or why it never can be answered."""
+        if model.generation is None:
+            raise Unsupported(f"model {request.model!r} embeds text and writes none", param="model")
+        tokens, rendered = await prompt_tokens(model, request)
+        _check_length(tokens, model.generation.context_tokens, request)
+        checked_ids(model, list(request.sampling.logit_bias), "logit_bias")
+        starts_in_reasoning = rendered is not None and rendered.starts_in_reasoning
+        left = model.generation.context_tokens - len(tokens)
+        sequence = Running(
+            tokens=tokens,
+            max_tokens=left if request.max_tokens is None else min(request.max_tokens, left),
+            mailbox=Mailbox(),
+            sampling=completed(request.sampling, model.sampling),
+            constraint=await _constraint(model, request, starts_in_reasoning=starts_in_reasoning),
+            num_logprobs=request.logprobs,
+            owner=request.owner,
+            weight=request.weight,
+            priority=request.priority,
+            cache_salt=request.cache_salt,
+        )
+        if rendered is None or model.template is None:
+            return sequence, ChatOutput(stops=request.stop)
+        return sequence, ChatOutput(
+            stops=request.stop,
+            tools=request.tools,
+            tool_choice=request.tool_choice,
+            tool_format=model.template.tool_format,
+            starts_in_reasoning=starts_in_reasoning,
+            splits_reasoning=model.template.can_think,
+            parallel_tool_calls=request.parallel_tool_calls,
+        )
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Turn each input into a vector of length one."""
+        lease = await self._lease(request.model, request.keep_alive_seconds)
+        try:
+            return await self._embedded(lease.model, request)
+        finally:
+            lease.release()
+
+    async def _embedded(self, model: LoadedModel, request: EmbedRequest) -> Embeddings:
+        if request.dimensions not in (None, model.width):
+            raise Unsupported(
+                f"this model's vectors have {model.width} dimensions and it was not trained "
+                f"to have them cut to {request.dimensions}: leave dimensions out",
+                param="dimensions",
+            )
+        inputs = [await _embed_tokens(model, text) for text in request.inputs]
+        job = EmbedJob(inputs=inputs, mailbox=Mailbox())
+        place = model.line.join(num_running=model.num_running)
+        model.submit(job)
+        try:
+            vectors: Vectors = await job.mailbox.get()
+        finally:
+            place.leave()
+            model.cancel(job)
+            job.mailbox.close()
+        return Embeddings(
+            vectors=normalized(vectors), usage=Usage(prompt_tokens=sum(map(len, inputs)))
+        )
+
+    async def count_tokens(self, request: GenerateRequest) -> int:
+        """Prompt tokens that `generate` would count."""
+        lease = await self._lease(request.model, request.keep_alive_seconds)
+        try:
+            tokens, _ = await prompt_tokens(lease.model, request)
+            return len(tokens)
+        finally:
+            lease.release()
+
+    async def _lease(self, name: str, keep_alive_seconds: float | None) -> Lease:
+        if self._is_closed:
+            raise Unavailable(f"engine {self.name!r} is closed")
+        version = await asyncio.to_thread(self._catalog.version, name)
+        if self._versions.setdefault(name, version) != version:
+            self._pool.retire(name)
+            self._versions[name] = version
+        return await self._pool.lease(name, keep_alive_seconds=keep_alive_seconds)
+
+    async def _open(self, name: str) -> LoadedModel:
+        """Load a model: what `Pool` calls when one is wanted."""
+        path = await asyncio.to_thread(self._catalog.find, name)
+        header = await asyncio.to_thread(self._catalog.header, name)
+        use_extra_buffers = self._config.use_extra_buffers
+        if self._config.probe:
+            use_extra_buffers = await self._probe(
+                path,
+                use_extra_buffers=use_extra_buffers,
+                is_embedding_model=header.is_embedding_model,
+            )
+        how = HowToLoad(
+            use_extra_buffers=use_extra_buffers is not False,
+            is_embedding_model=header.is_embedding_model,
+            pooling=header.pooling_type if header.pooling_type in POOLINGS else "mean",
+        )
+        model = await LoadedModel.open(name, path, self._config, how)
+        self.num_loads += 1
+        return model
+
+    def _with_state(self, info: ModelInfo) -> ModelInfo:
+        model = self._pool.find(info.name)
+        if model is None:
+            return info
+        return msgspec.structs.replace(info, loaded=True, memory_bytes=model.memory_bytes)
+
+
+def _check_length(tokens: Sequence[int], context_tokens: int, request: GenerateRequest) -> None:
+    param = "messages" if request.prompt is None else "prompt"
+    if not tokens:
+        raise RequestRefused("the prompt has no tokens", param=param)
+    if len(tokens) >= context_tokens:
+        raise ContextTooLong(prompt_tokens=len(tokens), context_tokens=context_tokens, param=param)
+
+
+async def _constraint(
+    model: LoadedModel, request: GenerateRequest, *, starts_in_reasoning: bool
+) -> ConstraintState | None:
+    """What the answer must be, compiled off the event loop."""
+    wanted = request.constraint
+    param = "response_format"
+    if request.tools and model.template is not None:
+        forced = tool_constraint(
+            request.tools,
+            request.tool_choice,
+            model.template.tool_format,
+            parallel=request.parallel_tool_calls,
+        )
+        if forced is not None:
+            wanted, param = forced, "tools"
+    if wanted is None:
+        return None
+    compile_it = lambda: model.constraints.compile(wanted, param=param)  # noqa: E731
+    state: ConstraintState = await asyncio.to_thread(compile_it)
+    if starts_in_reasoning and model.end_of_thinking is not None:
+        return AfterThinking(state, model.end_of_thinking, model.end_ids)
+    return state
+
+
+async def _embed_tokens(model: LoadedModel, text: str | Sequence[int]) -> Sequence[int]:
+    if isinstance(text, str):
+        tokens = await model.tokenize(text, parse_special=False, add_special=True)
+    else:
+        tokens = checked_ids(model, text, "input")
+    if not tokens:
+        raise RequestRefused("an input to embed has no tokens", param="input")
+    limit = model.embedding.context_tokens
+    if len(tokens) > limit:
+        raise ContextTooLong(prompt_tokens=len(tokens), context_tokens=limit, param="input")
+    return tokens

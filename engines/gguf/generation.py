@@ -1,0 +1,191 @@
+"""One step of answering: plan, compute, sample, hand out. Runs on the step thread."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from engines.errors import EngineError, Unavailable
+from engines.gguf.runner import Aborted, CacheFull, Row, Runner, Shape
+from engines.gguf.sampler import Candidates, Sampler, logprobs
+from engines.gguf.scheduler import Scheduler
+from engines.gguf.sequence import Admitted, Ended, Generated, Work
+from engines.gguf.sequence import Sequence as Running
+from engines.gguf.slots import Slots
+from engines.outbox import Outbox
+from engines.protocol import FinishReason
+
+# While answers run, the prompts of one step may take about so long: every answer waits for it.
+PROMPT_SHARE_SECONDS = 0.1
+MIN_PROMPT_SHARE = 32
+# Interrupting a step throws away what it did for the others, so only a prompt that
+# makes up most of a long step is worth it.
+MIN_ABORTED_TOKENS = 64
+
+
+class Generation:
+    """The answers of one model; posts `Item`s to each sequence's mailbox."""
+
+    def __init__(self, runner: Runner, shape: Shape, outbox: Outbox[Any]) -> None:
+        slots = Slots(
+            shape.num_slots, pool_tokens=shape.pool_tokens, can_cut=runner.has_cuttable_cache
+        )
+        self.scheduler = Scheduler(slots, runner, context_tokens=shape.context_tokens)
+        self.interruptible: Running | None = None  # whose cancelling may abort the step
+        self._runner = runner
+        self._shape = shape
+        self._outbox = outbox
+        self._room = Candidates(runner.num_tokens)
+        self._end_ids = frozenset(runner.end_ids)
+        self._seconds_per_prompt_token = 0.0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.scheduler.running or self.scheduler.num_waiting)
+
+    def step(self) -> None:
+        """Compute one batch and hand out what it brings."""
+        for sequence in self.scheduler.admit():
+            self._admitted(sequence)
+        works = self.scheduler.plan(self._shape.max_batch_tokens, self._prompt_share())
+        if not works:
+            return
+        self._note_interruptible(works)
+        began = time.monotonic()
+        try:
+            self._runner.decode(_rows(works))
+        except Aborted:
+            self._runner.resume()
+            self.scheduler.roll_back(works)
+            return
+        except CacheFull:
+            self._relieve(works)
+            return
+        except EngineError as error:
+            self._fail_running(error)
+            return
+        finally:
+            self.interruptible = None
+        self._measure(works, time.monotonic() - began)
+        self.scheduler.commit(works)
+        self._sample(works)
+
+    def drop(self, sequence: Running) -> None:
+        """Forget a sequence wherever it is; idempotent."""
+        if sequence.is_over:
+            return
+        sequence.is_over = True
+        self.scheduler.drop(sequence)
+        if sequence.sampler is not None:
+            sequence.sampler.close()
+
+    def end_all(self, reason: BaseException) -> None:
+        """End every sequence with `reason`."""
+        for sequence in list(self.scheduler):
+            self.drop(sequence)
+            self._outbox.post(sequence.mailbox, reason)
+
+    def _admitted(self, sequence: Running) -> None:
+        if sequence.is_admitted:
+            return
+        sequence.is_admitted = True
+        sequence.admitted_at = time.monotonic()
+        sequence.sampler = Sampler(
+            sequence.sampling,
+            end_ids=self._runner.end_ids,
+            room=self._room,
+            max_tokens=self._shape.context_tokens,
+        )
+        self._outbox.post(sequence.mailbox, Admitted(sequence.num_computed))
+
+    def _prompt_share(self) -> int:
+        if not self._seconds_per_prompt_token:
+            return self._shape.max_batch_tokens
+        return max(MIN_PROMPT_SHARE, int(PROMPT_SHARE_SECONDS / self._seconds_per_prompt_token))
+
+    def _measure(self, works: Sequence[Work], seconds: float) -> None:
+        num_tokens = sum(work.count for work in works)
+        if num_tokens < MIN_PROMPT_SHARE:
+            return
+        each = seconds / num_tokens
+        last = self._seconds_per_prompt_token
+        self._seconds_per_prompt_token = 0.8 * last + 0.2 * each if last else each
+
+    def _note_interruptible(self, works: Sequence[Work]) -> None:
+        largest = max(works, key=lambda work: work.count)
+        total = sum(work.count for work in works)
+        if largest.count >= MIN_ABORTED_TOKENS and 2 * largest.count > total:
+            self.interruptible = largest.sequence
+
+    def _sample(self, works: Sequence[Work]) -> None:
+        row = -1
+        for work in works:
+            row += work.count
+            if not work.wants_token:
+                continue
+            try:
+                self._take_token(work.sequence, row)
+            # One sequence's constraint or sampler must not end everyone's answer.
+            except Exception as error:  # noqa: BLE001
+                self.drop(work.sequence)
+                failure = (
+                    error
+                    if isinstance(error, EngineError)
+                    else Unavailable(f"sampling failed: {error}")
+                )
+                self._outbox.post(work.sequence.mailbox, failure)
+
+    def _take_token(self, sequence: Running, row: int) -> None:
+        assert sequence.sampler is not None
+        logits = self._runner.logits(row)
+        token = sequence.sampler.sample(self._runner.context, row, logits, sequence.constraint)
+        now = time.monotonic()
+        if not sequence.first_token_at:
+            sequence.first_token_at = now
+        if token in self._end_ids and not sequence.sampling.ignore_eos:
+            self._finish(sequence, FinishReason.STOP, now)
+            return
+        logprob = None
+        if sequence.num_logprobs is not None:
+            logprob = logprobs(logits, token, sequence.num_logprobs, self._runner.pieces)
+        self._outbox.post(sequence.mailbox, Generated(token, logprob))
+        self.scheduler.append(sequence, token)
+        if sequence.constraint is not None and sequence.constraint.is_finished:
+            self._finish(sequence, FinishReason.STOP, now)
+        elif self.scheduler.is_out_of_room(sequence):
+            self._finish(sequence, FinishReason.LENGTH, now)
+
+    def _finish(self, sequence: Running, reason: FinishReason, now: float) -> None:
+        self.drop(sequence)
+        self._outbox.post(sequence.mailbox, Ended(reason, sequence.timing(now)))
+
+    def _relieve(self, works: Sequence[Work]) -> None:
+        """Make room in a cache that is full although the budget said otherwise."""
+        self.scheduler.roll_back(works)
+        if self.scheduler.evict_idle():
+            return
+        if len(self.scheduler.running) > 1:
+            self.scheduler.preempt_youngest()
+            return
+        self._fail_running(Unavailable("the KV cache is too small for this one request"))
+
+    def _fail_running(self, error: EngineError) -> None:
+        """End all that run; what waits goes on with an empty cache."""
+        for sequence in list(self.scheduler.running):
+            self.drop(sequence)
+            self._outbox.post(sequence.mailbox, error)
+        self._runner.clear_all()
+        self.scheduler.slots.reset()
+
+
+def _rows(works: Sequence[Work]) -> list[Row]:
+    rows: list[Row] = []
+    for work in works:
+        slot = work.sequence.slot
+        assert slot is not None
+        last = work.count - 1
+        rows.extend(
+            Row(token, work.start + place, slot, place == last and work.wants_token)
+            for place, token in enumerate(work.tokens)
+        )
+    return rows

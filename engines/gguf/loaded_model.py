@@ -1,0 +1,261 @@
+"""One loaded model as the event loop sees it: its thread, its words, its template.
+
+What is here never changes while the model is loaded. Requests go to the step
+thread through `submit` and come back through their mailboxes.
+"""
+
+import asyncio
+import functools
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as SequenceOf
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+
+from engines.chat.tool_format import MARKUP_TOKENS
+from engines.gguf.config import GgufConfig
+from engines.gguf.embedding import EmbedJob
+from engines.gguf.runner import Runner, Shape
+from engines.gguf.sequence import Sequence
+from engines.gguf.step_loop import Layout, StepLoop
+from engines.gguf.waiting_line import WaitingLine
+from engines.outbox import Mailbox, Outbox
+from engines.protocol import Sampling
+
+if TYPE_CHECKING:
+    from engines.chat.constraints import ConstraintCompiler
+    from engines.chat.template import ChatTemplate
+
+log = structlog.get_logger()
+
+MAX_DEFAULT_CONTEXT_TOKENS = 8192
+# A text this long takes milliseconds to tokenize; shorter ones are not worth a thread's wake-up.
+_MAX_INLINE_CHARS = 4000
+
+
+class HowToLoad(NamedTuple):
+    """What the probe and the file's header said."""
+
+    use_extra_buffers: bool = True
+    is_embedding_model: bool = False
+    pooling: str = "mean"
+    on_progress: Callable[[float], None] | None = None
+
+
+class LoadedModel:
+    """Opened with `open`, closed with `close`; between them, everything may be called."""
+
+    def __init__(
+        self, name: str, runner: Runner, steps: StepLoop, layout: Layout, config: GgufConfig
+    ) -> None:
+        self.name = name
+        self.generation = layout.generation
+        self.embedding = layout.embedding
+        self.end_ids = runner.end_ids
+        self.num_tokens = runner.num_tokens
+        self.pieces = runner.pieces
+        self.spoken_pieces = _spoken_pieces(runner.pieces, runner.special_ids)
+        self.line = WaitingLine(config.num_slots, config.max_waiting)
+        self.width = runner.width
+        self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
+        self._runner = runner
+        self._steps = steps
+        self.bos = [runner.bos] if runner.adds_bos else []
+        self.special_spellings = tuple(
+            sorted({runner.spelling(token) for token in runner.special_ids} - {""})
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        name: str,
+        path: Path,
+        config: GgufConfig,
+        how: "HowToLoad",
+    ) -> "LoadedModel":
+        """Load a model on a thread of its own. Raises `Unavailable` with the reason."""
+        began = time.monotonic()
+        opened: Mailbox[Runner] = Mailbox()
+        layouts: list[Layout] = []
+
+        def go_on(done: float) -> bool:
+            if how.on_progress is not None:
+                how.on_progress(done)
+            return not steps.is_stopping
+
+        def load() -> Runner:
+            return Runner(path, use_extra_buffers=how.use_extra_buffers, on_progress=go_on)
+
+        def layout(runner: Runner) -> Layout:
+            generation = None if how.is_embedding_model else generation_shape(runner, config)
+            layouts.append(Layout(generation, embedding_shape(runner, config), how.pooling))
+            return layouts[0]
+
+        outbox: Outbox[Any] = Outbox(asyncio.get_running_loop())
+        steps = StepLoop(name, load=load, layout=layout, outbox=outbox, opened=opened)
+        steps.start()
+        try:
+            runner = await opened.get()
+        except BaseException:
+            steps.stop()
+            raise
+        seconds = time.monotonic() - began
+        log.info("model_loaded", model=name, seconds=round(seconds, 3), layout=layouts[0])
+        return cls(name, runner, steps, layouts[0], config)
+
+    async def close(self) -> None:
+        """End every stream with `Unavailable` and wait until the memory is free."""
+        self._steps.stop()
+        await asyncio.to_thread(self._steps.join)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its thread has ended; it must be opened anew then."""
+        return self._steps.has_ended
+
+    @property
+    def num_running(self) -> int:
+        """Sequences with a slot."""
+        return self._steps.num_running
+
+    @property
+    def cache_used(self) -> float:
+        """The fraction of the KV cache that is spoken for."""
+        return self._steps.cache_used
+
+    @cached_property
+    def end_of_thinking(self) -> int | None:
+        """The one token that spells `</think>`, if there is one."""
+        tokens = self._runner.tokenize("</think>", parse_special=True)
+        return tokens[0] if len(tokens) == 1 else None
+
+    def submit(self, work: Sequence | EmbedJob) -> None:
+        """Hand a request to the step thread."""
+        self._steps.submit(work)
+
+    def cancel(self, work: Sequence | EmbedJob) -> None:
+        """Free what a request holds, within one step; a plain call, see `StepLoop.cancel`."""
+        self._steps.cancel(work)
+
+    async def tokenize(
+        self, text: str, *, parse_special: bool, add_special: bool = False
+    ) -> list[int]:
+        """Token ids of `text`; a long text does not hold up the event loop."""
+        tokenize = functools.partial(
+            self._runner.tokenize, text, parse_special=parse_special, add_special=add_special
+        )
+        if len(text) <= _MAX_INLINE_CHARS:
+            return tokenize()
+        return await asyncio.to_thread(tokenize)
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """What the model's file recommends, and llama.cpp's defaults where it is silent."""
+        return Sampling(
+            temperature=self._number("temp", 0.8),
+            top_p=self._number("top_p", 0.95),
+            top_k=int(self._number("top_k", 40)),
+            min_p=self._number("min_p", 0.05),
+            repeat_penalty=self._number("penalty_repeat", 1.0),
+        )
+
+    def _number(self, name: str, default: float) -> float:
+        try:
+            number = float(self._runner.metadata(f"general.sampling.{name}") or default)
+        except ValueError:
+            return default
+        return number if math.isfinite(number) else default
+
+    @cached_property
+    def template(self) -> "ChatTemplate | None":
+        """The model's chat template; None if it has none."""
+        from engines.chat.template import ChatTemplate
+
+        source = self._runner.chat_template()
+        if source is None:
+            return None
+        return ChatTemplate(
+            source,
+            bos_token=self._runner.spelling(self._runner.bos),
+            eos_token=self._runner.spelling(self._runner.eos),
+        )
+
+    @cached_property
+    def constraints(self) -> "ConstraintCompiler":
+        """Compiles constraints for this vocabulary; slow to make, so make it off the loop."""
+        from engines.chat.constraints import ConstraintCompiler
+
+        return ConstraintCompiler(
+            self.pieces,
+            eos_ids=self.end_ids,
+            special_ids=self._runner.special_ids,
+            tokenize=functools.partial(self._runner.tokenize, parse_special=False),
+        )
+
+
+def generation_shape(runner: Runner, config: GgufConfig) -> Shape:
+    """How large the KV cache is and how it is divided; see `GgufConfig.cache`."""
+    context_tokens = _context_tokens(runner, config)
+    exact_tokens = context_tokens * config.num_slots
+    exact_bytes = exact_tokens * runner.exact_bytes_per_token
+    exact = config.cache == "exact" or (
+        config.cache == "auto" and exact_bytes <= config.max_exact_cache_bytes
+    )
+    pool_tokens = max(config.pool_tokens or 2 * context_tokens, context_tokens)
+    return Shape(
+        num_slots=config.num_slots,
+        context_tokens=context_tokens,
+        pool_tokens=exact_tokens if exact else pool_tokens,
+        exact=exact,
+        max_batch_tokens=max(config.max_batch_tokens, config.num_slots),
+        num_threads=_num_threads(config),
+    )
+
+
+def embedding_shape(runner: Runner, config: GgufConfig) -> Shape:
+    """How much the embedding context takes at once: one longest input, or several shorter."""
+    tokens = min(_context_tokens(runner, config), config.max_embed_tokens)
+    return Shape(
+        num_slots=config.num_slots,
+        context_tokens=tokens,
+        pool_tokens=tokens,
+        exact=False,
+        max_batch_tokens=tokens,
+        num_threads=_num_threads(config),
+    )
+
+
+def _context_tokens(runner: Runner, config: GgufConfig) -> int:
+    trained = max(1, runner.trained_tokens)
+    if config.context_tokens is None:
+        return min(trained, MAX_DEFAULT_CONTEXT_TOKENS)
+    if config.context_tokens > trained:
+        log.warning("context_capped", asked=config.context_tokens, trained=trained)
+    return min(config.context_tokens, trained)
+
+
+def _num_threads(config: GgufConfig) -> int:
+    # llama.cpp's threads wait for each other spinning: one that has to share its core
+    # holds up all others at every node of the graph. So one core stays free for the
+    # event loop and whoever else is there.
+    return config.num_threads or max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _cache_bytes(runner: Runner, shape: Shape | None) -> int:
+    if shape is None:
+        return 0
+    return shape.pool_tokens * runner.exact_bytes_per_token // (1 if shape.exact else 2)
+
+
+def _spoken_pieces(pieces: SequenceOf[bytes], special_ids: Iterable[int]) -> list[bytes]:
+    """Each token's bytes as they are shown: nothing for marks like `<|im_start|>`."""
+    spoken = list(pieces)
+    for token in special_ids:
+        if spoken[token].decode("utf-8", "replace") not in MARKUP_TOKENS:
+            spoken[token] = b""
+    return spoken

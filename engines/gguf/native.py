@@ -1,0 +1,160 @@
+"""The one door to llama.cpp: imports the binding, checks it, and takes over its log.
+
+The low-level API changes with every release of llama-cpp-python, and a call
+with the wrong arguments is not an exception but a crash. So the release is
+pinned, and what runner.py and sampler.py rely on is compared with what is
+installed before the first call.
+
+Importing this module imports no llama_cpp; `llama()` does.
+"""
+
+import functools
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from engines.errors import Unavailable
+
+log = structlog.get_logger()
+
+PINNED_VERSION = "0.3.36"
+
+# Name: number of arguments. Those whose signatures moved lately, and those where a mistake
+# would write to memory that is not ours.
+_ARGUMENTS = {
+    "llama_batch_init": 3,
+    "llama_decode": 2,
+    "llama_get_embeddings_seq": 2,
+    "llama_get_logits_ith": 2,
+    "llama_init_from_model": 2,
+    "llama_memory_clear": 2,
+    "llama_memory_seq_cp": 5,
+    "llama_memory_seq_rm": 4,
+    "llama_model_load_from_file": 2,
+    "llama_model_meta_val_str": 4,
+    "llama_sampler_apply": 2,
+    "llama_sampler_init_dist": 1,
+    "llama_sampler_init_logit_bias": 3,
+    "llama_sampler_init_penalties": 5,
+    "llama_sampler_init_top_p": 2,
+    "llama_sampler_sample": 3,
+    "llama_set_abort_callback": 3,
+    "llama_token_to_piece": 6,
+    "llama_tokenize": 7,
+}
+_FIELDS = {
+    "llama_batch": ("n_tokens", "token", "embd", "pos", "n_seq_id", "seq_id", "logits"),
+    "llama_token_data_array": ("data", "size", "selected", "sorted"),
+    "llama_model_params": ("load_mode", "progress_callback", "use_extra_bufts"),
+    "llama_context_params": (
+        "abort_callback",
+        "embeddings",
+        "flash_attn_type",
+        "kv_unified",
+        "n_batch",
+        "n_ctx",
+        "n_seq_max",
+        "n_threads",
+        "n_threads_batch",
+        "n_ubatch",
+        "pooling_type",
+        "type_k",
+        "type_v",
+    ),
+}
+_WARNING, _ERROR = 3, 4  # llama.cpp writes dozens of lines below these for every load
+
+_last_lines = threading.local()
+
+
+@functools.cache
+def llama() -> Any:
+    """The checked binding. Raises `Unavailable` when it is missing or another release."""
+    try:
+        import llama_cpp
+        from llama_cpp import llama_cpp as binding
+    except (ImportError, OSError, RuntimeError) as error:
+        raise Unavailable(
+            f"llama-cpp-python cannot be imported ({error}): "
+            "run `python -m engines.gguf.build` in the gateway's environment"
+        ) from error
+    wrong = mismatches(binding)
+    if wrong:
+        raise Unavailable(
+            f"llama-cpp-python {llama_cpp.__version__} is not the {PINNED_VERSION} this engine "
+            f"was written for: {'; '.join(wrong)}"
+        )
+    binding.llama_log_set(_log_callback(binding), None)
+    binding.llama_backend_init()
+    if uses_openmp(Path(llama_cpp.__file__).parent / "lib"):
+        log.warning(
+            "llama_cpp_uses_openmp",
+            hint="decoding gets 2 to 5 times slower once a second model is loaded; "
+            "rebuild with `python -m engines.gguf.build`",
+        )
+    return binding
+
+
+def version() -> str:
+    """The installed release of llama-cpp-python, without importing it."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("llama-cpp-python")
+    except PackageNotFoundError:
+        return "none"
+
+
+def mismatches(binding: Any) -> list[str]:
+    """What this engine relies on and `binding` does not have, in words."""
+    wrong = [
+        f"{struct} has no field {field}"
+        for struct, fields in _FIELDS.items()
+        for field in fields
+        if field not in {name for name, _ in getattr(binding, struct)._fields_}
+    ]
+    for name, expected in _ARGUMENTS.items():
+        function = getattr(binding, name, None)
+        found = None if function is None else len(function.argtypes)
+        if found != expected:
+            wrong.append(f"{name} takes {found} arguments, not {expected}")
+    return wrong
+
+
+def uses_openmp(libraries: Path) -> bool:
+    """Whether the CPU library was built with OpenMP, which slows a process with two models."""
+    names = (b"libgomp", b"libomp", b"libiomp")
+    return any(
+        name in library.read_bytes()
+        for library in libraries.glob("libggml-cpu*.so")
+        if not library.is_symlink()
+        for name in names
+    )
+
+
+def last_lines() -> str:
+    """The last warnings and errors llama.cpp logged on this thread, for an error message."""
+    return "; ".join(getattr(_last_lines, "lines", ()))
+
+
+def forget_lines() -> None:
+    """Start `last_lines` afresh, before a call whose failure it may have to explain."""
+    _last_lines.lines = deque(maxlen=3)
+
+
+@functools.cache
+def _log_callback(binding: Any) -> Any:
+    def take(level: int, text: bytes | None, _: object) -> None:
+        if level not in (_WARNING, _ERROR) or not text:
+            return
+        line = text.decode("utf-8", "replace").strip()
+        lines = getattr(_last_lines, "lines", None)
+        if lines is not None:
+            lines.append(line)
+        log.debug("llama_cpp_said", line=line)
+
+    return binding.llama_log_callback(take)

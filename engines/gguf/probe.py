@@ -1,0 +1,232 @@
+"""Loads and steps a file once in a child process, before the gateway's own process does.
+
+llama.cpp ends its process on some malformed files, and on AMX processors as pip
+builds it on the first prompt. A child that dies by a signal is tried again
+without repacked weights, which is what AMX needs; if it dies again, the file is
+refused and the gateway goes on. What was learned is remembered by file, build
+and processor.
+
+`python -m engines.gguf.probe FILE EXTRA_BUFFERS IS_EMBEDDING_MODEL` is the child.
+"""
+
+import asyncio
+import hashlib
+import os
+import platform
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from engines.errors import Unavailable
+from engines.gguf import native
+
+log = structlog.get_logger()
+
+# A child needs the weights once or twice (repacked), and its libraries.
+_MEMORY_FACTOR = 3
+_MEMORY_BYTES = 4 * 1024**3
+_SECONDS = 60.0
+_SECONDS_PER_BYTE = 1 / 50e6  # a slow disk
+_MAX_REMEMBERED = 1000
+_KILLED = "a child process that tried was ended by"
+_MAX_REASON_BYTES = 2000
+# The child is shown nothing of the gateway's environment but where its libraries are.
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH", "SYSTEMROOT", "TMPDIR")
+
+
+class Verdict(Struct, frozen=True):
+    """What a probe found; `reason` is set when the file must not be loaded."""
+
+    use_extra_buffers: bool
+    reason: str | None = None
+
+
+class Probe:
+    """Asks a child process about files, and remembers; lives on the event loop."""
+
+    def __init__(self, memory: Path | None) -> None:
+        self._memory = memory
+        self._verdicts: dict[str, Verdict] = {}
+        if memory is not None:
+            self._verdicts = _remembered(memory)
+
+    async def __call__(
+        self, path: Path, *, use_extra_buffers: bool | None, is_embedding_model: bool = False
+    ) -> bool:
+        """Say whether to repack the weights. Raises `Unavailable` for a file that kills."""
+        key = identity(path, use_extra_buffers)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = await self._ask(path, use_extra_buffers, is_embedding_model)
+            self._remember(key, verdict)
+        if verdict.reason is not None:
+            raise Unavailable(verdict.reason)
+        return verdict.use_extra_buffers
+
+    async def _ask(
+        self, path: Path, use_extra_buffers: bool | None, is_embedding_model: bool
+    ) -> Verdict:
+        choices = (True, False) if use_extra_buffers is None else (use_extra_buffers,)
+        died = ""
+        for choice in choices:
+            died = await _child(path, choice, is_embedding_model)
+            log.info("model_probed", path=str(path), use_extra_buffers=choice, died=died or None)
+            if not died:
+                return Verdict(choice)
+            if _KILLED not in died:
+                break  # it said why; other weights would say the same
+        return Verdict(use_extra_buffers=False, reason=f"{path.name} cannot be loaded: {died}")
+
+    def _remember(self, key: str, verdict: Verdict) -> None:
+        # Out of time or memory may be another day's luck; only a crash is the file's own.
+        if verdict.reason is not None and _KILLED not in verdict.reason:
+            return
+        self._verdicts[key] = verdict
+        while len(self._verdicts) > _MAX_REMEMBERED:
+            del self._verdicts[next(iter(self._verdicts))]
+        if self._memory is None:
+            return
+        try:
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            written = self._memory.with_name(f"{self._memory.name}.{os.getpid()}")
+            written.write_bytes(msgspec.json.encode(self._verdicts))
+            written.replace(self._memory)
+        except OSError as error:
+            log.warning("probe_not_remembered", path=str(self._memory), error=str(error))
+
+
+def default_memory(environment: Mapping[str, str]) -> Path:
+    """Where verdicts are kept when nobody says otherwise."""
+    cache = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "penstock" / "probes.json"
+
+
+def identity(path: Path, use_extra_buffers: bool | None) -> str:
+    """The same for the same file, build and processor, and for nothing else."""
+    status = path.stat()
+    parts = (
+        str(path),
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ino,
+        use_extra_buffers,
+        native.version(),
+        os.environ.get("LLAMA_CPP_LIB_PATH"),
+        _build_time(),
+        _processor(),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _build_time() -> float | None:
+    from importlib.util import find_spec
+
+    found = find_spec("llama_cpp")
+    if found is None or found.origin is None:
+        return None
+    libraries = sorted((Path(found.origin).parent / "lib").glob("libggml-cpu*.so"))
+    return libraries[0].stat().st_mtime if libraries else None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _remembered(memory: Path) -> dict[str, Verdict]:
+    try:
+        return msgspec.json.decode(memory.read_bytes(), type=dict[str, Verdict])
+    except (OSError, msgspec.MsgspecError):
+        return {}
+
+
+async def _child(path: Path, use_extra_buffers: bool, is_embedding_model: bool) -> str:
+    """Run the child; returns "" if it lived, and what became of it if not."""
+    seconds = _SECONDS + path.stat().st_size * _SECONDS_PER_BYTE
+    root = str(Path(__file__).parents[2])
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "engines.gguf.probe",
+        str(path.resolve()),
+        str(int(use_extra_buffers)),
+        str(int(is_embedding_model)),
+        cwd=root,
+        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            _, said = await process.communicate()
+    except TimeoutError:
+        return f"it was not ready after {seconds:.0f} seconds in a child process"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            # Reaped by the loop's child watcher; waiting here would outlive a cancellation.
+    if process.returncode == 0:
+        return ""
+    if process.returncode is not None and process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        return f"{_KILLED} {name}"
+    return said[-_MAX_REASON_BYTES:].decode("utf-8", "replace").strip() or "no reason was given"
+
+
+def step_once(path: Path, *, use_extra_buffers: bool, is_embedding_model: bool) -> None:
+    """Load a model, compute a prompt and one more token, or one embedding."""
+    from engines.gguf.runner import Row, Runner, Shape
+
+    runner = Runner(path, use_extra_buffers=use_extra_buffers)
+    shape = Shape(
+        num_slots=2,
+        context_tokens=256,
+        pool_tokens=512,
+        exact=False,
+        max_batch_tokens=64,
+        num_threads=1,
+    )
+    prompt = [min(token, runner.num_tokens - 1) for token in range(1, 33)]
+    if is_embedding_model:
+        runner.embed([prompt], shape, "mean")
+    else:
+        runner.open_cache(shape)
+        last = len(prompt) - 1
+        runner.decode([Row(token, at, 0, at == last) for at, token in enumerate(prompt)])
+        runner.decode([Row(prompt[0], len(prompt), 0, wants_logits=True)])
+        runner.logits(0).max()
+    runner.close()
+
+
+def main(arguments: list[str]) -> int:
+    """The child's whole life."""
+    path = Path(arguments[0])
+    limit = path.stat().st_size * _MEMORY_FACTOR + _MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    try:
+        step_once(
+            path,
+            use_extra_buffers=arguments[1] == "1",
+            is_embedding_model=arguments[2] == "1",
+        )
+    # The parent reads the reason; a traceback would bury it.
+    except Exception as error:  # noqa: BLE001
+        sys.stderr.write(str(error) or type(error).__name__)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

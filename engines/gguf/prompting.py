@@ -1,0 +1,98 @@
+"""A request becomes token ids.
+
+The template writes the model's marks (`<|im_end|>`) as text, and the tokenizer
+reads them back as special tokens. A caller could write such marks into a
+message and so end his own turn and begin the system's. So every special
+spelling in a message's text is swapped for a placeholder before rendering, and
+what comes back in its place is tokenized as the plain characters it is.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from engines.chat.template import Rendered
+from engines.errors import RequestRefused, Unsupported
+from engines.gguf.loaded_model import LoadedModel
+from engines.protocol import GenerateRequest, Message, Part, Text
+
+# Private-use characters: the first says a number follows, the second ends it.
+_OPEN, _CLOSE = "\ue2f0", "\ue2f1"
+_PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
+
+
+async def prompt_tokens(
+    model: LoadedModel, request: GenerateRequest
+) -> tuple[list[int], Rendered | None]:
+    """The prompt's token ids, and what the template made of the messages if there are any."""
+    if request.prompt is None:
+        rendered, plain = _render(model, request)
+        tokens = await _tokenize(model, rendered.text, plain)
+        if model.bos and tokens[:1] != model.bos:
+            tokens = model.bos + tokens
+        return tokens, rendered
+    if isinstance(request.prompt, str):
+        return model.bos + await model.tokenize(request.prompt, parse_special=True), None
+    return checked_ids(model, request.prompt, "prompt"), None
+
+
+def checked_ids(model: LoadedModel, tokens: Sequence[int], param: str) -> list[int]:
+    """The caller's own token ids, if the model has them all."""
+    for token in tokens:
+        if not 0 <= token < model.num_tokens:
+            raise RequestRefused(
+                f"token id {token} is not in this model's vocabulary of {model.num_tokens}",
+                param=param,
+            )
+    return list(tokens)
+
+
+def _render(model: LoadedModel, request: GenerateRequest) -> tuple[Rendered, list[str]]:
+    template = model.template
+    if template is None:
+        raise Unsupported(
+            f"model {request.model!r} has no chat template: use it for completions",
+            param="messages",
+        )
+    plain: list[str] = []
+    special = _special_pattern(model.special_spellings)
+    messages = [_with_placeholders(message, special, plain) for message in request.messages]
+    rendered = template.render(
+        messages,
+        tools=request.tools,
+        tool_choice=request.tool_choice,
+        reasoning_effort=request.reasoning_effort,
+    )
+    return rendered, plain
+
+
+@functools.lru_cache(maxsize=64)
+def _special_pattern(spellings: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(spellings, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, [*longest_first, _OPEN, _CLOSE])))
+
+
+def _with_placeholders(message: Message, special: re.Pattern[str], plain: list[str]) -> Message:
+    def swap(found: re.Match[str]) -> str:
+        plain.append(found.group())
+        return f"{_OPEN}{len(plain) - 1}{_CLOSE}"
+
+    parts: list[Part] = [
+        Text(special.sub(swap, part.text)) if isinstance(part, Text) else part
+        for part in message.parts
+    ]
+    return msgspec.structs.replace(message, parts=parts)
+
+
+async def _tokenize(model: LoadedModel, text: str, plain: Sequence[str]) -> list[int]:
+    if not plain:
+        return await model.tokenize(text, parse_special=True)
+    tokens: list[int] = []
+    for at, piece in enumerate(_PLACEHOLDER.split(text)):
+        if at % 2:
+            tokens += await model.tokenize(plain[int(piece)], parse_special=False)
+        elif piece:
+            tokens += await model.tokenize(piece, parse_special=True)
+    return tokens

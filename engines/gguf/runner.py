@@ -1,0 +1,383 @@
+"""One model in llama.cpp: its weights, its vocabulary, its KV cache and its batch.
+
+Every call that touches the context or frees something belongs to the one thread
+that made the `Runner` (two threads in one context end the process, and with
+OpenMP even taking turns is 2 to 5 times slower). The vocabulary is constant:
+`tokenize` may be called from any thread while the model is loaded.
+
+All positions and lengths given to llama.cpp's memory are checked here: it
+trusts them, and a negative one writes outside its buffers.
+"""
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import Unavailable
+from engines.gguf.native import forget_lines, last_lines, llama
+
+_F32, _F16 = 0, 1
+POOLINGS = {"mean": 1, "cls": 2, "last": 3}
+_NO_MMAP = 0
+_SHOW_SPECIAL = True
+_DATA_TOO = True
+_CONTROL, _UNKNOWN = 1 << 3, 1 << 0
+
+
+class Shape(NamedTuple):
+    """How large the KV cache is and how it is divided."""
+
+    num_slots: int
+    context_tokens: int  # that one sequence may have
+    pool_tokens: int  # over all sequences; of "exact" caches: num_slots * context_tokens
+    exact: bool
+    max_batch_tokens: int
+    num_threads: int
+
+
+class Row(NamedTuple):
+    """One token of a batch: where it goes, and whether its logits are wanted."""
+
+    token: int
+    position: int
+    slot: int
+    wants_logits: bool
+
+
+class Aborted(Exception):
+    """The step was interrupted; the cache may hold some of its tokens."""
+
+
+class CacheFull(Exception):
+    """There is no room in the KV cache for this batch; nothing was computed."""
+
+
+class Runner:
+    """A loaded model. Made, used and freed on one thread; see the module's docstring."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        use_extra_buffers: bool = True,
+        on_progress: Callable[[float], bool] | None = None,
+    ) -> None:
+        self._binding = binding = llama()
+        self._context: Any = None
+        # Held while the vocabulary is read, so that it is not freed under a reader.
+        self._lock = threading.Lock()
+        self._embed_context: Any = None
+        # Read by llama.cpp between graph nodes through libc's `atoi`: "1" aborts the step. A
+        # Python callback would need the GIL 200 times a step.
+        self._abort_flag = ctypes.create_string_buffer(b"0")
+        parameters = binding.llama_model_default_params()
+        parameters.use_extra_bufts = use_extra_buffers
+        # A mapped file that is truncated or replaced in place kills the process (SIGBUS).
+        parameters.load_mode = _NO_MMAP
+        parameters.n_gpu_layers = -1
+        progress = binding.llama_progress_callback(
+            lambda done, _: True if on_progress is None else on_progress(done)
+        )
+        parameters.progress_callback = progress
+        forget_lines()
+        self._model = binding.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self._model:
+            reason = last_lines() or "no reason was given"
+            raise Unavailable(f"llama.cpp could not load {path.name}: {reason}")
+        self._vocabulary = binding.llama_model_get_vocab(self._model)
+        self.num_tokens: int = binding.llama_vocab_n_tokens(self._vocabulary)
+        self.pieces = [self._piece(token) for token in range(self.num_tokens)]
+        self._read_vocabulary()
+
+    def _read_vocabulary(self) -> None:
+        binding, vocabulary = self._binding, self._vocabulary
+        attributes = [
+            binding.llama_vocab_get_attr(vocabulary, token) for token in range(self.num_tokens)
+        ]
+        self.end_ids = [
+            token
+            for token in range(self.num_tokens)
+            if binding.llama_vocab_is_eog(vocabulary, token)
+        ]
+        self.special_ids = [
+            token for token, bits in enumerate(attributes) if bits & (_CONTROL | _UNKNOWN)
+        ]
+        self.bos: int = binding.llama_vocab_bos(vocabulary)
+        self.eos: int = binding.llama_vocab_eos(vocabulary)
+        self.adds_bos: bool = binding.llama_vocab_get_add_bos(vocabulary) and self.bos >= 0
+        self.trained_tokens: int = binding.llama_model_n_ctx_train(self._model)
+        self.memory_bytes: int = binding.llama_model_size(self._model)
+        self.width: int = binding.llama_model_n_embd(self._model)
+        self.exact_bytes_per_token = 2 * 4 * self._kv_width()
+        # Their state cannot be cut at a position: a prefix is reused whole or not at all.
+        self.has_cuttable_cache: bool = not (
+            binding.llama_model_is_recurrent(self._model)
+            or binding.llama_model_is_hybrid(self._model)
+        )
+
+    def _kv_width(self) -> int:
+        """Numbers that the keys of one token take over all layers; an estimate for odd models."""
+        binding, model = self._binding, self._model
+        architecture = self.metadata("general.architecture")
+        head_width = self.metadata(f"{architecture}.attention.key_length")
+        heads = max(1, binding.llama_model_n_head(model))
+        width = int(head_width) if head_width else self.width // heads
+        return binding.llama_model_n_layer(model) * binding.llama_model_n_head_kv(model) * width
+
+    def spelling(self, token: int) -> str:
+        """How the vocabulary writes a token, special ones included; "" if there is none."""
+        if not 0 <= token < self.num_tokens:
+            return ""
+        text = self._binding.llama_vocab_get_text(self._vocabulary, token)
+        return (text or b"").decode("utf-8", "replace")
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the file's metadata as llama.cpp prints it; arrays are not to be had."""
+        size = self._binding.llama_model_meta_val_str(self._model, key.encode(), None, 0)
+        if size < 0:
+            return None
+        room = ctypes.create_string_buffer(size + 1)
+        self._binding.llama_model_meta_val_str(self._model, key.encode(), room, size + 1)
+        return room.value.decode("utf-8", "replace")
+
+    def chat_template(self) -> str | None:
+        """The source of the model's own chat template."""
+        source = self._binding.llama_model_chat_template(self._model, None)
+        return source.decode("utf-8", "replace") if source else None
+
+    def tokenize(
+        self, text: str | bytes, *, parse_special: bool, add_special: bool = False
+    ) -> list[int]:
+        """Token ids of `text`; callable from any thread.
+
+        `parse_special` reads `<|im_end|>` as the mark it spells; `add_special` adds the
+        marks that this vocabulary puts around a text.
+        """
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+        room = np.empty(len(data) + 16, np.int32)
+        with self._lock:
+            if not self._model:
+                raise Unavailable("the model was unloaded")
+            count = self._binding.llama_tokenize(
+                self._vocabulary,
+                data,
+                len(data),
+                room.ctypes.data_as(self._binding.llama_token_p),
+                len(room),
+                add_special,
+                parse_special,
+            )
+        if count < 0:
+            raise Unavailable(f"llama.cpp could not tokenize {len(data)} bytes of text")
+        return room[:count].tolist()
+
+    def _piece(self, token: int) -> bytes:
+        room = ctypes.create_string_buffer(512)
+        size = self._binding.llama_token_to_piece(
+            self._vocabulary, token, room, len(room), 0, _SHOW_SPECIAL
+        )
+        if size < 0:
+            room = ctypes.create_string_buffer(-size)
+            size = self._binding.llama_token_to_piece(
+                self._vocabulary, token, room, len(room), 0, _SHOW_SPECIAL
+            )
+        return room.raw[: max(size, 0)]
+
+    def open_cache(self, shape: Shape) -> None:
+        """Make the context that generates. Raises `Unavailable` when memory is short."""
+        parameters = self._context_parameters(shape)
+        parameters.n_ctx = shape.pool_tokens
+        parameters.n_batch = parameters.n_ubatch = shape.max_batch_tokens
+        parameters.n_seq_max = shape.num_slots
+        parameters.kv_unified = not shape.exact
+        if shape.exact:
+            # With half precision or flash attention the last bits depend on the batch.
+            parameters.flash_attn_type = 0
+            parameters.type_k = parameters.type_v = _F32
+        self._shape = shape
+        self._context = self._make_context(parameters, f"{shape.pool_tokens} tokens of KV cache")
+        self._memory = self._binding.llama_get_memory(self._context)
+        self._batch = _Batch(shape.max_batch_tokens)
+
+    def decode(self, rows: Sequence[Row]) -> None:
+        """Compute a batch of at most `max_batch_tokens` rows."""
+        self._check(rows)
+        status = self._binding.llama_decode(self._context, self._batch.fill(rows))
+        if status == 1:
+            raise CacheFull
+        if status == 2:
+            raise Aborted
+        if status != 0:
+            raise Unavailable(f"llama.cpp failed to decode a batch of {len(rows)} (code {status})")
+
+    def _check(self, rows: Sequence[Row]) -> None:
+        shape = self._shape
+        for row in rows:
+            if not (
+                0 <= row.token < self.num_tokens
+                and 0 <= row.position < shape.context_tokens
+                and 0 <= row.slot < shape.num_slots
+            ):
+                raise ValueError(f"{row} is outside of {shape}")
+
+    def logits(self, row: int) -> npt.NDArray[np.float32]:
+        """The logits of a row of the last batch; a view that the next decode overwrites."""
+        pointer = self._binding.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, (self.num_tokens,))
+
+    @property
+    def context(self) -> Any:
+        """llama.cpp's own context, for the sampler."""
+        return self._context
+
+    def truncate(self, slot: int, length: int) -> bool:
+        """Forget what a slot holds from position `length` on; False if it cannot be cut there."""
+        self._check_slot(slot, length)
+        return bool(self._binding.llama_memory_seq_rm(self._memory, slot, length, -1))
+
+    def clear(self, slot: int) -> None:
+        """Forget all that a slot holds."""
+        self._check_slot(slot, 0)
+        self._binding.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def clear_all(self) -> None:
+        """Forget everything."""
+        self._binding.llama_memory_clear(self._memory, _DATA_TOO)
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Give the empty slot `target` the first `length` positions of `source`."""
+        self._check_slot(source, length)
+        self._check_slot(target, length)
+        if self._shape.exact:
+            # Between caches of their own llama.cpp copies whole ones or ends the process.
+            self._binding.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self._binding.llama_memory_seq_rm(self._memory, target, length, -1)
+        else:
+            self._binding.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def _check_slot(self, slot: int, length: int) -> None:
+        if not (0 <= slot < self._shape.num_slots and 0 <= length <= self._shape.context_tokens):
+            raise ValueError(f"slot {slot}, length {length} is outside of {self._shape}")
+
+    def embed(self, inputs: Sequence[Sequence[int]], shape: Shape, pooling: str) -> Any:
+        """One vector for each input, as an array [inputs, width], computed together.
+
+        At most `shape.num_slots` inputs of `shape.max_batch_tokens` tokens in all.
+        """
+        if sum(map(len, inputs)) > shape.max_batch_tokens or len(inputs) > shape.num_slots:
+            raise ValueError(f"{len(inputs)} inputs are too much for {shape}")
+        binding = self._binding
+        if self._embed_context is None:
+            parameters = self._context_parameters(shape)
+            parameters.n_ctx = shape.pool_tokens
+            # Pooling needs all of an input in one micro-batch; llama.cpp asserts it.
+            parameters.n_batch = parameters.n_ubatch = shape.max_batch_tokens
+            parameters.n_seq_max = shape.num_slots
+            parameters.kv_unified = True
+            parameters.embeddings = True
+            parameters.pooling_type = POOLINGS[pooling]
+            self._embed_context = self._make_context(parameters, "embedding")
+            self._embed_batch = _Batch(shape.max_batch_tokens)
+        context = self._embed_context
+        if memory := binding.llama_get_memory(context):
+            binding.llama_memory_clear(memory, not _DATA_TOO)
+        rows = [
+            Row(token, position, slot, wants_logits=True)
+            for slot, tokens in enumerate(inputs)
+            for position, token in enumerate(tokens)
+        ]
+        status = binding.llama_decode(context, self._embed_batch.fill(rows))
+        if status == 2:
+            raise Aborted
+        if status != 0:
+            raise Unavailable(f"llama.cpp failed to embed {len(inputs)} inputs (code {status})")
+        vectors = np.empty((len(inputs), self.width), np.float32)
+        for slot in range(len(inputs)):
+            pointer = binding.llama_get_embeddings_seq(context, slot)
+            if not pointer:
+                raise Unavailable("this model gives no pooled embeddings")
+            vectors[slot] = np.ctypeslib.as_array(pointer, (self.width,))
+        return vectors
+
+    def _context_parameters(self, shape: Shape) -> Any:
+        parameters = self._binding.llama_context_default_params()
+        parameters.n_threads = parameters.n_threads_batch = shape.num_threads
+        return parameters
+
+    def _make_context(self, parameters: Any, purpose: str) -> Any:
+        forget_lines()
+        context = self._binding.llama_init_from_model(self._model, parameters)
+        if not context:
+            reason = last_lines() or "out of memory?"
+            raise Unavailable(f"llama.cpp could not make a context for {purpose}: {reason}")
+        atoi = self._binding.ggml_abort_callback(_atoi_address())
+        self._binding.llama_set_abort_callback(
+            context, atoi, ctypes.cast(self._abort_flag, ctypes.c_void_p)
+        )
+        return context
+
+    def abort(self) -> None:
+        """Interrupt the step that runs; from any thread, until `resume`."""
+        self._abort_flag[0] = b"1"
+
+    def resume(self) -> None:
+        """Take `abort` back."""
+        self._abort_flag[0] = b"0"
+
+    def close(self) -> None:
+        """Free everything, on the thread that loaded it; idempotent."""
+        for context in (self._context, self._embed_context):
+            if context is not None:
+                self._binding.llama_free(context)
+        self._context = self._embed_context = None
+        with self._lock:
+            if self._model:
+                self._binding.llama_model_free(self._model)
+                self._model = None
+
+
+class _Batch:
+    """A llama_batch over numpy arrays, made once and filled for every step."""
+
+    def __init__(self, max_tokens: int) -> None:
+        binding = llama()
+        self._tokens = np.zeros(max_tokens, np.int32)
+        self._positions = np.zeros(max_tokens, np.int32)
+        self._num_slots = np.ones(max_tokens, np.int32)
+        self._slots = np.zeros(max_tokens, np.int32)
+        self._wants_logits = np.zeros(max_tokens, np.int8)
+        addresses = self._slots.ctypes.data + self._slots.itemsize * np.arange(max_tokens)
+        self._slot_pointers = addresses.astype(np.uintp)
+        fields = dict(binding.llama_batch._fields_)
+
+        def pointer(array: npt.NDArray[Any], field: str) -> Any:
+            return ctypes.cast(array.ctypes.data, fields[field])
+
+        self._batch = binding.llama_batch()
+        self._batch.token = pointer(self._tokens, "token")
+        self._batch.pos = pointer(self._positions, "pos")
+        self._batch.n_seq_id = pointer(self._num_slots, "n_seq_id")
+        self._batch.seq_id = pointer(self._slot_pointers, "seq_id")
+        self._batch.logits = pointer(self._wants_logits, "logits")
+
+    def fill(self, rows: Sequence[Row]) -> Any:
+        """The batch with these rows."""
+        count = len(rows)
+        tokens, positions, slots, wants_logits = zip(*rows, strict=True)
+        self._tokens[:count] = tokens
+        self._positions[:count] = positions
+        self._slots[:count] = slots
+        self._wants_logits[:count] = wants_logits
+        self._batch.n_tokens = count
+        return self._batch
+
+
+def _atoi_address() -> int:
+    address = ctypes.cast(ctypes.CDLL(None).atoi, ctypes.c_void_p).value
+    assert address is not None
+    return address

@@ -1,0 +1,196 @@
+"""Decides what one step computes: a token for each running answer, then prompts.
+
+Running answers come first, so that a long prompt never stalls them; what is
+left of the step's tokens goes to prompts, oldest first, in chunks. While
+answers run, `prompt_share` bounds those chunks, because every answer waits for
+the whole step.
+
+When the shared pool runs short, idle caches go first; then the youngest
+sequence is preempted: it waits at the head of its owner's line, keeps what it
+has said, and is computed again when there is room. Nothing fails for want of
+room, and nothing has to be reserved for answers that may stay short.
+
+Plain Python, owned by the step thread. It reaches the KV cache through the
+three calls of `Cache`, so its tests need no llama.cpp.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from engines.fairness import OUTPUT_TOKEN_COST, PROMPT_TOKEN_COST, FairQueue
+from engines.gguf.sequence import Sequence as Running
+from engines.gguf.sequence import Work
+from engines.gguf.slots import Placement, Slots
+
+
+class Cache(Protocol):
+    """What the scheduler asks of the KV cache; runner.py has the real one."""
+
+    def clear(self, slot: int, /) -> None:
+        """Forget all that a slot holds."""
+        ...
+
+    def truncate(self, slot: int, length: int, /) -> bool:
+        """Forget from `length` on; False, and nothing done, if it cannot be cut there."""
+        ...
+
+    def copy_prefix(self, source: int, target: int, length: int, /) -> None:
+        """Give the empty `target` what `source` holds of the first `length` positions."""
+        ...
+
+
+class Scheduler:
+    """The waiting and the running sequences of one model."""
+
+    def __init__(self, slots: Slots, cache: Cache, *, context_tokens: int) -> None:
+        self.slots = slots
+        self.running: list[Running] = []  # in the order of their admission
+        self._cache = cache
+        self._context_tokens = context_tokens
+        self._waiting: FairQueue[Running] = FairQueue()
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences without a slot."""
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Running]:
+        yield from self._waiting
+        yield from self.running
+
+    def add(self, sequence: Running) -> None:
+        """Let a sequence wait for its turn."""
+        self._waiting.push(sequence, owner=sequence.owner, priority=sequence.priority)
+
+    def admit(self) -> list[Running]:
+        """Give slots to those whose turn it is; returns the newly admitted."""
+        admitted: list[Running] = []
+        while len(self._waiting):
+            sequence = self._waiting.pop(lambda one: self.slots.fits(len(one.tokens)))
+            if sequence is None:
+                break
+            placement = self.slots.place(sequence.tokens, sequence.cache_salt)
+            assert placement is not None, "fits() promised a slot"
+            self._prepare(placement)
+            sequence.slot = placement.slot
+            sequence.num_computed = len(self.slots[placement.slot].tokens)
+            self._waiting.started(sequence.owner)
+            self.running.append(sequence)
+            admitted.append(sequence)
+        return admitted
+
+    def _prepare(self, placement: Placement) -> None:
+        self.clear(placement.evicted)
+        if placement.source is not None:
+            self._cache.clear(placement.slot)
+            self._cache.copy_prefix(placement.source, placement.slot, placement.num_cached)
+        elif not (
+            placement.num_cached and self._cache.truncate(placement.slot, placement.num_cached)
+        ):
+            self._cache.clear(placement.slot)
+            self.slots.cut(placement.slot, 0)
+
+    def plan(self, max_tokens: int, prompt_share: int) -> list[Work]:
+        """The work of the next step; may preempt, and is empty when nothing runs."""
+        while self.running:
+            works = self._catch_up(max_tokens, prompt_share)
+            room = self.slots.make_room(self._unreserved(works))
+            if room is not None:
+                self.clear(room)
+                return works
+            self.preempt_youngest()
+        return []
+
+    def _catch_up(self, max_tokens: int, prompt_share: int) -> list[Work]:
+        decoding = [sequence for sequence in self.running if sequence.is_decoding]
+        works = [Work(sequence, sequence.num_computed, 1) for sequence in decoding]
+        budget = max_tokens - len(works)
+        if decoding:
+            budget = min(budget, prompt_share)
+        for sequence in self.running:
+            if budget <= 0:
+                break
+            if not sequence.is_decoding:
+                count = min(sequence.num_behind, budget)
+                works.append(Work(sequence, sequence.num_computed, count))
+                budget -= count
+        return works
+
+    def _unreserved(self, works: Sequence[Work]) -> int:
+        """Tokens that these need beyond what their slots already count for."""
+        needed = 0
+        for work in works:
+            assert work.sequence.slot is not None
+            held = self.slots[work.sequence.slot].room
+            needed += max(0, work.start + work.count - held)
+        return needed
+
+    def commit(self, works: Sequence[Work]) -> None:
+        """Note that a step computed these."""
+        for work in works:
+            sequence = work.sequence
+            assert sequence.slot is not None
+            self.slots.grow(sequence.slot, work.tokens)
+            if work.start < sequence.num_prompt_tokens:
+                self._charge(sequence, PROMPT_TOKEN_COST * work.count)
+            sequence.num_computed += work.count
+
+    def roll_back(self, works: Sequence[Work]) -> None:
+        """Undo what an interrupted step may have left in the cache."""
+        for work in works:
+            sequence = work.sequence
+            assert sequence.slot is not None
+            if not self._cache.truncate(sequence.slot, work.start):
+                self._cache.clear(sequence.slot)
+                self.slots.cut(sequence.slot, 0)
+                sequence.num_computed = 0
+
+    def append(self, sequence: Running, token: int) -> None:
+        """Note a new token of the answer."""
+        sequence.tokens.append(token)
+        self._charge(sequence, OUTPUT_TOKEN_COST)
+
+    def is_out_of_room(self, sequence: Running) -> bool:
+        """Whether the answer has used up `max_tokens` or the context."""
+        return (
+            sequence.num_generated >= sequence.max_tokens
+            or len(sequence.tokens) >= self._context_tokens
+        )
+
+    def drop(self, sequence: Running) -> None:
+        """Forget a sequence, waiting or running; its slot keeps what it holds as a cache."""
+        if sequence.slot is None:
+            self._waiting.remove(sequence, owner=sequence.owner, priority=sequence.priority)
+            return
+        self.running.remove(sequence)
+        self._give_back(sequence)
+
+    def preempt_youngest(self) -> Running:
+        """Take the slot of the last admitted of the least urgent, who waits again."""
+        least_urgent = max(sequence.priority for sequence in self.running)
+        youngest = [one for one in self.running if one.priority == least_urgent][-1]
+        self.running.remove(youngest)
+        self._waiting.push_back(youngest, owner=youngest.owner, priority=youngest.priority)
+        self._give_back(youngest)
+        youngest.num_computed = 0
+        return youngest
+
+    def evict_idle(self) -> bool:
+        """Clear every idle cache; False if there was none."""
+        evicted = self.slots.evict_idle()
+        self.clear(evicted)
+        return bool(evicted)
+
+    def clear(self, slots: Sequence[int]) -> None:
+        """Clear the KV cache of these slots."""
+        for slot in slots:
+            self._cache.clear(slot)
+
+    def _give_back(self, sequence: Running) -> None:
+        assert sequence.slot is not None
+        self.slots.release(sequence.slot)
+        sequence.slot = None
+        self._waiting.stopped(sequence.owner)
+
+    def _charge(self, sequence: Running, cost: float) -> None:
+        self._waiting.charge(sequence.owner, cost, weight=sequence.weight)

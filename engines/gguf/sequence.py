@@ -1,0 +1,113 @@
+"""One request while an engine's step thread works on it, and what it sends back.
+
+Made on the event loop; from `StepLoop.submit` on it belongs to the step thread.
+"""
+
+import time
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from engines.gguf.sampler import ConstraintState, Sampler
+from engines.outbox import Mailbox
+from engines.protocol import FinishReason, Sampling, Timing, TokenLogprob
+
+
+class Admitted(NamedTuple):
+    """The request has a slot; `cached_tokens` of its prompt are already computed."""
+
+    cached_tokens: int
+
+
+class Generated(NamedTuple):
+    """One more token of the answer."""
+
+    token: int
+    logprob: TokenLogprob | None
+
+
+class Ended(NamedTuple):
+    """The model ended the answer, or its tokens were used up."""
+
+    reason: FinishReason
+    timing: Timing
+
+
+Item = Admitted | Generated | Ended
+
+
+@dataclass(eq=False, kw_only=True)
+class Sequence:
+    """A prompt and the answer so far.
+
+    Always: the slot holds exactly the first `num_computed` of `tokens`. A sequence
+    is behind by the rest: a new prompt by all of it, a running answer by one token,
+    a preempted one by everything again.
+    """
+
+    tokens: list[int]  # prompt, then answer
+    max_tokens: int
+    mailbox: Mailbox[Item]
+    sampling: Sampling = field(default_factory=Sampling)
+    constraint: ConstraintState | None = None
+    num_logprobs: int | None = None
+    owner: str = "-"
+    weight: float = 1.0
+    priority: int = 0
+    cache_salt: str = ""
+
+    slot: int | None = None
+    num_computed: int = 0
+    sampler: Sampler | None = None
+    is_admitted: bool = False  # for the first time; a preempted one stays admitted
+    is_over: bool = False
+    submitted_at: float = field(default_factory=time.monotonic)
+    admitted_at: float = 0.0
+    first_token_at: float = 0.0
+    num_prompt_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.tokens)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens of the answer so far."""
+        return len(self.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_behind(self) -> int:
+        """Tokens that must be computed before the next can be sampled."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether one token brings it up to date, and its first is out."""
+        return self.num_behind == 1 and self.num_generated > 0
+
+    def timing(self, now: float) -> Timing:
+        """Seconds in each phase, as they are at `now`."""
+        admitted_at = self.admitted_at or now
+        first_token_at = self.first_token_at or now
+        return Timing(
+            queued=admitted_at - self.submitted_at,
+            prefill=first_token_at - admitted_at,
+            decode=now - first_token_at,
+        )
+
+
+class Work(NamedTuple):
+    """A part of one step: tokens `start` to `start + count` of a sequence."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def tokens(self) -> SequenceOf[int]:
+        """The tokens to compute."""
+        return self.sequence.tokens[self.start : self.start + self.count]
+
+    @property
+    def wants_token(self) -> bool:
+        """Whether the next token can be sampled after this."""
+        return self.start + self.count == len(self.sequence.tokens)
