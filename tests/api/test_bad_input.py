@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from engines.errors import RequestRefused
 from tests.api.conftest import Stage
 
 USER = {"role": "user", "content": "hi"}
@@ -356,3 +357,20 @@ def test_the_headers_of_every_answer(stage: Stage) -> None:
     assert headers["openai-processing-ms"].isdigit()
     assert headers["openai-version"] == "2020-10-01"
     assert "server" not in headers
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_regex": "(("}, "guided_regex"),
+        ({"structured_outputs": {"regex": "(("}}, "structured_outputs.regex"),
+        ({"response_format": SCHEMA}, "response_format"),
+        ({}, "response_format"),
+    ],
+)
+def test_an_engines_refusal_names_the_field_that_was_written(
+    stage: Stage, fields: dict[str, object], param: str
+) -> None:
+    stage.script = [RequestRefused("the constraint is not valid", param="response_format")]
+
+    assert stage.chat(**fields).json()["error"]["param"] == param

@@ -1,14 +1,19 @@
 """Where the official clients are pointed at: a gateway with a script, and the real thing."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from engines.protocol import GenerateRequest, ToolCallDelta
+from gateway.gateway import open_gateway
 from gateway.keys import PREFIX
 from tests.fakes import ScriptedEngine, Step
-from tests.serving import scripted_gateway, serving, write_policy
+from tests.serving import scripted_gateway, serving, settings_in, write_policy
+
+DEV = Path(__file__).parents[2] / "policies" / "dev"
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,8 @@ def _answer(request: GenerateRequest) -> Sequence[Step]:
     return ["The capital", " of France", " is", " Paris", "."]
 
 
-@pytest.fixture(scope="session", params=["scripted"])
-def place(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
-    """Each gateway in turn."""
+@contextmanager
+def _scripted(directory: Path) -> Iterator[Place]:
     files = {
         "gateway.toml": """
             plugins = ["api_keys", "anonymous", "allow_lists", "defaults", "routing"]
@@ -47,6 +49,23 @@ def place(
             team = "me"
         """
     }
-    directory = write_policy(tmp_path_factory.mktemp("sdk") / "policy", files)
-    with serving(scripted_gateway(directory, {"scripted": ScriptedEngine(_answer)})) as server:
+    engines = {"scripted": ScriptedEngine(_answer)}
+    with serving(scripted_gateway(write_policy(directory / "policy", files), engines)) as server:
         yield Place(f"{server.url}/v1", "chat-small", "gpt-4o-mini")
+
+
+@contextmanager
+def _starter(directory: Path) -> Iterator[Place]:
+    """What `make serve` serves: policies/dev, the gguf engine and the starter model."""
+    settings = settings_in(directory, policy=DEV)
+    with serving(open_gateway(settings)) as server:
+        yield Place(f"{server.url}/v1", "starter", "gpt-4o-mini")
+
+
+@pytest.fixture(scope="session", params=[_scripted, _starter], ids=["scripted", "starter"])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """Each gateway in turn."""
+    with request.param(tmp_path_factory.mktemp("sdk")) as place:
+        yield place

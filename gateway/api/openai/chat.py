@@ -14,7 +14,8 @@ from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct
 
-from engines.protocol import Event, Finished, GenerateRequest
+from engines.errors import RequestRefused
+from engines.protocol import Constraint, Event, Finished, GenerateRequest
 from gateway import pipeline
 from gateway.api.bodies import read_body
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE
@@ -28,7 +29,7 @@ from gateway.api.openai.answers import (
 from gateway.api.openai.chat_answer import ChatCompletion, FoldedChoice
 from gateway.api.openai.choices import side_by_side
 from gateway.api.openai.chunks import ChunkWriter
-from gateway.api.openai.constraints import ResponseFormat, of_response_format, only_one
+from gateway.api.openai.constraints import ResponseFormat, blame, of_response_format, only_one
 from gateway.api.openai.messages import WireMessage, to_messages
 from gateway.api.openai.sampling import (
     MAX_INT32,
@@ -130,7 +131,6 @@ def to_requests(body: CreateChatCompletion, call_id: str) -> list[GenerateReques
     choice, tools = to_tool_choice(body.tool_choice, tools)
     if body.in_legacy_words:
         choice = function_call_to_choice(body.function_call, tools)
-    demands = {**of_response_format(body.response_format), **to_constraint(body)}
     first = GenerateRequest(
         id=f"{call_id}-0",
         model=body.model,
@@ -141,7 +141,7 @@ def to_requests(body: CreateChatCompletion, call_id: str) -> list[GenerateReques
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls is not False and not body.in_legacy_words,
-        constraint=only_one(demands),
+        constraint=only_one(_demands(body)),
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         reasoning_effort=_reasoning_effort(body),
     )
@@ -222,7 +222,11 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     gateway, call = opened(request)
     body = await read_body(request, _DECODER, max_bytes=gateway.settings.max_body_bytes)
     requests = to_requests(body, call.id)
-    streams = await pipeline.run(gateway, call, requests)
+    try:
+        streams = await pipeline.run(gateway, call, requests)
+    except RequestRefused as error:
+        blame(error, _demands(body))
+        raise
     head = answer_head(
         call,
         prefix="chatcmpl",
@@ -249,6 +253,10 @@ def _check(body: CreateChatCompletion) -> None:
         raise BadRequest("functions is the deprecated form of tools; send one", param="functions")
     if body.functions is None and body.function_call is not None:
         raise BadRequest("function_call needs functions", param="function_call")
+
+
+def _demands(body: CreateChatCompletion) -> Mapping[str, Constraint]:
+    return {**of_response_format(body.response_format), **to_constraint(body)}
 
 
 def _reasoning_effort(body: CreateChatCompletion) -> str | None:

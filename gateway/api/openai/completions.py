@@ -14,6 +14,7 @@ from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
+from engines.errors import RequestRefused
 from engines.protocol import Event, Finished, GenerateRequest, TextDelta, TokenLogprob
 from gateway import pipeline
 from gateway.api.bodies import read_body
@@ -27,7 +28,7 @@ from gateway.api.openai.answers import (
     to_usage,
 )
 from gateway.api.openai.choices import side_by_side
-from gateway.api.openai.constraints import only_one
+from gateway.api.openai.constraints import blame, only_one
 from gateway.api.openai.prompts import Prompt, to_prompts
 from gateway.api.openai.sampling import (
     SamplingFields,
@@ -219,7 +220,11 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     gateway, call = opened(request)
     body = await read_body(request, _DECODER, max_bytes=gateway.settings.max_body_bytes)
     requests = to_requests(body, call.id)
-    streams = await pipeline.run(gateway, call, requests)
+    try:
+        streams = await pipeline.run(gateway, call, requests)
+    except RequestRefused as error:
+        blame(error, to_constraint(body))
+        raise
     head = answer_head(call, prefix="cmpl", model=body.model)
     if body.stream:
         call.streams = True

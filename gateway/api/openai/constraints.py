@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from engines.errors import RequestRefused
 from engines.protocol import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex
 from gateway.api.openai.names import check_name
 from gateway.errors import BadRequest
@@ -101,6 +102,12 @@ def only_one(found: Mapping[str, Constraint]) -> Constraint | None:
             param=names[1],
         )
     return next(iter(found.values()), None)
+
+
+def blame(error: RequestRefused, found: Mapping[str, Constraint]) -> None:
+    """Let an engine's refusal of the constraint name the field that the client wrote."""
+    if error.param == "response_format" and found:
+        error.param = next(iter(found))
 
 
 def _schema(given: dict[str, Any] | str, field: str) -> dict[str, Any]:
