@@ -58,6 +58,7 @@ class StreamReply:
         content_type: str,
         heartbeat: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.frames = frames
         self.headers = {
@@ -67,6 +68,7 @@ class StreamReply:
             **(headers or {}),
         }
         self.heartbeat = heartbeat
+        self._heartbeat_seconds = heartbeat_seconds
         self._last_sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,12 +85,13 @@ class StreamReply:
             finally:
                 if beating is not None:
                     beating.cancel()
+                    await asyncio.gather(beating, return_exceptions=True)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _beat(self, send: Send) -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            if time.monotonic() - self._last_sent_at >= HEARTBEAT_SECONDS:
+            await asyncio.sleep(self._heartbeat_seconds)
+            if time.monotonic() - self._last_sent_at >= self._heartbeat_seconds:
                 await send(
                     {"type": "http.response.body", "body": self.heartbeat, "more_body": True}
                 )
