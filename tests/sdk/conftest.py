@@ -29,7 +29,7 @@ class Place:
 
 def _answer(request: GenerateRequest) -> Sequence[Step]:
     """What the starter model says to the same prompts."""
-    if request.tools:
+    if request.tools and request.messages[-1].role == "user":
         return [
             ToolCallDelta(index=0, id="call_1", name="get_weather"),
             ToolCallDelta(index=0, arguments='{"city": '),
@@ -37,6 +37,8 @@ def _answer(request: GenerateRequest) -> Sequence[Step]:
         ]
     if request.constraint is not None:
         return ['{"name": "Ada"', ', "age": 36}']
+    if request.messages and "Count" in request.messages[-1].text:
+        return [*(f"{number}, " for number in range(1, 20)), "20"]
     return ["The capital", " of France", " is", " Paris", "."]
 
 

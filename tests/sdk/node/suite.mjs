@@ -8,6 +8,7 @@ const { BASE_URL, MODEL, ALIAS, API_KEY, BAD_KEY } = process.env;
 const client = new OpenAI({ baseURL: BASE_URL, apiKey: API_KEY, maxRetries: 0 });
 
 const capital = [{ role: "user", content: "What is the capital of France?" }];
+const count = [{ role: "user", content: "Count from 1 to 20." }];
 const ada = [{ role: "user", content: "Answer in JSON with keys name and age: Ada is 36" }];
 const weather = [{ role: "user", content: "What is the weather in Oslo?" }];
 const getWeather = {
@@ -37,23 +38,28 @@ const checks = {
   },
 
   async "streams what it says whole"() {
-    const whole = await client.chat.completions.create({ model: MODEL, messages: capital, temperature: 0 });
+    const whole = await client.chat.completions.create({ model: MODEL, messages: count, temperature: 0 });
     const stream = await client.chat.completions.create({
       model: MODEL,
-      messages: capital,
+      messages: count,
       temperature: 0,
       stream: true,
       stream_options: { include_usage: true },
     });
     let text = "";
+    let pieces = 0;
     let usage = null;
     const ids = new Set();
     for await (const chunk of stream) {
-      text += chunk.choices[0]?.delta?.content ?? "";
+      const piece = chunk.choices[0]?.delta?.content ?? "";
+      text += piece;
+      pieces += piece ? 1 : 0;
       usage = chunk.usage ?? usage;
       ids.add(chunk.id);
     }
     assert.equal(text, whole.choices[0].message.content);
+    assert.match(text, /^1, 2, 3, .*, 20$/);
+    assert.ok(pieces > 1);
     assert.equal(ids.size, 1);
     assert.equal(usage.completion_tokens, whole.usage.completion_tokens);
   },
