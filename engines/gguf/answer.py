@@ -61,9 +61,11 @@ class Answer:
             # Whatever was posted goes to the reader, after what came before it.
             except BaseException as error:  # noqa: BLE001
                 failure = error
-            if isinstance(items[0], Admitted):
+            first = items[0]
+            if isinstance(first, Admitted):
+                del items[0]
                 self._on_admitted()
-                self._cached_tokens = items.pop(0).cached_tokens
+                self._cached_tokens = first.cached_tokens
                 yield Started(
                     prompt_tokens=self._sequence.num_prompt_tokens,
                     cached_tokens=self._cached_tokens,
