@@ -22,7 +22,7 @@ serve: .venv/penstock-installed  ## install, then serve policies/dev with the st
 install: .venv/penstock-installed  ## create .venv with the gateway and the GGUF engine
 
 test: .venv/tests-installed  ## install what the tests need, then run all five checks
-	@$(MAKE) --no-print-directory checks
+	@$(MAKE) --no-print-directory --keep-going format-check lint types imports tests
 
 check: test  ## the same five that CI runs: format, lint, types, imports, tests
 
@@ -35,13 +35,23 @@ clean:  ## remove what was installed and built here; the compiled llama.cpp stay
 	rm -rf $(NODE_TESTS)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: checks
-checks:
-	@echo "[1/5] format";  $(BIN)/ruff format --check .
-	@echo "[2/5] lint";    $(BIN)/ruff check .
-	@echo "[3/5] types";   PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
-	@echo "[4/5] imports"; $(BIN)/lint-imports
-	@echo "[5/5] tests";   $(BIN)/python -m pytest $(PYTEST_ARGS)
+# Each of the five runs even if one before it failed.
+.PHONY: format-check lint types imports tests
+format-check:
+	@echo "[1/5] format"
+	@$(BIN)/ruff format --check .
+lint:
+	@echo "[2/5] lint"
+	@$(BIN)/ruff check .
+types:
+	@echo "[3/5] types"
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+imports:
+	@echo "[4/5] imports"
+	@$(BIN)/lint-imports
+tests:
+	@echo "[5/5] tests"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 $(BIN)/python:
 	@found=; \
@@ -51,7 +61,7 @@ $(BIN)/python:
 	  fi; \
 	done; \
 	if [ -z "$$found" ]; then \
-	  echo "Penstock needs Python 3.11 or newer; here is: $$(python3 --version 2>&1 || true)" >&2; \
+	  echo "Penstock needs Python 3.11 or newer; here is: $$(python3 --version 2>/dev/null || echo no python3)" >&2; \
 	  echo "install one (\`apt-get install python3 python3-venv\`) or name it: make PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; \
 	fi; \

@@ -81,7 +81,7 @@ def _may_follow(target: Target, failure: EngineError) -> bool:
 
 
 def _seen(call: Call, target: Target, error: EngineError) -> EngineError:
-    log.info("target_failed", call=call.id, engine=target.engine, model=target.model,
+    log.info("target_failed", engine=target.engine, model=target.model,
              error=error.code)  # fmt: skip
     return error
 

@@ -164,18 +164,18 @@ def _console(output: TextIO) -> list[Processor]:
     )
 
     def line(logger: WrappedLogger, method: str, event: EventDict) -> str:
-        return masked(render(logger, method, {k: _printable(v) for k, v in event.items()}))
+        # Once before there are colours, since those stand next to a key like letters of it.
+        plain = {name: _printable(value) for name, value in event.items()}
+        return masked(render(logger, method, plain))
 
     return [line]
 
 
 def _printable(value: object) -> object:
     """Text from a caller must not steer the terminal of whoever reads the log."""
-    if isinstance(value, str) and not value.isprintable():
-        return "".join(
-            character
-            if character.isprintable()
-            else character.encode("unicode_escape").decode("ascii")
-            for character in value
-        )
-    return value
+    if not isinstance(value, str):
+        return value
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in masked(value)
+    )

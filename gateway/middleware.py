@@ -41,13 +41,14 @@ class CallMiddleware(ASGIMiddleware):
         wire = _Wire(call, receive, send)
         self._gateway.calls[call.id] = call
         try:
-            async with self._gateway.hooks.observe(call):
-                try:
-                    await self._answer(call, scope, wire, next_app)
-                finally:
-                    wire.stop_watching()
-                    await _closed(call.resources)
-                    call.finished_at = time.monotonic()
+            with structlog.contextvars.bound_contextvars(call=call.id):
+                async with self._gateway.hooks.observe(call):
+                    try:
+                        await self._answer(call, scope, wire, next_app)
+                    finally:
+                        wire.stop_watching()
+                        await _closed(call.resources)
+                        call.finished_at = time.monotonic()
         finally:
             del self._gateway.calls[call.id]
 
@@ -59,10 +60,7 @@ class CallMiddleware(ASGIMiddleware):
             endpoint=handler.opt.get("endpoint") or handler.name or "-",
             policy=self._gateway.policy,
             client=ClientAddress(client[0], client[1]) if client else ClientAddress(None),
-            headers={
-                name.decode("latin-1").lower(): value.decode("latin-1")
-                for name, value in scope["headers"]
-            },
+            headers=_headers_of(scope),
         )
 
     async def _answer(self, call: Call, scope: Scope, wire: "_Wire", next_app: ASGIApp) -> None:
@@ -93,7 +91,7 @@ class CallMiddleware(ASGIMiddleware):
     async def _refuse(self, call: Call, error: Exception, scope: Scope, wire: "_Wire") -> None:
         problem = problem_of(error)
         if problem.code == "internal":
-            log.error("call_failed", call=call.id, exc_info=error)
+            log.error("call_failed", exc_info=error)
         call.error = call.error or problem
         if wire.started:
             return  # nothing honest can be added to a half-sent answer; it stays unfinished
@@ -168,13 +166,21 @@ class _Wire:
             task.cancel("the client hung up")
 
 
+def _headers_of(scope: Any) -> dict[str, str]:
+    """Lower-case names; a header that came twice is joined, so that none of it is lost."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
 async def _closed(resources: AsyncExitStack) -> None:
     """Close what the call opened, to the end, also when the task is cancelled meanwhile."""
-    closing = asyncio.current_task()
     try:
         await resources.aclose()
     except Exception as error:  # one failed clean-up must not hide the answer
-        log.error("call_clean_up_failed", exc_info=error, task=str(closing))
+        log.error("call_clean_up_failed", exc_info=error)
 
 
 def _forget_cancellation() -> None:

@@ -48,7 +48,8 @@ def _write(call: Call) -> None:
 
 
 def _level_of(call: Call) -> Any:
-    status = call.status or 0
+    # A stream that broke was a 200 when it began; its error knows better.
+    status = max(call.status or 0, call.error.status if call.error else 0)
     if status >= 500:
         return log.error
     return log.warning if status >= 400 else log.info

@@ -6,7 +6,6 @@ from gateway import hookimpl
 
 if TYPE_CHECKING:
     from engines.gguf.config import GgufConfig
-
     from engines.protocol import Engine
     from gateway.engine_registry import EngineRegistry, EngineSite
 

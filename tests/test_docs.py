@@ -31,7 +31,8 @@ def relative(path: Path) -> str:
 def exists(named: str, page: Path) -> bool:
     if "/" in named:
         return (ROOT / named).exists() or (page.parent / named).exists()
-    return any(True for _ in files_named(named))
+    is_module = (ROOT / named.replace(".", "/")).is_dir()  # `engines.gguf` is no model file
+    return is_module or any(True for _ in files_named(named))
 
 
 def files_named(name: str) -> Iterator[Path]:
@@ -149,11 +150,20 @@ def test_a_decision_fits_a_page_and_says_what_was_given_up() -> None:
 
 
 def texts() -> Iterator[Path]:
-    skipped = {".git", ".venv", "node_modules", "__pycache__"}
     for path in sorted(ROOT.rglob("*")):
         is_text = path.suffix in {".py", ".md", ".toml", ".txt", ".yaml", ".conf", ".sh", ""}
-        if path.is_file() and is_text and not skipped & set(path.relative_to(ROOT).parts):
+        if path.is_file() and is_text and path.name != ".git" and not is_made(path):
             yield path
+
+
+def is_made(path: Path) -> bool:
+    """Put there by a tool: caches, environments, packages."""
+    folders = path.relative_to(ROOT).parts[:-1]
+    return any(
+        name in ("node_modules", "__pycache__", "build", "dist")
+        or (name.startswith(".") and name != ".ci")
+        for name in folders
+    )
 
 
 def test_nothing_points_to_a_place_on_somebodys_own_machine() -> None:

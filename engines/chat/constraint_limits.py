@@ -26,7 +26,6 @@ MAX_REPETITION = 20_000
 """How long a regular expression may be with its counted repetitions written out."""
 
 _ATOM = re.compile(r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*\]|\{(\d+)(,?)(\d*)\}|[()]|[^\\\[{()]", re.DOTALL)
-_KEYWORDS_OF_MANY = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 
 
 def check_schema(schema: object, param: str) -> str:

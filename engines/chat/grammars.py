@@ -1,6 +1,6 @@
 """Says each constraint in the language of the compiler (llguidance)."""
 
-import json
+import re
 from collections.abc import Mapping
 
 from llguidance import LLMatcher
@@ -9,6 +9,8 @@ from engines.chat.constraint_limits import check_choices, check_grammar, check_r
 from engines.chat.tool_grammar import JSON_STYLE, ToolConstraint, tool_grammar
 from engines.errors import RequestRefused
 from engines.protocol import Choice, Constraint, Grammar, JsonObject, JsonSchema, Regex
+
+_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")
 
 
 def grammar_of(
@@ -24,15 +26,16 @@ def grammar_of(
         case JsonSchema():
             if constraint.schema is False:
                 raise RequestRefused("the schema is false: nothing satisfies it", param=param)
-            schema = check_schema(constraint.schema, param)
+            schema = check_schema({} if constraint.schema is True else constraint.schema, param)
             return _json_grammar(schema, strict=constraint.strict)
         case Regex():
             check_regex(constraint.pattern, param)
             return LLMatcher.grammar_from_regex(_encodable(constraint.pattern, param))
         case Choice():
             check_choices(constraint.choices, param)
-            choices = " | ".join(json.dumps(_encodable(text, param)) for text in constraint.choices)
-            return LLMatcher.grammar_from_lark(f"start: {choices}")
+            # One pattern, not one rule each: thousands of rules are slow to follow.
+            choices = [_SPECIAL.sub(r"\\\g<0>", text) for text in constraint.choices]
+            return LLMatcher.grammar_from_regex(_encodable("|".join(choices), param))
         case Grammar():
             check_grammar(constraint.grammar, param)
             return LLMatcher.grammar_from_lark(_encodable(constraint.grammar, param))
@@ -46,6 +49,7 @@ def _json_grammar(schema: str, *, strict: bool) -> str:
         overrides={
             "whitespace_flexible": True,
             "whitespace_pattern": str(JSON_STYLE["whitespace_pattern"]),
+            "json_allow_general_unicode_escapes": True,
             "lenient": not strict,
         },
     )

@@ -13,12 +13,15 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.visitor import NodeTransformer
 
+_MAX_BLOCK_DEPTH = 20
+
 
 def refuse_unbounded(tree: nodes.Template) -> None:
     """Refuse what no chat template needs and the sandbox could not bound."""
     for name in tree.find_all(nodes.Name):
         if name.name in ("varargs", "kwargs"):
             raise SecurityError(f"it uses {name.name!r}")
+    _check_depth(tree)
     if any(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
         raise SecurityError("it loads another template")
 
@@ -53,6 +56,18 @@ class Metering(NodeTransformer):
         if all(isinstance(item, nodes.Const) for item in items):
             return node
         return _filtered(node, "_held")
+
+
+def _check_depth(tree: nodes.Template) -> None:
+    # The time to compile grows with more than the square of how deep blocks are nested.
+    waiting: list[tuple[nodes.Node, int]] = [(tree, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        depth += isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.FilterBlock)
+        depth += isinstance(node, nodes.With | nodes.AssignBlock | nodes.Block | nodes.Scope)
+        if depth > _MAX_BLOCK_DEPTH:
+            raise SecurityError(f"it nests blocks deeper than {_MAX_BLOCK_DEPTH} levels")
+        waiting += [(child, depth) for child in node.iter_child_nodes()]
 
 
 def _filtered(node: nodes.Node, name: str) -> nodes.Filter:

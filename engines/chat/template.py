@@ -17,14 +17,14 @@ from jinja2 import Template, TemplateError, TemplateSyntaxError, meta
 from jinja2.exceptions import SecurityError
 from msgspec import Struct
 
-from engines.chat.meter import Meter, TemplateTooExpensive
+from engines.chat.meter import MAX_STEPS, Meter, TemplateTooExpensive
 from engines.chat.reasoning import OPEN
 from engines.chat.sandbox import ConversationRefused, Sandbox
 from engines.chat.tool_format import ToolFormat
 from engines.errors import EngineError, RequestRefused, Unavailable, Unsupported
 from engines.protocol import Image, Message, NamedTool, Tool, ToolCall, ToolChoice
 
-MAX_SOURCE_CHARS = 256 * 1024
+MAX_SOURCE_CHARS = 100_000
 
 CHATML = """\
 {%- for message in messages %}
@@ -61,7 +61,9 @@ class ChatTemplate:
         sources = source + tool_source
         with _blame(None):
             self._template, self._names = self._compiled(source)
-            self._tool_template, tool_names = self._compiled(tool_source or source)
+            self._tool_template, tool_names = self._template, self._names
+            if tool_source:
+                self._tool_template, tool_names = self._compiled(tool_source)
         self.supports_tools = "tools" in tool_names
         self.can_think = OPEN in sources or "enable_thinking" in self._names
         self.tool_format = _tool_format(sources)
@@ -124,7 +126,12 @@ class ChatTemplate:
         return self._sandbox.compiled(source), names
 
     def _run(
-        self, template: Template, messages: list[dict[str, Any]], variables: Mapping[str, Any]
+        self,
+        template: Template,
+        messages: list[dict[str, Any]],
+        variables: Mapping[str, Any],
+        *,
+        max_steps: int = MAX_STEPS,
     ) -> str:
         # Generous for any template that has an end, and proportional, so that a long
         # conversation is never the reason why a template is called too expensive.
@@ -132,7 +139,7 @@ class ChatTemplate:
         return self._sandbox.run(
             template,
             {**variables, "messages": messages},
-            meter=Meter(max_chars=4 * 1024 * 1024 + 64 * size),
+            meter=Meter(max_chars=4 * 1024 * 1024 + 64 * size, max_steps=max_steps),
             max_chars=1024 * 1024 + 16 * size,
         )
 
@@ -186,7 +193,7 @@ class ChatTemplate:
         variables = {**self._special, "add_generation_prompt": True, "tools": None}
         try:
             with _blame("messages"):
-                return mark in self._run(self._template, asked, variables)
+                return mark in self._run(self._template, asked, variables, max_steps=10_000)
         except EngineError:
             return False
 
@@ -210,7 +217,7 @@ def _blame(param: str | None) -> Generator[None]:
         raise Unavailable(message) from None
     except (
         TemplateError,
-        RecursionError,
+        RuntimeError,
         SyntaxError,
         MemoryError,
         TypeError,

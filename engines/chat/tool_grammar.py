@@ -22,7 +22,11 @@ _ONE_MORE_LINE = r'"\n" one'
 _AFTER_SEMICOLON = '"; " call'
 _AFTER_COMMA = '", " call'
 # One blank, or a new line and its indentation: small models write blanks without end.
-JSON_STYLE = {"whitespace_flexible": True, "whitespace_pattern": r"( |\n {0,16})"}
+JSON_STYLE = {
+    "whitespace_flexible": True,
+    "whitespace_pattern": r"( |\n {0,16})",
+    "json_allow_general_unicode_escapes": True,
+}
 
 
 class ToolConstraint(Struct, frozen=True, kw_only=True):

@@ -1,10 +1,10 @@
 """Reads the outside of a GGUF file: metadata and where each tensor lies, never the weights.
 
 Whatever the file claims, reading costs bounded time and memory: every count and
-length has a cap, nothing is allocated before the bytes for it were read, and at
-most `MAX_HEADER_BYTES` of the file are looked at. What is let through is what
-llama.cpp's own reader takes, or less. The file is read, not mapped: a mapped
-file that someone truncates meanwhile would end the process.
+length has a cap, and byte_reader.py makes nothing before it has the bytes for it.
+What is let through is what llama.cpp's own reader takes, or less. The file is
+read, not mapped: a mapped file that someone truncates meanwhile would end the
+process.
 
 What the metadata means for a model is the business of header.py.
 """
@@ -13,24 +13,23 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
 from msgspec import Struct
 
+from engines.gguf.byte_reader import MAX_ARRAY_ITEMS, MAX_STRING_BYTES, ByteReader, MalformedGguf
 from engines.gguf.tensor_types import TENSOR_TYPES, TensorType
 
-MAX_HEADER_BYTES = 64 * 2**20
 MAX_METADATA_KEYS = 4096
 MAX_TENSORS = 65_536
 MAX_KEY_BYTES = 1024
 MAX_TENSOR_NAME_BYTES = 63  # llama.cpp's GGML_MAX_NAME, less the final NUL
-MAX_STRING_BYTES = 16 * 2**20
-MAX_ARRAY_ITEMS = 4 * 2**20
 MAX_KEPT_ITEMS = 1024  # arrays longer than this are counted and skipped
 MAX_ALIGNMENT = 2**20
 MAX_DIMENSIONS = 4
+
+TOKENS = "tokenizer.ggml.tokens"
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
@@ -46,27 +45,20 @@ _SCALARS = {
     11: ("int64", struct.Struct("<q")),
     12: ("float64", struct.Struct("<d")),
 }
-_U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
-_CHUNK_BYTES = 2**20
 
 Scalar = bool | int | float | str
 
 
-class MalformedGguf(Exception):
-    """The file is no GGUF model that is safe to load; `message` names file, field and value."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-
 class Array(Struct, frozen=True):
-    """A metadata array; `items` is None when it has strings or is too long to keep."""
+    """A metadata array; `items` is None when it has strings or is too long to keep.
+
+    `num_distinct` is counted for the vocabulary only.
+    """
 
     item_type: str
     length: int
     items: tuple[int | float, ...] | None = None
+    num_distinct: int | None = None
 
 
 class Tensor(Struct, frozen=True):
@@ -103,30 +95,18 @@ def read_file(path: Path) -> GgufFile:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise MalformedGguf(f"{path.name}: is not a regular file")
-        return _read(_Reader(descriptor, path.name, status.st_size))
+        return _read(ByteReader(descriptor, path.name, status.st_size))
     except OSError as error:
         raise MalformedGguf(f"{path.name}: cannot be read: {_reason(error)}") from None
     finally:
         os.close(descriptor)
 
 
-def malformed(file_name: str, what: str, value: object, expected: object) -> MalformedGguf:
-    """The error for a field of `file_name` that is not as it has to be."""
-    message = f"{what} is {_shown(value)}; expected {expected}"
-    return MalformedGguf(f"{file_name}: {message if message.isprintable() else ascii(message)}")
-
-
-def _shown(value: object) -> str:
-    # A file's own text must neither break the line nor colour a terminal.
-    text = value if isinstance(value, str) and value and value.isprintable() else repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
-
-
 def _reason(error: OSError | ValueError) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
-def _read(reader: "_Reader") -> GgufFile:
+def _read(reader: ByteReader) -> GgufFile:
     magic = reader.take(4, "the magic number")
     if magic != b"GGUF":
         reader.fail("the magic number", magic, "b'GGUF': this is no GGUF file")
@@ -162,7 +142,7 @@ def _read(reader: "_Reader") -> GgufFile:
     )
 
 
-def _read_metadata(reader: "_Reader", num_keys: int) -> tuple[dict[str, Scalar], dict[str, Array]]:
+def _read_metadata(reader: ByteReader, num_keys: int) -> tuple[dict[str, Scalar], dict[str, Array]]:
     scalars: dict[str, Scalar] = {}
     arrays: dict[str, Array] = {}
     for number in range(num_keys):
@@ -181,7 +161,7 @@ def _read_metadata(reader: "_Reader", num_keys: int) -> tuple[dict[str, Scalar],
     return scalars, arrays
 
 
-def _read_scalar(reader: "_Reader", key: str, value_type: int) -> Scalar:
+def _read_scalar(reader: ByteReader, key: str, value_type: int) -> Scalar:
     type_name, layout = _SCALARS[value_type]
     value: int | float = layout.unpack(reader.take(layout.size, key))[0]
     if type_name != "bool":
@@ -191,10 +171,12 @@ def _read_scalar(reader: "_Reader", key: str, value_type: int) -> Scalar:
     return bool(value)
 
 
-def _read_array(reader: "_Reader", key: str) -> Array:
+def _read_array(reader: ByteReader, key: str) -> Array:
     item_type = reader.u32(f"the item type of {key!r}")
     length = reader.count(f"the length of array {key!r}", MAX_ARRAY_ITEMS)
     if item_type == _STRING:
+        if key == TOKENS:
+            return Array("string", length, num_distinct=reader.count_distinct(length, key))
         reader.skip_strings(length, key)
         return Array("string", length)
     if item_type not in _SCALARS:
@@ -208,7 +190,7 @@ def _read_array(reader: "_Reader", key: str) -> Array:
 
 
 def _alignment(
-    reader: "_Reader", scalars: Mapping[str, Scalar], arrays: Mapping[str, Array]
+    reader: ByteReader, scalars: Mapping[str, Scalar], arrays: Mapping[str, Array]
 ) -> int:
     if "general.alignment" in arrays:
         reader.fail("general.alignment", "an array", "a uint32")
@@ -220,7 +202,7 @@ def _alignment(
     return value
 
 
-def _read_tensors(reader: "_Reader", num_tensors: int, alignment: int) -> tuple[Tensor, ...]:
+def _read_tensors(reader: ByteReader, num_tensors: int, alignment: int) -> tuple[Tensor, ...]:
     tensors: list[Tensor] = []
     seen: set[str] = set()
     expected_offset = 0
@@ -237,7 +219,7 @@ def _read_tensors(reader: "_Reader", num_tensors: int, alignment: int) -> tuple[
     return tuple(tensors)
 
 
-def _read_tensor(reader: "_Reader", number: int) -> Tensor:
+def _read_tensor(reader: ByteReader, number: int) -> Tensor:
     name = reader.name_string(f"the name of tensor {number}", MAX_TENSOR_NAME_BYTES)
     num_dimensions = reader.u32(f"the dimensions of tensor {name!r}")
     if not 1 <= num_dimensions <= MAX_DIMENSIONS:
@@ -262,84 +244,3 @@ def _read_tensor(reader: "_Reader", number: int) -> Tensor:
 
 def _padded(position: int, alignment: int) -> int:
     return (position + alignment - 1) & ~(alignment - 1)
-
-
-class _Reader:
-    """A cursor over the start of one open file; holds what it has read so far."""
-
-    def __init__(self, descriptor: int, name: str, size_bytes: int) -> None:
-        self.name = name
-        self.size_bytes = size_bytes
-        self.position = 0
-        self._descriptor = descriptor
-        self._data = bytearray()
-        self._num_strings = 0
-
-    def fail(self, what: str, value: object, expected: object) -> NoReturn:
-        raise malformed(self.name, what, value, expected)
-
-    def take(self, num_bytes: int, what: str) -> bytes:
-        self._fill(self.position + num_bytes, what)
-        taken = bytes(self._data[self.position : self.position + num_bytes])
-        self.position += num_bytes
-        return taken
-
-    def skip(self, num_bytes: int, what: str) -> None:
-        self._fill(self.position + num_bytes, what)
-        self.position += num_bytes
-
-    def u32(self, what: str) -> int:
-        return _U32.unpack(self.take(4, what))[0]
-
-    def u64(self, what: str) -> int:
-        return _U64.unpack(self.take(8, what))[0]
-
-    def count(self, what: str, most: int) -> int:
-        value = self.u64(what)
-        if value > most:
-            self.fail(what, value, f"at most {most}")
-        return value
-
-    def string(self, what: str, max_bytes: int) -> str:
-        text = self.take(self.count(f"the length of {what}", max_bytes), what)
-        try:
-            return text.decode()
-        except UnicodeDecodeError:
-            self.fail(what, text[:40], "valid UTF-8")
-
-    def name_string(self, what: str, max_bytes: int) -> str:
-        """A string that C code will handle as a name: neither empty nor with a NUL in it."""
-        text = self.string(what, max_bytes)
-        if not text or "\0" in text:
-            self.fail(what, text, "a name of at least one character, without NUL")
-        return text
-
-    def skip_strings(self, length: int, key: str) -> None:
-        """Step over `length` strings without making objects of them."""
-        self._num_strings += length
-        if self._num_strings > MAX_ARRAY_ITEMS:
-            self.fail(f"the length of array {key!r}", length, f"{MAX_ARRAY_ITEMS} strings in all")
-        unpack: Callable[[bytearray, int], tuple[int]] = _U64.unpack_from
-        position = self.position
-        for number in range(length):
-            if position + 8 > len(self._data):
-                self._fill(position + 8, f"string {number} of array {key!r}")
-            (num_bytes,) = unpack(self._data, position)
-            if num_bytes > MAX_STRING_BYTES:
-                what = f"the length of string {number} of array {key!r}"
-                self.fail(what, num_bytes, f"at most {MAX_STRING_BYTES}")
-            position += 8 + num_bytes
-        self._fill(position, f"the last string of array {key!r}")
-        self.position = position
-
-    def _fill(self, end: int, what: str) -> None:
-        """Have the file's first `end` bytes in memory."""
-        if end > self.size_bytes:
-            self.fail(f"the end of {what}", f"byte {end}", f"a file of at most {self.size_bytes}")
-        if end > MAX_HEADER_BYTES:
-            self.fail(f"the end of {what}", f"byte {end}", f"at most byte {MAX_HEADER_BYTES}")
-        while len(self._data) < end:
-            chunk = os.read(self._descriptor, max(_CHUNK_BYTES, end - len(self._data)))
-            if not chunk:
-                self.fail("the file", f"{len(self._data)} bytes long", "a file that stays as it is")
-            self._data += chunk

@@ -133,7 +133,11 @@ class Generation:
             # One sequence's constraint or sampler must not end everyone's answer.
             except Exception as error:  # noqa: BLE001
                 self.drop(work.sequence)
-                failure = Unavailable(f"sampling failed: {error}")
+                failure = (
+                    error
+                    if isinstance(error, EngineError)
+                    else Unavailable(f"sampling failed: {error}")
+                )
                 self._outbox.post(work.sequence.mailbox, failure)
 
     def _take_token(self, sequence: Running, row: int) -> None:

@@ -15,14 +15,8 @@ from typing import NoReturn
 
 from msgspec import Struct
 
-from engines.gguf.file_format import (
-    Array,
-    GgufFile,
-    MalformedGguf,
-    Scalar,
-    malformed,
-    read_file,
-)
+from engines.gguf.byte_reader import MalformedGguf, malformed
+from engines.gguf.file_format import TOKENS, Array, GgufFile, Scalar, read_file
 
 __all__ = ["GgufHeader", "MalformedGguf", "read_header"]
 
@@ -170,9 +164,13 @@ class _Checks:
             self._fail(self._key("rope.scaling.type"), scaling, f"one of {_ROPE_SCALINGS}")
 
     def _check_vocabulary(self, embedding_length: int) -> int:
-        tokens = self._array("tokenizer.ggml.tokens", ("string",))
+        tokens = self._array(TOKENS, ("string",))
         if tokens is None or not tokens.length:
-            self._fail("tokenizer.ggml.tokens", "missing", "the model's vocabulary")
+            self._fail(TOKENS, "missing", "the model's vocabulary")
+        # Two tokens of one spelling are an assertion in llama.cpp.
+        if tokens.num_distinct != tokens.length:
+            shown = f"{tokens.length} tokens of which {tokens.num_distinct} differ"
+            self._fail(TOKENS, shown, "no token twice")
         self._text("tokenizer.ggml.model", required=True)
         self._array("tokenizer.ggml.merges", ("string",))
         for name, item_types in (("scores", ("float32", "int32")), ("token_type", ("int32",))):

@@ -4,6 +4,8 @@ Talks to a running gateway; where none runs, to one that lives as long as the
 command does. Either way the words travel the same road as every client's.
 """
 
+import contextlib
+import logging
 import sys
 import threading
 import time
@@ -80,7 +82,7 @@ def _embedded_gateway(policy: Path | None) -> Generator[str, None, None]:
     import uvicorn
 
     from gateway.app import create_app
-    from gateway.cli.serve import bound_socket, explained, settings_of
+    from gateway.cli.serve import bound_socket, explained, settings_of, start_failure
     from gateway.logs import configure_logs
 
     settings = settings_of(policy=policy)
@@ -94,11 +96,17 @@ def _embedded_gateway(policy: Path | None) -> Generator[str, None, None]:
     ready = threading.Event()
     gateway = app.state.gateway
     gateway.on_ready.append(ready.set)
-    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+    def run() -> None:
+        with contextlib.suppress(SystemExit):  # a failed start is told below
+            server.run(sockets=[listener])
+
+    thread = threading.Thread(target=run, name="gateway", daemon=True)
     thread.start()
     while not ready.wait(0.05):
         if not thread.is_alive():
-            raise click.ClickException(f"the gateway did not start: {gateway.failure}")
+            raise start_failure(gateway.failure or RuntimeError("the gateway did not start"))
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:

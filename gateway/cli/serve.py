@@ -1,5 +1,7 @@
 """`penstock serve`: serves the models of a policy until it is told to stop."""
 
+import contextlib
+import logging
 import os
 import socket
 import sys
@@ -120,9 +122,24 @@ def serve(settings: "Settings", listener: socket.socket) -> None:
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     gateway = app.state.gateway
     gateway.on_ready.append(lambda: _say_where(f"http://{host}:{address[1]}", gateway.policy))
-    server.run(sockets=[listener])
+    # uvicorn answers a failed start with a traceback; what failed is told below.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    gateway.on_ready.append(lambda: logging.getLogger("uvicorn.error").setLevel(logging.WARNING))
+    with contextlib.suppress(SystemExit):
+        server.run(sockets=[listener])
     if gateway.failure is not None:
-        raise click.ClickException(str(gateway.failure))
+        raise start_failure(gateway.failure)
+
+
+def start_failure(failure: Exception) -> Exception:
+    """A command-line error for what kept a gateway from starting, where its message is enough."""
+    from gateway.engine_registry import EngineStartFailed
+    from gateway.keys import PepperInvalid
+    from gateway.ledger import LedgerNotOpened
+
+    if isinstance(failure, EngineStartFailed | PepperInvalid | LedgerNotOpened):
+        return click.ClickException(str(failure))
+    return failure
 
 
 def explained(error: Exception) -> Exception:

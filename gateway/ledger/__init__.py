@@ -4,7 +4,7 @@
         key = await ledger.key("k3v9…")
 
 An SQLite file by default, any database that SQLAlchemy can speak to by URL. No
-call waits here on the hot path: gateway/keys.py keeps what it looked up.
+call waits here on the hot path: gateway/keys keeps what it looked up.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence

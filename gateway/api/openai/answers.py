@@ -85,8 +85,9 @@ def answer_head(
 ) -> AnswerHead:
     """The head of this call's answer; the target that answers is known by now."""
     target = call.target
-    engine, model = (target.engine, target.model) if target else ("", "")
-    answered_by = f"{call.policy.digest}/{engine}/{model}"
+    answered_by = (
+        f"{call.policy.digest}/{target.engine if target else ''}/{target and target.model}"
+    )
     return AnswerHead(
         id=f"{prefix}-{call.id.removeprefix('req_')}",
         created=int(time.time()),

@@ -65,7 +65,11 @@ async def retrieve_model(request: Request[Any, Any, Any]) -> ASGIApp:
     gateway, call = opened(request)
     name = str(request.path_params["model_id"]).removeprefix("/")
     call.model = call.policy.resolve(name)
-    await gateway.hooks.authorize(call)
+    try:
+        await gateway.hooks.authorize(call)
+    except ModelUnknown:
+        # What an alias stands for is not for everyone.
+        raise ModelUnknown(name) from None
     found = (await _entries(gateway, call)).get(name)
     if found is None:
         raise ModelUnknown(name)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engines.gguf.file_format import MAX_ARRAY_ITEMS, MalformedGguf, read_file
+from engines.gguf.byte_reader import MAX_ARRAY_ITEMS, MalformedGguf
+from engines.gguf.file_format import read_file
 from engines.gguf.header import read_header
 from engines.gguf.tensor_types import TENSOR_TYPES
 from tests.engines.gguf.gguf_bytes import (

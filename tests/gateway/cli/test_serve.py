@@ -80,6 +80,20 @@ def test_a_setting_that_cannot_be_names_its_variable(monkeypatch: pytest.MonkeyP
     assert "PENSTOCK_PORT='many'" in result.output
 
 
+def test_a_ledger_that_is_none_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_text("this is no database" * 100)
+    environment = {**os.environ, "PENSTOCK_DATA_DIR": str(tmp_path)}
+
+    shown = subprocess.run(
+        [sys.executable, "-m", "gateway", "serve", "--port", "0"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+
+    assert shown.returncode == 1
+    assert "ledger.db" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
 def test_the_curl_line_has_a_key_where_the_policy_wants_one() -> None:
     dev = curl_line("http://127.0.0.1:8080", read_policy(shipped_policy("dev")))
     prod = curl_line("http://127.0.0.1:8080", read_policy(shipped_policy("prod")))

@@ -1,0 +1,39 @@
+import pytest
+
+from engines.chat.meter import MAX_ITEMS, MAX_STEPS, Meter, TemplateTooExpensive
+
+
+def test_steps_are_bounded():
+    meter = Meter(max_chars=10)
+
+    for _ in range(MAX_STEPS):
+        meter.step()
+
+    with pytest.raises(TemplateTooExpensive, match="steps"):
+        meter.step()
+
+
+def test_characters_are_bounded_in_sum():
+    meter = Meter(max_chars=10)
+
+    meter.make(6)
+
+    with pytest.raises(TemplateTooExpensive, match="more than 10 characters"):
+        meter.make(5)
+
+
+def test_shared_parts_are_measured_as_often_as_they_appear():
+    meter = Meter(max_chars=1000)
+
+    assert meter.measure("abc") == 3
+    assert meter.measure(["abc", {"k": ("abc", 1)}]) == 3 + 1 + 3 + 2 + 2 + 2
+    shared: list[object] = ["x"]
+    for _ in range(40):
+        shared = [shared, shared]
+    with pytest.raises(TemplateTooExpensive, match="too large"):
+        meter.measure(shared)
+
+
+def test_long_lists_are_refused_before_they_are_walked():
+    with pytest.raises(TemplateTooExpensive):
+        Meter(max_chars=10).measure([None] * (MAX_ITEMS + 1))
