@@ -12,9 +12,7 @@ from engines.protocol import Sampling
 from tests.gguf_files import write_gguf
 
 PROMPT = [40, 41, 42, 43]
-SHAPE = Shape(
-    num_slots=2, context_tokens=256, pool_tokens=512, exact=True, max_batch_tokens=32
-)
+SHAPE = Shape(num_slots=2, context_tokens=256, pool_tokens=512, exact=True, max_batch_tokens=32)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +72,9 @@ def test_a_seed_repeats_and_another_does_not(runner: Runner) -> None:
 
     assert draw(runner, hot, 50) == draw(runner, hot, 50)
     assert draw(runner, hot, 50) != draw(runner, Sampling(temperature=1.5, seed=8), 50)
-    assert draw(runner, Sampling(temperature=1.5), 50) != draw(runner, Sampling(temperature=1.5), 50)
+    assert draw(runner, Sampling(temperature=1.5), 50) != draw(
+        runner, Sampling(temperature=1.5), 50
+    )
 
 
 def test_top_k_top_p_and_min_p_leave_the_likeliest(runner: Runner) -> None:
