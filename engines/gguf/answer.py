@@ -114,7 +114,7 @@ def merged(outputs: Iterable[Output]) -> list[Output]:
     for output in outputs:
         last = joined[-1] if joined else None
         if isinstance(output, TextDelta) and isinstance(last, TextDelta):
-            joined[-1] = TextDelta(last.text + output.text, [*last.logprobs, *output.logprobs])
+            joined[-1] = TextDelta(last.text + output.text, (*last.logprobs, *output.logprobs))
         elif isinstance(output, ReasoningDelta) and isinstance(last, ReasoningDelta):
             joined[-1] = ReasoningDelta(last.text + output.text)
         else:

@@ -20,6 +20,7 @@ from engines.errors import (
 )
 from engines.gguf.config import GgufConfig
 from engines.gguf.engine import GgufEngine
+from engines.gguf.runner import Runner
 from engines.protocol import (
     Choice,
     EmbedRequest,
@@ -397,3 +398,41 @@ async def test_closing_during_a_load_ends_those_who_wait(models: Path) -> None:
 
         with pytest.raises(Unavailable):
             await loading
+
+
+async def test_a_thread_that_dies_ends_its_streams_and_the_model_is_loaded_anew(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Runner, rows: object) -> None:
+        raise RuntimeError("the roof is on fire")
+
+    async with engine_of(models) as engine:
+        await engine.load("random")
+        with monkeypatch.context() as patches:
+            patches.setattr(Runner, "decode", broken)
+            with pytest.raises(Unavailable, match="the roof is on fire"):
+                await events_of(engine, asking())
+
+        events = await events_of(engine, asking())
+
+        assert engine.num_loads == 2
+    assert text_of(events)
+
+
+async def test_a_step_that_fails_ends_what_runs_and_the_model_stays(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Runner, rows: object) -> None:
+        raise Unavailable("llama.cpp failed to decode a batch (code -3)")
+
+    async with engine_of(models) as engine:
+        before = text_of(await events_of(engine, asking()))
+        with monkeypatch.context() as patches:
+            patches.setattr(Runner, "decode", failing)
+            with pytest.raises(Unavailable, match="code -3"):
+                await events_of(engine, asking())
+
+        after = text_of(await events_of(engine, asking()))
+
+        assert engine.num_loads == 1
+    assert after == before
