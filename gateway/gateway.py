@@ -1,5 +1,6 @@
 """What a running gateway holds: policy, engines, hooks, keys, and the calls in flight."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,6 +38,8 @@ class Gateway:
         self.ready = False
         self.on_ready: list[Callable[[], None]] = []
         self.failure: Exception | None = None  # why it did not start, if it did not
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
         self._ledger: Ledger | None = None
         self._keys: Keys | None = None
 
@@ -68,9 +71,31 @@ class Gateway:
                 yield
             finally:
                 self.ready = False
+                if self._draining is not None:
+                    self._draining.cancel()
                 log.info("gateway_stopping", calls=len(self.calls))
 
+    def begin_drain(self) -> None:
+        """Take no more traffic, and end what still runs after the settings' `drain_seconds`.
+
+        May be called from a signal handler or another thread, and twice. Streams that are
+        ended get an error event, because their engines raise `Unavailable`.
+        """
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        self.ready = False
+        if self._draining is None:
+            log.info("gateway_draining", calls=len(self.calls))
+            self._draining = asyncio.create_task(self._end_calls())
+
+    async def _end_calls(self) -> None:
+        await asyncio.sleep(self.settings.drain_seconds)
+        await stop_engines(self.engines)
+
     async def _start(self, stack: AsyncExitStack) -> None:
+        self._loop = asyncio.get_running_loop()
         self._ledger = await stack.enter_async_context(open_ledger(self.settings.ledger_url))
         self._keys = await stack.enter_async_context(
             Keys(self._ledger, pepper=open_pepper(self.settings))

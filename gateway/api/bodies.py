@@ -21,8 +21,12 @@ MAX_DEPTH = 200
 LARGE_BYTES = 1024 * 1024  # from here on, decoding leaves the event loop to others
 
 
-class ClientGone(Exception):
-    """The client hung up before its body was read; nobody is there to answer."""
+class ClientGone(BaseException):
+    """The client hung up before its body was read.
+
+    Like a cancellation it is no `Exception`: nobody is there to be answered, so no
+    handler of errors is to see it before the middleware does.
+    """
 
 
 async def read_body(

@@ -2,10 +2,12 @@
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -113,14 +115,21 @@ def serve(settings: "Settings", listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         lifespan="on",
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        # The gateway ends what is left after `drain_seconds`; this is for what does not end then.
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + 5,
         # Litestar reads no proxy headers; which proxies to believe is policy.
         proxy_headers=False,
     )
-    server = uvicorn.Server(config)
+    gateway = app.state.gateway
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            gateway.begin_drain()
+
+    server = Server(config)
     address = listener.getsockname()
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    gateway = app.state.gateway
     gateway.on_ready.append(lambda: _say_where(f"http://{host}:{address[1]}", gateway.policy))
     # uvicorn answers a failed start with a traceback; what failed is told below.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

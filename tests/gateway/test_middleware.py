@@ -238,3 +238,17 @@ def test_nobody_known_is_refused_before_the_body_is_read(stage: Stage) -> None:
 
     assert answer.startswith(b"HTTP/1.1 401")
     assert stage.engine.requests == []
+
+
+def test_a_client_that_hangs_up_in_mid_body_is_no_failure_of_ours(stage: Stage) -> None:
+    host, port = stage.server.url.removeprefix("http://").split(":")
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}:{port}\r\n"
+        "content-type: application/json\r\ncontent-length: 1000\r\n\r\n"
+    )
+
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head.encode() + b'{"model": ')
+
+    assert stage.ended().outcome == "client_closed"
+    assert stage.engine.requests == []

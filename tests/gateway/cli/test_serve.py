@@ -1,9 +1,12 @@
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -103,8 +106,15 @@ def test_the_curl_line_has_a_key_where_the_policy_wants_one() -> None:
     assert "$PENSTOCK_API_KEY" in prod
 
 
-def test_serve_says_where_it_is_answers_there_and_stops_when_told(tmp_path: Path) -> None:
-    environment = {**os.environ, "PENSTOCK_DATA_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+@contextmanager
+def served(directory: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`penstock serve` in a process of its own, and the URL that it printed."""
+    environment = {
+        **os.environ,
+        "PENSTOCK_DATA_DIR": str(directory),
+        "PYTHONUNBUFFERED": "1",
+        **settings,
+    }
     with subprocess.Popen(
         [sys.executable, "-m", "gateway", "serve", "--port", "0", "--log-format", "json"],
         stderr=subprocess.PIPE,
@@ -112,16 +122,47 @@ def test_serve_says_where_it_is_answers_there_and_stops_when_told(tmp_path: Path
         env=environment,
     ) as process:
         assert process.stderr is not None
-        url = ""
+        seen = ""
         for line in process.stderr:
+            seen += line
             if found := re.search(r"base URL\s+(http://[\d.]+:\d+)/v1", line):
-                url = found[1]
+                yield process, found[1]
                 break
-        alive = httpx.get(f"{url}/healthz", timeout=10)
-
-        process.send_signal(signal.SIGTERM)
+        else:
+            pytest.fail(seen)
         process.stderr.read()
-        status = process.wait(timeout=20)
+        process.wait(timeout=20)
+
+
+def test_serve_says_where_it_is_answers_there_and_stops_when_told(tmp_path: Path) -> None:
+    with served(tmp_path) as (process, url):
+        alive = httpx.get(f"{url}/healthz", timeout=10)
+        ready = httpx.get(f"{url}/readyz", timeout=10)
+        process.send_signal(signal.SIGTERM)
 
     assert alive.json() == {"status": "ok"}
-    assert status in (0, -signal.SIGTERM)
+    assert ready.status_code == 200
+    assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(tmp_path: Path) -> None:
+    body = {
+        "model": "starter",
+        "messages": [{"role": "user", "content": "Count from 1 to 50."}],
+        "ignore_eos": True,
+        "n": 16,
+        "stream": True,
+    }
+    lines: list[str] = []
+    with (
+        served(tmp_path, PENSTOCK_DRAIN_SECONDS="0.1") as (process, url),
+        httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=30) as answer,
+    ):
+        for line in answer.iter_lines():
+            if not lines:
+                process.send_signal(signal.SIGTERM)
+            lines.append(line)
+
+    events = [line for line in lines if line]
+    assert "error" in json.loads(events[-1].removeprefix("data: "))
+    assert process.returncode in (0, -signal.SIGTERM)
