@@ -28,7 +28,10 @@ class Generation:
 
     def __init__(self, runner: Runner, shape: Shape, threads: Threads, outbox: Outbox[Any]) -> None:
         slots = Slots(
-            shape.num_slots, pool_tokens=shape.pool_tokens, can_cut=runner.has_cuttable_cache
+            shape.num_slots,
+            pool_tokens=shape.pool_tokens,
+            can_cut=runner.has_cuttable_cache,
+            keeps_together=shape.exact,
         )
         self.scheduler = Scheduler(slots, runner, context_tokens=shape.context_tokens)
         self.interruptible: Running | None = None  # whose cancelling may abort the step
@@ -53,6 +56,8 @@ class Generation:
         if not works:
             return
         self._note_interruptible(works)
+        # Caches of their own are computed together only where their slots follow each other.
+        works.sort(key=_slot_of)
         rows = _rows(works)
         self._runner.set_threads(self._threads.choose(len(rows)))
         began = time.monotonic()
@@ -183,11 +188,15 @@ class Generation:
         self.scheduler.slots.reset()
 
 
+def _slot_of(work: Work) -> int:
+    assert work.sequence.slot is not None
+    return work.sequence.slot
+
+
 def _rows(works: Sequence[Work]) -> list[Row]:
     rows: list[Row] = []
     for work in works:
-        slot = work.sequence.slot
-        assert slot is not None
+        slot = _slot_of(work)
         last = work.count - 1
         rows.extend(
             Row(token, work.start + place, slot, place == last and work.wants_token)

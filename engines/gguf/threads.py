@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 
 TRY_SHARE = 0.02  # of the time, that may be lost by trying
 _FORGET = 0.3  # the share of a new measurement in what is believed
-_FREE, _CROWDED = 1.5, 30.0  # guesses of how much slower another number is
+# Guesses of how much slower another number is, before it was tried: as others left the
+# cores free at the start, or took them.
+_FREE, _CROWDED = 1.5, 1000.0
 _BUCKETS = (1, 4, 16, 64)  # rows: steps of about one size are compared with each other
 
 

@@ -117,12 +117,28 @@ def test_a_cache_that_cannot_be_cut_is_reused_whole_or_not_at_all() -> None:
     assert shorter.num_cached == 0
 
 
+def test_slots_that_are_computed_together_are_kept_together() -> None:
+    slots = Slots(8, pool_tokens=4000, keeps_together=True)
+    placed = [slots.place([at] * 10, "") for at in range(4)]
+    slots.release(1)
+
+    again = [slots.place([at] * 10, "") for at in (50, 51)]
+
+    assert [placement.slot for placement in placed if placement] == [0, 1, 2, 3]
+    assert sorted(placement.slot for placement in again if placement) == [1, 4]
+
+
 @settings(max_examples=150)
 @given(st.integers(0, 2**32))
 def test_whatever_happens_slots_are_not_shared_and_the_pool_is_not_overdrawn(seed: int) -> None:
     random_ = random.Random(seed)
     num_slots, pool_tokens = random_.randint(1, 5), random_.randint(40, 400)
-    slots = Slots(num_slots, pool_tokens=pool_tokens, can_cut=random_.random() < 0.7)
+    slots = Slots(
+        num_slots,
+        pool_tokens=pool_tokens,
+        can_cut=random_.random() < 0.7,
+        keeps_together=random_.random() < 0.5,
+    )
     running: dict[int, tuple[list[int], str]] = {}
     for _ in range(40):
         action = random_.random()
