@@ -61,9 +61,11 @@ class Answer:
             # Whatever was posted goes to the reader, after what came before it.
             except BaseException as error:  # noqa: BLE001
                 failure = error
-            if isinstance(items[0], Admitted):
+            first = items[0]
+            if isinstance(first, Admitted):
+                del items[0]
                 self._on_admitted()
-                self._cached_tokens = items.pop(0).cached_tokens
+                self._cached_tokens = first.cached_tokens
                 yield Started(
                     prompt_tokens=self._sequence.num_prompt_tokens,
                     cached_tokens=self._cached_tokens,
@@ -112,7 +114,7 @@ def merged(outputs: Iterable[Output]) -> list[Output]:
     for output in outputs:
         last = joined[-1] if joined else None
         if isinstance(output, TextDelta) and isinstance(last, TextDelta):
-            joined[-1] = TextDelta(last.text + output.text, [*last.logprobs, *output.logprobs])
+            joined[-1] = TextDelta(last.text + output.text, (*last.logprobs, *output.logprobs))
         elif isinstance(output, ReasoningDelta) and isinstance(last, ReasoningDelta):
             joined[-1] = ReasoningDelta(last.text + output.text)
         else:

@@ -48,7 +48,8 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The longest input that `embed` takes; its memory is reserved with the first one."""
 
     num_threads: int | None = None
-    """Threads that compute; None: one less than there are cores, and at least one."""
+    """Threads that compute; None: as many as prove fastest while they compute, one for each
+    core at most."""
 
     use_extra_buffers: bool | None = None
     """Whether weights are repacked for this CPU (AMX among it); None: the probe decides."""

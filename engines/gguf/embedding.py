@@ -4,6 +4,7 @@ A job's inputs are put into batches as large as the embedding context allows,
 one batch each turn, so that answers being generated meanwhile go on.
 """
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from engines.errors import EngineError, Unavailable
 from engines.gguf.runner import Aborted, Runner, Shape
+from engines.gguf.threads import Threads
 from engines.outbox import Mailbox, Outbox
 
 Vectors = npt.NDArray[np.float32]
@@ -32,8 +34,17 @@ class EmbedJob:
 class Embedder:
     """The embedding jobs of one model, in the order they came."""
 
-    def __init__(self, runner: Runner, shape: Shape, pooling: str, outbox: Outbox[Any]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        shape: Shape,
+        pooling: str,
+        *,
+        threads: Threads,
+        outbox: Outbox[Any],
+    ) -> None:
         self._runner = runner
+        self._threads = threads
         self._shape = shape
         self._pooling = pooling
         self._outbox = outbox
@@ -60,6 +71,9 @@ class Embedder:
         """Compute one batch of the first job."""
         job = self._jobs[0]
         batch = self._next_batch(job)
+        num_rows = sum(map(len, batch))
+        self._runner.set_threads(self._threads.choose(num_rows))
+        began = time.monotonic()
         try:
             vectors = self._runner.embed(batch, self._shape, self._pooling)
         except Aborted:
@@ -69,6 +83,7 @@ class Embedder:
             self._jobs.popleft()
             self._outbox.post(job.mailbox, error)
             return
+        self._threads.measured(num_rows, time.monotonic() - began)
         job.done.append(vectors)
         job.num_done += len(batch)
         if job.num_done == len(job.inputs):

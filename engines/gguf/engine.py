@@ -273,7 +273,7 @@ async def _constraint(
     compile_it = lambda: model.constraints.compile(wanted, param=param)  # noqa: E731
     state: ConstraintState = await asyncio.to_thread(compile_it)
     if starts_in_reasoning and model.end_of_thinking is not None:
-        return AfterThinking(state, model.end_of_thinking, model.end_ids)
+        return AfterThinking(state, model.end_of_thinking, model.vocabulary.end_ids)
     return state
 
 

@@ -11,6 +11,7 @@ from engines.gguf.scheduler import Scheduler
 from engines.gguf.sequence import Admitted, Ended, Generated, Work
 from engines.gguf.sequence import Sequence as Running
 from engines.gguf.slots import Slots
+from engines.gguf.threads import Threads
 from engines.outbox import Outbox
 from engines.protocol import FinishReason
 
@@ -25,9 +26,12 @@ MIN_ABORTED_TOKENS = 64
 class Generation:
     """The answers of one model; posts `Item`s to each sequence's mailbox."""
 
-    def __init__(self, runner: Runner, shape: Shape, outbox: Outbox[Any]) -> None:
+    def __init__(self, runner: Runner, shape: Shape, threads: Threads, outbox: Outbox[Any]) -> None:
         slots = Slots(
-            shape.num_slots, pool_tokens=shape.pool_tokens, can_cut=runner.has_cuttable_cache
+            shape.num_slots,
+            pool_tokens=shape.pool_tokens,
+            can_cut=runner.has_cuttable_cache,
+            keeps_together=shape.exact,
         )
         self.scheduler = Scheduler(slots, runner, context_tokens=shape.context_tokens)
         self.interruptible: Running | None = None  # whose cancelling may abort the step
@@ -35,7 +39,8 @@ class Generation:
         self._shape = shape
         self._outbox = outbox
         self._room = Candidates(runner.num_tokens)
-        self._end_ids = frozenset(runner.end_ids)
+        self._end_ids = frozenset(runner.vocabulary.end_ids)
+        self._threads = threads
         self._seconds_per_prompt_token = 0.0
 
     @property
@@ -51,9 +56,13 @@ class Generation:
         if not works:
             return
         self._note_interruptible(works)
+        # Caches of their own are computed together only where their slots follow each other.
+        works.sort(key=_slot_of)
+        rows = _rows(works)
+        self._runner.set_threads(self._threads.choose(len(rows)))
         began = time.monotonic()
         try:
-            self._runner.decode(_rows(works))
+            self._runner.decode(rows)
         except Aborted:
             self._runner.resume()
             self.scheduler.roll_back(works)
@@ -92,7 +101,7 @@ class Generation:
         sequence.admitted_at = time.monotonic()
         sequence.sampler = Sampler(
             sequence.sampling,
-            end_ids=self._runner.end_ids,
+            end_ids=self._runner.vocabulary.end_ids,
             room=self._room,
             max_tokens=self._shape.context_tokens,
         )
@@ -105,6 +114,7 @@ class Generation:
 
     def _measure(self, works: Sequence[Work], seconds: float) -> None:
         num_tokens = sum(work.count for work in works)
+        self._threads.measured(num_tokens, seconds)
         if num_tokens < MIN_PROMPT_SHARE:
             return
         each = seconds / num_tokens
@@ -147,7 +157,7 @@ class Generation:
             return
         logprob = None
         if sequence.num_logprobs is not None:
-            logprob = logprobs(logits, token, sequence.num_logprobs, self._runner.pieces)
+            logprob = logprobs(logits, token, sequence.num_logprobs, self._runner.vocabulary.pieces)
         self._outbox.post(sequence.mailbox, Generated(token, logprob))
         self.scheduler.append(sequence, token)
         if sequence.constraint is not None and sequence.constraint.is_finished:
@@ -178,11 +188,15 @@ class Generation:
         self.scheduler.slots.reset()
 
 
+def _slot_of(work: Work) -> int:
+    assert work.sequence.slot is not None
+    return work.sequence.slot
+
+
 def _rows(works: Sequence[Work]) -> list[Row]:
     rows: list[Row] = []
     for work in works:
-        slot = work.sequence.slot
-        assert slot is not None
+        slot = _slot_of(work)
         last = work.count - 1
         rows.extend(
             Row(token, work.start + place, slot, place == last and work.wants_token)

@@ -9,8 +9,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +22,8 @@ from engines.gguf.embedding import EmbedJob
 from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
 from engines.gguf.step_loop import Layout, StepLoop
+from engines.gguf.threads import FixedThreads, Threads, ThreadTuner, idle_cores
+from engines.gguf.vocabulary import Vocabulary
 from engines.gguf.waiting_line import WaitingLine
 from engines.outbox import Mailbox, Outbox
 from engines.protocol import Sampling
@@ -56,19 +57,13 @@ class LoadedModel:
         self.name = name
         self.generation = layout.generation
         self.embedding = layout.embedding
-        self.end_ids = runner.end_ids
-        self.num_tokens = runner.num_tokens
-        self.pieces = runner.pieces
-        self.spoken_pieces = _spoken_pieces(runner.pieces, runner.special_ids)
-        self.line = WaitingLine(config.num_slots, config.max_waiting)
+        self.vocabulary = vocabulary = runner.vocabulary
+        self.spoken_pieces = _spoken_pieces(vocabulary)
+        self.bos = [vocabulary.bos] if vocabulary.adds_bos else []
         self.width = runner.width
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
-        self._runner = runner
+        self.line = WaitingLine(config.num_slots, config.max_waiting)
         self._steps = steps
-        self.bos = [runner.bos] if runner.adds_bos else []
-        self.special_spellings = tuple(
-            sorted({runner.spelling(token) for token in runner.special_ids} - {""})
-        )
 
     @classmethod
     async def open(
@@ -93,7 +88,14 @@ class LoadedModel:
 
         def layout(runner: Runner) -> Layout:
             generation = None if how.is_embedding_model else generation_shape(runner, config)
-            layouts.append(Layout(generation, embedding_shape(runner, config), how.pooling))
+            layouts.append(
+                Layout(
+                    generation,
+                    embedding_shape(runner, config),
+                    how.pooling,
+                    threads_for(config),
+                )
+            )
             return layouts[0]
 
         outbox: Outbox[Any] = Outbox(asyncio.get_running_loop())
@@ -131,7 +133,7 @@ class LoadedModel:
     @cached_property
     def end_of_thinking(self) -> int | None:
         """The one token that spells `</think>`, if there is one."""
-        tokens = self._runner.tokenize("</think>", parse_special=True)
+        tokens = self.vocabulary.tokenize("</think>", parse_special=True)
         return tokens[0] if len(tokens) == 1 else None
 
     def submit(self, work: Sequence | EmbedJob) -> None:
@@ -147,7 +149,7 @@ class LoadedModel:
     ) -> list[int]:
         """Token ids of `text`; a long text does not hold up the event loop."""
         tokenize = functools.partial(
-            self._runner.tokenize, text, parse_special=parse_special, add_special=add_special
+            self.vocabulary.tokenize, text, parse_special=parse_special, add_special=add_special
         )
         if len(text) <= _MAX_INLINE_CHARS:
             return tokenize()
@@ -166,7 +168,7 @@ class LoadedModel:
 
     def _number(self, name: str, default: float) -> float:
         try:
-            number = float(self._runner.metadata(f"general.sampling.{name}") or default)
+            number = float(self.vocabulary.metadata.get(f"general.sampling.{name}") or default)
         except ValueError:
             return default
         return number if math.isfinite(number) else default
@@ -176,13 +178,13 @@ class LoadedModel:
         """The model's chat template; None if it has none."""
         from engines.chat.template import ChatTemplate
 
-        source = self._runner.chat_template()
+        source = self.vocabulary.chat_template
         if source is None:
             return None
         return ChatTemplate(
             source,
-            bos_token=self._runner.spelling(self._runner.bos),
-            eos_token=self._runner.spelling(self._runner.eos),
+            bos_token=self.vocabulary.bos_spelling,
+            eos_token=self.vocabulary.eos_spelling,
         )
 
     @cached_property
@@ -191,10 +193,10 @@ class LoadedModel:
         from engines.chat.constraints import ConstraintCompiler
 
         return ConstraintCompiler(
-            self.pieces,
-            eos_ids=self.end_ids,
-            special_ids=self._runner.special_ids,
-            tokenize=functools.partial(self._runner.tokenize, parse_special=False),
+            self.vocabulary.pieces,
+            eos_ids=self.vocabulary.end_ids,
+            special_ids=self.vocabulary.special_ids,
+            tokenize=functools.partial(self.vocabulary.tokenize, parse_special=False),
         )
 
 
@@ -213,7 +215,6 @@ def generation_shape(runner: Runner, config: GgufConfig) -> Shape:
         pool_tokens=exact_tokens if exact else pool_tokens,
         exact=exact,
         max_batch_tokens=max(config.max_batch_tokens, config.num_slots),
-        num_threads=_num_threads(config),
     )
 
 
@@ -226,7 +227,6 @@ def embedding_shape(runner: Runner, config: GgufConfig) -> Shape:
         pool_tokens=tokens,
         exact=False,
         max_batch_tokens=tokens,
-        num_threads=_num_threads(config),
     )
 
 
@@ -239,11 +239,12 @@ def _context_tokens(runner: Runner, config: GgufConfig) -> int:
     return min(config.context_tokens, trained)
 
 
-def _num_threads(config: GgufConfig) -> int:
-    # llama.cpp's threads wait for each other spinning: one that has to share its core
-    # holds up all others at every node of the graph. So one core stays free for the
-    # event loop and whoever else is there.
-    return config.num_threads or max(1, len(os.sched_getaffinity(0)) - 1)
+def threads_for(config: GgufConfig) -> Threads:
+    """What decides how many threads compute a step."""
+    if config.num_threads is not None:
+        return FixedThreads(config.num_threads)
+    cores = len(os.sched_getaffinity(0))
+    return ThreadTuner(cores, start=idle_cores(cores, os.getloadavg()[0]))
 
 
 def _cache_bytes(runner: Runner, shape: Shape | None) -> int:
@@ -252,10 +253,10 @@ def _cache_bytes(runner: Runner, shape: Shape | None) -> int:
     return shape.pool_tokens * runner.exact_bytes_per_token // (1 if shape.exact else 2)
 
 
-def _spoken_pieces(pieces: SequenceOf[bytes], special_ids: Iterable[int]) -> list[bytes]:
+def _spoken_pieces(vocabulary: Vocabulary) -> list[bytes]:
     """Each token's bytes as they are shown: nothing for marks like `<|im_start|>`."""
-    spoken = list(pieces)
-    for token in special_ids:
+    spoken = list(vocabulary.pieces)
+    for token in vocabulary.special_ids:
         if spoken[token].decode("utf-8", "replace") not in MARKUP_TOKENS:
             spoken[token] = b""
     return spoken

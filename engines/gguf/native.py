@@ -9,6 +9,7 @@ Importing this module imports no llama_cpp; `llama()` does.
 """
 
 import functools
+import importlib
 import threading
 from collections import deque
 from pathlib import Path
@@ -75,7 +76,8 @@ def llama() -> Any:
     """The checked binding. Raises `Unavailable` when it is missing or another release."""
     try:
         import llama_cpp
-        from llama_cpp import llama_cpp as binding
+
+        binding: Any = importlib.import_module("llama_cpp.llama_cpp")
     except (ImportError, OSError, RuntimeError) as error:
         raise Unavailable(
             f"llama-cpp-python cannot be imported ({error}): "

@@ -168,19 +168,20 @@ class Pool:
     def _decide(self) -> None:
         if self._is_closed:
             return
+        # Grants come first: a model whose keep-alive is 0 is loaded for somebody, after all.
+        for wish in list(self._wishes):
+            place = self._places.get(wish.name)
+            if place is not None and place.is_ready:
+                self._wishes.remove(wish)
+                self._grant(place, wish)
         now = self._clock()
         for place in self._places.values():
-            assert place.model is not None or place.work is not None
             over = place.is_unwanted or (place.model is not None and place.model.has_failed)
             if place.is_idle and (over or place.expires_at <= now):
                 self._start_unload(place)
-        for wish in list(self._wishes):
-            place = self._places.get(wish.name)
-            if place is None:
+        for wish in self._wishes:
+            if wish.name not in self._places:
                 self._make_place(wish)
-            elif place.is_ready:
-                self._wishes.remove(wish)
-                self._grant(place, wish)
         self._set_timer(now)
 
     def _make_place(self, wish: _Wish) -> None:

@@ -60,22 +60,23 @@ class Probe:
         self, path: Path, *, use_extra_buffers: bool | None, is_embedding_model: bool = False
     ) -> bool:
         """Say whether to repack the weights. Raises `Unavailable` for a file that kills."""
-        key = identity(path, use_extra_buffers)
+        key = identity(path, use_extra_buffers=use_extra_buffers)
         verdict = self._verdicts.get(key)
         if verdict is None:
-            verdict = await self._ask(path, use_extra_buffers, is_embedding_model)
+            verdict = await self._ask(
+                path, asked=use_extra_buffers, is_embedding_model=is_embedding_model
+            )
             self._remember(key, verdict)
         if verdict.reason is not None:
             raise Unavailable(verdict.reason)
         return verdict.use_extra_buffers
 
-    async def _ask(
-        self, path: Path, use_extra_buffers: bool | None, is_embedding_model: bool
-    ) -> Verdict:
-        choices = (True, False) if use_extra_buffers is None else (use_extra_buffers,)
+    async def _ask(self, path: Path, *, asked: bool | None, is_embedding_model: bool) -> Verdict:
         died = ""
-        for choice in choices:
-            died = await _child(path, choice, is_embedding_model)
+        for choice in (True, False) if asked is None else (asked,):
+            died = await _child(
+                path, use_extra_buffers=choice, is_embedding_model=is_embedding_model
+            )
             log.info("model_probed", path=str(path), use_extra_buffers=choice, died=died or None)
             if not died:
                 return Verdict(choice)
@@ -107,7 +108,7 @@ def default_memory(environment: Mapping[str, str]) -> Path:
     return Path(cache) / "penstock" / "probes.json"
 
 
-def identity(path: Path, use_extra_buffers: bool | None) -> str:
+def identity(path: Path, *, use_extra_buffers: bool | None) -> str:
     """The same for the same file, build and processor, and for nothing else."""
     status = path.stat()
     parts = (
@@ -149,15 +150,16 @@ def _remembered(memory: Path) -> dict[str, Verdict]:
         return {}
 
 
-async def _child(path: Path, use_extra_buffers: bool, is_embedding_model: bool) -> str:
-    """Run the child; returns "" if it lived, and what became of it if not."""
-    seconds = _SECONDS + path.stat().st_size * _SECONDS_PER_BYTE
+async def _child(path: Path, *, use_extra_buffers: bool, is_embedding_model: bool) -> str:
+    """Run the child; returns "" if it lived, and what became of it if not. `path` is absolute."""
+    size_bytes = (await asyncio.to_thread(path.stat)).st_size
+    seconds = _SECONDS + size_bytes * _SECONDS_PER_BYTE
     root = str(Path(__file__).parents[2])
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "engines.gguf.probe",
-        str(path.resolve()),
+        str(path),
         str(int(use_extra_buffers)),
         str(int(is_embedding_model)),
         cwd=root,
@@ -194,7 +196,6 @@ def step_once(path: Path, *, use_extra_buffers: bool, is_embedding_model: bool) 
         pool_tokens=512,
         exact=False,
         max_batch_tokens=64,
-        num_threads=1,
     )
     prompt = [min(token, runner.num_tokens - 1) for token in range(1, 33)]
     if is_embedding_model:

@@ -41,9 +41,9 @@ async def prompt_tokens(
 def checked_ids(model: LoadedModel, tokens: Sequence[int], param: str) -> list[int]:
     """The caller's own token ids, if the model has them all."""
     for token in tokens:
-        if not 0 <= token < model.num_tokens:
+        if not 0 <= token < model.vocabulary.num_tokens:
             raise RequestRefused(
-                f"token id {token} is not in this model's vocabulary of {model.num_tokens}",
+                f"token id {token} is not one of this model's {model.vocabulary.num_tokens}",
                 param=param,
             )
     return list(tokens)
@@ -57,7 +57,7 @@ def _render(model: LoadedModel, request: GenerateRequest) -> tuple[Rendered, lis
             param="messages",
         )
     plain: list[str] = []
-    special = _special_pattern(model.special_spellings)
+    special = _special_pattern(model.vocabulary.special_spellings)
     messages = [_with_placeholders(message, special, plain) for message in request.messages]
     rendered = template.render(
         messages,

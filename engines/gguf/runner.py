@@ -1,16 +1,15 @@
-"""One model in llama.cpp: its weights, its vocabulary, its KV cache and its batch.
+"""One model in llama.cpp: its weights, its KV cache and its batch.
 
 Every call that touches the context or frees something belongs to the one thread
 that made the `Runner` (two threads in one context end the process, and with
-OpenMP even taking turns is 2 to 5 times slower). The vocabulary is constant:
-`tokenize` may be called from any thread while the model is loaded.
+OpenMP even taking turns is 2 to 5 times slower). Only `vocabulary` may be used
+from any other.
 
 All positions and lengths given to llama.cpp's memory are checked here: it
 trusts them, and a negative one writes outside its buffers.
 """
 
 import ctypes
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,13 +19,12 @@ import numpy.typing as npt
 
 from engines.errors import Unavailable
 from engines.gguf.native import forget_lines, last_lines, llama
+from engines.gguf.vocabulary import Vocabulary
 
-_F32, _F16 = 0, 1
+_F32 = 0
 POOLINGS = {"mean": 1, "cls": 2, "last": 3}
 _NO_MMAP = 0
-_SHOW_SPECIAL = True
 _DATA_TOO = True
-_CONTROL, _UNKNOWN = 1 << 3, 1 << 0
 
 
 class Shape(NamedTuple):
@@ -37,7 +35,6 @@ class Shape(NamedTuple):
     pool_tokens: int  # over all sequences; of "exact" caches: num_slots * context_tokens
     exact: bool
     max_batch_tokens: int
-    num_threads: int
 
 
 class Row(NamedTuple):
@@ -69,8 +66,7 @@ class Runner:
     ) -> None:
         self._binding = binding = llama()
         self._context: Any = None
-        # Held while the vocabulary is read, so that it is not freed under a reader.
-        self._lock = threading.Lock()
+        self._num_threads = 1
         self._embed_context: Any = None
         # Read by llama.cpp between graph nodes through libc's `atoi`: "1" aborts the step. A
         # Python callback would need the GIL 200 times a step.
@@ -89,27 +85,8 @@ class Runner:
         if not self._model:
             reason = last_lines() or "no reason was given"
             raise Unavailable(f"llama.cpp could not load {path.name}: {reason}")
-        self._vocabulary = binding.llama_model_get_vocab(self._model)
-        self.num_tokens: int = binding.llama_vocab_n_tokens(self._vocabulary)
-        self.pieces = [self._piece(token) for token in range(self.num_tokens)]
-        self._read_vocabulary()
-
-    def _read_vocabulary(self) -> None:
-        binding, vocabulary = self._binding, self._vocabulary
-        attributes = [
-            binding.llama_vocab_get_attr(vocabulary, token) for token in range(self.num_tokens)
-        ]
-        self.end_ids = [
-            token
-            for token in range(self.num_tokens)
-            if binding.llama_vocab_is_eog(vocabulary, token)
-        ]
-        self.special_ids = [
-            token for token, bits in enumerate(attributes) if bits & (_CONTROL | _UNKNOWN)
-        ]
-        self.bos: int = binding.llama_vocab_bos(vocabulary)
-        self.eos: int = binding.llama_vocab_eos(vocabulary)
-        self.adds_bos: bool = binding.llama_vocab_get_add_bos(vocabulary) and self.bos >= 0
+        self.vocabulary = Vocabulary(self._model)
+        self.num_tokens = self.vocabulary.num_tokens
         self.trained_tokens: int = binding.llama_model_n_ctx_train(self._model)
         self.memory_bytes: int = binding.llama_model_size(self._model)
         self.width: int = binding.llama_model_n_embd(self._model)
@@ -122,75 +99,16 @@ class Runner:
 
     def _kv_width(self) -> int:
         """Numbers that the keys of one token take over all layers; an estimate for odd models."""
-        binding, model = self._binding, self._model
-        architecture = self.metadata("general.architecture")
-        head_width = self.metadata(f"{architecture}.attention.key_length")
+        binding, model, metadata = self._binding, self._model, self.vocabulary.metadata
+        architecture = metadata.get("general.architecture")
+        head_width = metadata.get(f"{architecture}.attention.key_length")
         heads = max(1, binding.llama_model_n_head(model))
         width = int(head_width) if head_width else self.width // heads
         return binding.llama_model_n_layer(model) * binding.llama_model_n_head_kv(model) * width
 
-    def spelling(self, token: int) -> str:
-        """How the vocabulary writes a token, special ones included; "" if there is none."""
-        if not 0 <= token < self.num_tokens:
-            return ""
-        text = self._binding.llama_vocab_get_text(self._vocabulary, token)
-        return (text or b"").decode("utf-8", "replace")
-
-    def metadata(self, key: str) -> str | None:
-        """A value of the file's metadata as llama.cpp prints it; arrays are not to be had."""
-        size = self._binding.llama_model_meta_val_str(self._model, key.encode(), None, 0)
-        if size < 0:
-            return None
-        room = ctypes.create_string_buffer(size + 1)
-        self._binding.llama_model_meta_val_str(self._model, key.encode(), room, size + 1)
-        return room.value.decode("utf-8", "replace")
-
-    def chat_template(self) -> str | None:
-        """The source of the model's own chat template."""
-        source = self._binding.llama_model_chat_template(self._model, None)
-        return source.decode("utf-8", "replace") if source else None
-
-    def tokenize(
-        self, text: str | bytes, *, parse_special: bool, add_special: bool = False
-    ) -> list[int]:
-        """Token ids of `text`; callable from any thread.
-
-        `parse_special` reads `<|im_end|>` as the mark it spells; `add_special` adds the
-        marks that this vocabulary puts around a text.
-        """
-        data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-        room = np.empty(len(data) + 16, np.int32)
-        with self._lock:
-            if not self._model:
-                raise Unavailable("the model was unloaded")
-            count = self._binding.llama_tokenize(
-                self._vocabulary,
-                data,
-                len(data),
-                room.ctypes.data_as(self._binding.llama_token_p),
-                len(room),
-                add_special,
-                parse_special,
-            )
-        if count < 0:
-            raise Unavailable(f"llama.cpp could not tokenize {len(data)} bytes of text")
-        return room[:count].tolist()
-
-    def _piece(self, token: int) -> bytes:
-        room = ctypes.create_string_buffer(512)
-        size = self._binding.llama_token_to_piece(
-            self._vocabulary, token, room, len(room), 0, _SHOW_SPECIAL
-        )
-        if size < 0:
-            room = ctypes.create_string_buffer(-size)
-            size = self._binding.llama_token_to_piece(
-                self._vocabulary, token, room, len(room), 0, _SHOW_SPECIAL
-            )
-        return room.raw[: max(size, 0)]
-
     def open_cache(self, shape: Shape) -> None:
         """Make the context that generates. Raises `Unavailable` when memory is short."""
-        parameters = self._context_parameters(shape)
+        parameters = self._context_parameters()
         parameters.n_ctx = shape.pool_tokens
         parameters.n_batch = parameters.n_ubatch = shape.max_batch_tokens
         parameters.n_seq_max = shape.num_slots
@@ -229,6 +147,15 @@ class Runner:
         """The logits of a row of the last batch; a view that the next decode overwrites."""
         pointer = self._binding.llama_get_logits_ith(self._context, row)
         return np.ctypeslib.as_array(pointer, (self.num_tokens,))
+
+    def set_threads(self, num_threads: int) -> None:
+        """Compute the next steps on so many threads."""
+        if num_threads == self._num_threads:
+            return
+        self._num_threads = num_threads
+        for context in (self._context, self._embed_context):
+            if context is not None:
+                self._binding.llama_set_n_threads(context, num_threads, num_threads)
 
     @property
     def context(self) -> Any:
@@ -273,12 +200,14 @@ class Runner:
             raise ValueError(f"{len(inputs)} inputs are too much for {shape}")
         binding = self._binding
         if self._embed_context is None:
-            parameters = self._context_parameters(shape)
+            parameters = self._context_parameters()
             parameters.n_ctx = shape.pool_tokens
             # Pooling needs all of an input in one micro-batch; llama.cpp asserts it.
             parameters.n_batch = parameters.n_ubatch = shape.max_batch_tokens
             parameters.n_seq_max = shape.num_slots
             parameters.kv_unified = True
+            parameters.flash_attn_type = 0
+            parameters.type_k = parameters.type_v = _F32
             parameters.embeddings = True
             parameters.pooling_type = POOLINGS[pooling]
             self._embed_context = self._make_context(parameters, "embedding")
@@ -304,9 +233,9 @@ class Runner:
             vectors[slot] = np.ctypeslib.as_array(pointer, (self.width,))
         return vectors
 
-    def _context_parameters(self, shape: Shape) -> Any:
+    def _context_parameters(self) -> Any:
         parameters = self._binding.llama_context_default_params()
-        parameters.n_threads = parameters.n_threads_batch = shape.num_threads
+        parameters.n_threads = parameters.n_threads_batch = self._num_threads
         return parameters
 
     def _make_context(self, parameters: Any, purpose: str) -> Any:
@@ -335,10 +264,10 @@ class Runner:
             if context is not None:
                 self._binding.llama_free(context)
         self._context = self._embed_context = None
-        with self._lock:
-            if self._model:
-                self._binding.llama_model_free(self._model)
-                self._model = None
+        if self._model:
+            self.vocabulary.forget()
+            self._binding.llama_model_free(self._model)
+            self._model = None
 
 
 class _Batch:

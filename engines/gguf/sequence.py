@@ -95,7 +95,8 @@ class Sequence:
         )
 
 
-class Work(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Work:
     """A part of one step: tokens `start` to `start + count` of a sequence."""
 
     sequence: Sequence

@@ -46,10 +46,23 @@ class Placement:
 class Slots:
     """All slots of one model. Always: the room of all slots together fits the pool."""
 
-    def __init__(self, num_slots: int, *, pool_tokens: int, can_cut: bool = True) -> None:
+    def __init__(
+        self,
+        num_slots: int,
+        *,
+        pool_tokens: int,
+        can_cut: bool = True,
+        keeps_together: bool = False,
+    ) -> None:
+        """`keeps_together`: give new prompts slots beside the busy ones where that costs nothing.
+
+        llama.cpp computes caches of their own in one go only as far as their ids follow
+        each other without a gap.
+        """
         self._slots = [Slot(slot) for slot in range(num_slots)]
         self._pool_tokens = pool_tokens
         self._can_cut = can_cut
+        self._keeps_together = keeps_together
         self._now = 0
 
     def __getitem__(self, slot: int) -> Slot:
@@ -151,7 +164,14 @@ class Slots:
             if 2 * length >= len(best.tokens) or not others or length < MIN_COPIED_TOKENS:
                 return best
             free = others
-        return min(free, key=lambda slot: (bool(slot.tokens), slot.last_used))
+        return min(free, key=lambda slot: (self._apart(slot), bool(slot.tokens), slot.last_used))
+
+    def _apart(self, slot: Slot) -> int:
+        """How far a slot is from the busy ones: 0 in a gap between them, 1 at their ends."""
+        busy = [other.id for other in self._slots if other.is_busy]
+        if not self._keeps_together or not busy:
+            return 0
+        return max(0, min(busy) - slot.id, slot.id - max(busy))
 
     def _evict_until(self, limit: int, kept: Sequence[Slot]) -> list[int] | None:
         """Evict idle caches, oldest first, until what is used besides `kept[0]` is in `limit`.

@@ -21,6 +21,7 @@ from engines.gguf.embedding import Embedder, EmbedJob
 from engines.gguf.generation import Generation
 from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
+from engines.gguf.threads import Threads
 from engines.outbox import Mailbox, Outbox
 
 log = structlog.get_logger()
@@ -32,6 +33,7 @@ class Layout(NamedTuple):
     generation: Shape | None
     embedding: Shape
     pooling: str
+    threads: Threads
 
 
 class _Cancel(NamedTuple):
@@ -129,10 +131,13 @@ class StepLoop:
         try:
             self._runner = runner = self._load()
             layout = self._layout(runner)
+            threads = layout.threads
             if layout.generation is not None:
                 runner.open_cache(layout.generation)
-                self._generation = Generation(runner, layout.generation, self._outbox)
-            self._embedder = Embedder(runner, layout.embedding, layout.pooling, self._outbox)
+                self._generation = Generation(runner, layout.generation, threads, self._outbox)
+            self._embedder = Embedder(
+                runner, layout.embedding, layout.pooling, threads=threads, outbox=self._outbox
+            )
         except EngineError as error:
             self._outbox.post(self._opened, error)
             raise

@@ -1,0 +1,109 @@
+"""A model's tokens and what its file says, read once when it is loaded.
+
+Everything but `tokenize` is plain data that outlives the model. The vocabulary
+is constant, so `tokenize` may be called from any thread; the lock is there only
+so that the model is not freed under a call.
+"""
+
+import ctypes
+import threading
+from typing import Any
+
+import numpy as np
+
+from engines.errors import Unavailable
+from engines.gguf.native import llama
+
+_SHOW_SPECIAL = True
+_CONTROL, _UNKNOWN = 1 << 3, 1 << 0
+
+
+class Vocabulary:
+    """Made by the model's `Runner`, which says `forget` before it frees the model."""
+
+    def __init__(self, model: Any) -> None:
+        self._binding = binding = llama()
+        self._vocabulary = vocabulary = binding.llama_model_get_vocab(model)
+        self._lock = threading.Lock()
+        self.num_tokens: int = binding.llama_vocab_n_tokens(vocabulary)
+        tokens = range(self.num_tokens)
+        self.pieces = [self._piece(token) for token in tokens]
+        self.end_ids = [token for token in tokens if binding.llama_vocab_is_eog(vocabulary, token)]
+        marks = _CONTROL | _UNKNOWN
+        self.special_ids = [
+            token for token in tokens if binding.llama_vocab_get_attr(vocabulary, token) & marks
+        ]
+        self.special_spellings = tuple(
+            sorted({self._spelling(token) for token in self.special_ids} - {""})
+        )
+        self.bos: int = binding.llama_vocab_bos(vocabulary)
+        self.adds_bos: bool = binding.llama_vocab_get_add_bos(vocabulary) and self.bos >= 0
+        self.bos_spelling = self._spelling(self.bos)
+        self.eos_spelling = self._spelling(binding.llama_vocab_eos(vocabulary))
+        self.metadata = dict(_metadata(binding, model))
+        template = binding.llama_model_chat_template(model, None)
+        self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
+
+    def tokenize(
+        self, text: str | bytes, *, parse_special: bool, add_special: bool = False
+    ) -> list[int]:
+        """Token ids of `text`; callable from any thread.
+
+        `parse_special` reads `<|im_end|>` as the mark it spells; `add_special` adds the
+        marks that this vocabulary puts around a text.
+        """
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+        room = np.empty(len(data) + 16, np.int32)
+        with self._lock:
+            if self._vocabulary is None:
+                raise Unavailable("the model was unloaded")
+            count = self._binding.llama_tokenize(
+                self._vocabulary,
+                data,
+                len(data),
+                room.ctypes.data_as(self._binding.llama_token_p),
+                len(room),
+                add_special,
+                parse_special,
+            )
+        if count < 0:
+            raise Unavailable(f"llama.cpp could not tokenize {len(data)} bytes of text")
+        return room[:count].tolist()
+
+    def forget(self) -> None:
+        """Let nobody tokenize any more; returns when nobody does."""
+        with self._lock:
+            self._vocabulary = None
+
+    def _spelling(self, token: int) -> str:
+        if not 0 <= token < self.num_tokens:
+            return ""
+        text = self._binding.llama_vocab_get_text(self._vocabulary, token)
+        return (text or b"").decode("utf-8", "replace")
+
+    def _piece(self, token: int) -> bytes:
+        size = 512
+        while True:
+            room = ctypes.create_string_buffer(size)
+            length = self._binding.llama_token_to_piece(
+                self._vocabulary, token, room, size, 0, _SHOW_SPECIAL
+            )
+            if length >= 0:
+                return room.raw[:length]
+            size = -length
+
+
+def _metadata(binding: Any, model: Any) -> list[tuple[str, str]]:
+    """What the file says, as llama.cpp prints it; templates and arrays are cut short."""
+    pairs: list[tuple[str, str]] = []
+    room = ctypes.create_string_buffer(1024)
+    for index in range(binding.llama_model_meta_count(model)):
+        texts: list[str] = []
+        for read in (
+            binding.llama_model_meta_key_by_index,
+            binding.llama_model_meta_val_str_by_index,
+        ):
+            read(model, index, room, len(room))
+            texts.append(room.value.decode("utf-8", "replace"))
+        pairs.append((texts[0], texts[1]))
+    return pairs
