@@ -149,12 +149,15 @@ def exchange_of(rng: random.Random, skill: str) -> Exchange:
 
 
 def is_held_out(exchange: Exchange) -> bool:
-    """By a hash of the last prompt, so that a later change to the generators keeps the split."""
+    """By a hash of what was asked, to the letter.
+
+    A later change to the generators keeps the split, and a way to ask is held out in some of
+    the ways to type it only: the model gets to know all of them."""
     prompts = [m["content"] for m in exchange.messages if m["role"] == "user"]
-    plain = prompts[-1].strip().lower().rstrip(".?! ")
-    if plain in NEVER_HELD_OUT:
+    if prompts[-1].strip().lower().rstrip(".?! ") in NEVER_HELD_OUT:
         return False
-    digest = hashlib.blake2b(plain.encode(), digest_size=4).digest()
+    asked = "\n".join([exchange.system or "", *prompts])
+    digest = hashlib.blake2b(asked.encode(), digest_size=4).digest()
     return int.from_bytes(digest) < HELD_OUT_SHARE * 2**32
 
 

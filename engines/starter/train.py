@@ -43,21 +43,20 @@ DATA_SEED = 100
 class Plan:
     """How long and how fast to learn."""
 
-    steps: int = 3600
+    steps: int = 3000
     row_tokens: int = 512
     rows_per_step: int = 8
-    long_share: float = 0.1
-    """The last share of the steps uses rows of `long_row_tokens`, the full context."""
     long_row_tokens: int = 2048
+    long_every: int = 8
+    """Every so many steps, the same number of tokens comes in rows of the full context. Kept
+    for the end, long rows came too late: what was far back confused the answers."""
     warmup_steps: int = 60
-    decay_share: float = 0.4
     muon_rate: float = 0.005
     adam_rate: float = 0.004
 
     def rate_at(self, step: int) -> float:
-        """The share of the full rate: up, level, and straight down to nothing."""
-        left = (self.steps - step) / (self.steps * self.decay_share)
-        return min(1.0, (step + 1) / self.warmup_steps, left)
+        """The share of the full rate: up, and straight down to nothing."""
+        return min((step + 1) / self.warmup_steps, 1 - step / self.steps)
 
 
 def main() -> None:
@@ -67,8 +66,7 @@ def main() -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from OUT/checkpoint.pt. Until the rate begins to fall, a run does not depend "
-        "on its number of steps, so the result is that of one run",
+        help="go on from OUT/checkpoint.pt, with the result of a run that was never stopped",
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -154,16 +152,19 @@ def _learn(network: Network, tokens: Tensor, learn: Tensor) -> float:
 
 def _batches(rank: int, plan: Plan, tokenizer: Tokenizer) -> Iterator[tuple[Tensor, Tensor]]:
     """This process's part of every batch."""
-    num_long = int(plan.steps * plan.long_share)
     step_tokens = plan.rows_per_step * plan.row_tokens // NUM_PROCESSES
-    stages = ((plan.row_tokens, plan.steps - num_long), (plan.long_row_tokens, num_long))
-    for stage, (length, steps) in enumerate(stages):
-        seed = DATA_SEED + 10 * stage + rank
-        source = rows(tokenizer, conversations(seed), length)
-        for _ in range(steps):
-            batch = list(itertools.islice(source, max(1, step_tokens // length)))
-            tokens, learn = (torch.from_numpy(np.stack(part)) for part in zip(*batch, strict=True))
-            yield tokens, learn
+    short, long = (
+        (rows(tokenizer, conversations(seed + rank), length), step_tokens // length)
+        for seed, length in (
+            (DATA_SEED, plan.row_tokens),
+            (DATA_SEED + 10, plan.long_row_tokens),
+        )
+    )
+    for step in range(plan.steps):
+        source, num_rows = long if (step + 1) % plan.long_every == 0 else short
+        batch = itertools.islice(source, num_rows)
+        tokens, learn = (torch.from_numpy(np.stack(part)) for part in zip(*batch, strict=True))
+        yield tokens, learn
 
 
 if __name__ == "__main__":

@@ -10,28 +10,33 @@ from engines.starter.template import to_json
 
 
 def tool_call(rng: random.Random) -> Exchange:
-    """One call among one to four tools; then mostly the response and the answer."""
-    tool = _any_tool(rng)
-    offer, offered = _offered(rng, tool)
-    values = {key: maker(rng) for key, (_, maker) in tool.parameters.items()}
-    request = say(rng, tool.requests, **values)
-    arguments = {offer.spelled(key): value for key, value in values.items()}
-    messages: list[Message] = [{"role": "user", "content": request}, _call(offer.name, arguments)]
-    if rng.random() < 0.6:
+    """Calls of one to five tools, one after another; mostly each with response and answer."""
+    first = _Offer(rng, _any_tool(rng))
+    offers = _offers(rng, first)
+    messages: list[Message] = []
+    for at in range(rng.choice((1, 1, 2, 3))):
+        offer = first if at == 0 else rng.choice(offers)
+        tool = offer.tool
+        values = {key: maker(rng) for key, (_, maker) in tool.parameters.items()}
+        request = say(rng, tool.requests, **values)
+        arguments = {offer.spelled(key): value for key, value in values.items()}
+        messages += [{"role": "user", "content": request}, _call(offer.name, arguments)]
         response, answer = tool.response(rng, values)
         content = response if isinstance(response, str) else to_json(response)
         messages += [{"role": "tool", "content": content}, {"role": "assistant", "content": answer}]
-    return Exchange(tuple(messages), offered)
+    if rng.random() < 0.3:
+        messages = messages[:-2]
+    return Exchange(tuple(messages), tuple(offer.described(rng) for offer in offers))
 
 
 def no_call(rng: random.Random) -> Exchange:
     """Tools are there, but the user wants none of them."""
-    _, offered = _offered(rng, _any_tool(rng))
+    offers = _offers(rng, _Offer(rng, _any_tool(rng)))
     talk = rng.choice(
         (small_talk.talk, small_talk.talk, facts.capital, facts.fact, small_talk.introduction,
          unknown.explanation, itself.about_itself, penstock.about_penstock)
     )  # fmt: skip
-    return Exchange(talk(rng).messages, offered)
+    return Exchange(talk(rng).messages, tuple(offer.described(rng) for offer in offers))
 
 
 def own_sum(rng: random.Random) -> Exchange:
@@ -79,17 +84,15 @@ def _any_tool(rng: random.Random) -> Tool:
     return made_up_tool(rng) if rng.random() < 0.4 else rng.choice(TOOLS)
 
 
-def _offered(rng: random.Random, tool: Tool) -> tuple[_Offer, tuple[Message, ...]]:
-    """The tool to call, and the list it is in. No two tools in a list are for one purpose."""
-    others = [other for other in TOOLS if other.description != tool.description]
-    chosen = rng.sample(others, rng.choice((0, 0, 1, 1, 2, 3)))
+def _offers(rng: random.Random, first: _Offer) -> list[_Offer]:
+    """`first` among others, in any order. No two of them are for one purpose."""
+    others = [tool for tool in TOOLS if tool.description != first.tool.description]
+    offers = [_Offer(rng, tool) for tool in rng.sample(others, rng.choice((0, 0, 1, 1, 2, 3)))]
     if rng.random() < 0.3:
-        chosen.append(made_up_tool(rng))
-    offer = _Offer(rng, tool)
-    described = [_Offer(rng, other).described(rng) for other in chosen]
-    described.append(offer.described(rng))
-    rng.shuffle(described)
-    return offer, tuple(described)
+        offers.append(_Offer(rng, made_up_tool(rng)))
+    offers.append(first)
+    rng.shuffle(offers)
+    return offers
 
 
 def _call(name: str, arguments: dict[str, object]) -> Message:
