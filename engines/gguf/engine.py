@@ -63,6 +63,7 @@ class GgufEngine:
         )
         self._is_closed = False
         self._versions: dict[str, Version] = {}
+        self._loading: dict[str, float] = {}  # how far each load under way is, 0 to 1
         self.num_loads = 0  # models opened so far, for tests and metrics
 
     async def start(self) -> None:
@@ -220,6 +221,17 @@ class GgufEngine:
 
     async def _open(self, name: str) -> LoadedModel:
         """Load a model: what `Pool` calls when one is wanted."""
+        self._loading[name] = 0.0
+        try:
+            return await self._probed_and_loaded(name)
+        finally:
+            del self._loading[name]
+
+    async def _probed_and_loaded(self, name: str) -> LoadedModel:
+        def progressed(done: float) -> None:  # on the model's thread
+            if name in self._loading:  # a load that was given up goes on for a moment
+                self._loading[name] = done
+
         path = await asyncio.to_thread(self._catalog.find, name)
         header = await asyncio.to_thread(self._catalog.header, name)
         use_extra_buffers = self._config.use_extra_buffers
@@ -233,6 +245,7 @@ class GgufEngine:
             use_extra_buffers=use_extra_buffers is not False,
             is_embedding_model=header.is_embedding_model,
             pooling=header.pooling_type if header.pooling_type in POOLINGS else "mean",
+            on_progress=progressed,
         )
         model = await LoadedModel.open(name, path, self._config, how)
         self.num_loads += 1
@@ -241,7 +254,7 @@ class GgufEngine:
     def _with_state(self, info: ModelInfo) -> ModelInfo:
         model = self._pool.find(info.name)
         if model is None:
-            return info
+            return msgspec.structs.replace(info, loading=self._loading.get(info.name))
         return msgspec.structs.replace(info, loaded=True, memory_bytes=model.memory_bytes)
 
 

@@ -436,3 +436,19 @@ async def test_a_step_that_fails_ends_what_runs_and_the_model_stays(
 
         assert engine.num_loads == 1
     assert after == before
+
+
+async def test_a_load_under_way_says_how_far_it_is(models: Path, tmp_path: Path) -> None:
+    engine = GgufEngine("laptop", GgufConfig(num_threads=1), models_dir=models, data_dir=tmp_path)
+    loading = asyncio.create_task(engine.load("random"))
+    seen: list[float | None] = []
+    while not loading.done():
+        seen += [info.loading for info in await engine.models() if info.name == "random"]
+    await loading
+    after = [info for info in await engine.models() if info.name == "random"]
+    await engine.close()
+
+    fractions = [fraction for fraction in seen if fraction is not None]
+    assert fractions
+    assert all(0.0 <= fraction <= 1.0 for fraction in fractions)
+    assert [(info.loaded, info.loading) for info in after] == [(True, None)]
