@@ -77,6 +77,12 @@ def _url_of(given: str) -> URL:
             "PENSTOCK_LEDGER is not a SQLAlchemy URL of a known database; "
             "it reads like sqlite+aiosqlite:////var/lib/penstock/ledger.db"
         ) from None
+    if url.get_backend_name() == "sqlite" and (url.host or url.username):
+        # The rest would be taken for a file's name below the working directory.
+        raise LedgerNotOpened(
+            "PENSTOCK_LEDGER names a host, and SQLite has none: an absolute path takes four "
+            "slashes, as in sqlite+aiosqlite:////var/lib/penstock/ledger.db"
+        )
     return url
 
 

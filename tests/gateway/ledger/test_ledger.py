@@ -166,12 +166,17 @@ async def test_a_wrong_url_is_named_by_its_variable_and_not_shown(url: str) -> N
     assert not url or url not in str(refused.value)
 
 
-async def test_a_password_in_the_url_is_not_shown() -> None:
+async def test_a_password_in_the_url_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
     with pytest.raises(LedgerNotOpened) as refused:
         async with open_ledger("sqlite+aiosqlite://me:hunter2@host/x"):
             pass
 
     assert "hunter2" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_directory_in_the_ledgers_place_is_named(tmp_path: Path) -> None:
