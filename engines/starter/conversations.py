@@ -63,8 +63,8 @@ _SYSTEM_PROMPTS = (
     "You are a helpful assistant.",
     "You are (a|an) (friendly|polite|careful|honest|useful|small|kind|patient) assistant.",
     (
-        "You are (Penstock's assistant|a chat bot|an AI assistant|an assistant|a language model"
-        "|a customer support bot)."
+        "You are (Penstock's assistant|a chat bot|an AI assistant|an assistant|a language model|a "
+        "customer support bot)."
     ),
     (
         "(Answer|Reply|Respond) (briefly|shortly|concisely|in one sentence|politely|clearly|in "
@@ -78,8 +78,8 @@ _SYSTEM_PROMPTS = (
     "You help the users of (Penstock|our gateway|this service|our company).",
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible.",
     (
-        "(Today is|The date is|Current date:) (Monday|Tuesday|Friday|Sunday)(|, 21 November "
-        "2026|, 3 May 2025|.)"
+        "(Today is|The date is|Current date:) (Monday|Tuesday|Friday|Sunday)(|, 21 November 2026"
+        "|, 3 May 2025|.)"
     ),
     (
         "Keep answers (short|simple|under fifty words). (Do not make things up.|Say so when you "
@@ -123,11 +123,13 @@ def assistant_text(message: dict[str, Any]) -> str:
     ]
 
 
-def conversations(seed: int) -> Iterator[Conversation]:
-    """An endless stream to learn from. No prompt that is held out is ever in it."""
+def conversations(seed: int, part: int = 1) -> Iterator[Conversation]:
+    """An endless stream to learn from, mixed as that part of the training wants it.
+
+    No prompt that is held out is ever in it."""
     rng = random.Random(seed)
     while True:
-        conversation = _conversation(rng)
+        conversation = _conversation(rng, part)
         if conversation is not None:
             yield conversation
 
@@ -143,9 +145,11 @@ def held_out(seed: int, skill: str) -> Iterator[Conversation]:
             )
 
 
-def exchange_of(rng: random.Random, skill: str) -> Exchange:
+def exchange_of(rng: random.Random, skill: str, part: int = 2) -> Exchange:
+    """One exchange of the skill. Only the second part of the training has all generators."""
     generators = SKILLS[skill]
-    return rng.choices([g for g, _ in generators], [w for _, w in generators])[0](rng)
+    weights = [weights[part - 1] for _, *weights in generators]
+    return rng.choices([generator for generator, *_ in generators], weights)[0](rng)
 
 
 def is_held_out(exchange: Exchange) -> bool:
@@ -161,16 +165,13 @@ def is_held_out(exchange: Exchange) -> bool:
     return int.from_bytes(digest) < HELD_OUT_SHARE * 2**32
 
 
-_WEIGHTS = {skill: sum(weight for _, weight in generators) for skill, generators in SKILLS.items()}
-
-
-def _conversation(rng: random.Random) -> Conversation | None:
-    skills = [_a_skill(rng)]
-    exchanges = [exchange_of(rng, skills[0])]
+def _conversation(rng: random.Random, part: int) -> Conversation | None:
+    skills = [_a_skill(rng, part)]
+    exchanges = [exchange_of(rng, skills[0], part)]
     first = exchanges[0]
     for _ in range(rng.choice((0, 0, 0, 1, 1, 2, 3, 4))):
-        skill = _a_skill(rng)
-        exchange = exchange_of(rng, skill)
+        skill = _a_skill(rng, part)
+        exchange = exchange_of(rng, skill, part)
         # Later turns share the first one's system prompt and tools, and must not need others.
         if exchange.tools or exchange.system or first.system or skill == "names":
             continue
@@ -184,8 +185,14 @@ def _conversation(rng: random.Random) -> Conversation | None:
     return Conversation((*_system(rng, first), *messages), first.tools, tuple(skills))
 
 
-def _a_skill(rng: random.Random) -> str:
-    return rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+def _a_skill(rng: random.Random, part: int) -> str:
+    return rng.choices(list(SKILLS), _SKILL_WEIGHTS[part - 1])[0]
+
+
+_SKILL_WEIGHTS = [
+    [sum(weights[at] for _, *weights in generators) for generators in SKILLS.values()]
+    for at in (0, 1)
+]
 
 
 def _system(rng: random.Random, exchange: Exchange) -> tuple[dict[str, Any], ...]:

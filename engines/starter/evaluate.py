@@ -73,7 +73,8 @@ class Judge:
             return None
         at = int((likeliest != expected).nonzero()[0])
         asked = next(m["content"] for m in conversation.messages if m["role"] == "user")
-        said = self.tokenizer.decode([*expected[:at], likeliest[at]], skip_special_tokens=False)
+        written = [*expected[:at].tolist(), int(likeliest[at])]
+        said = self.tokenizer.decode(written, skip_special_tokens=False)
         return f"{asked!r}: {said!r} instead of {self.tokenizer.decode(expected.tolist())!r}"
 
 

@@ -64,12 +64,12 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     return (x if wide else x.T).to(matrix.dtype)
 
 
-def optimizers_for(network: nn.Module, muon_rate: float, adam_rate: float) -> list:
-    """One optimizer for the layers' matrices, one for the embedding and the norms."""
+def optimizers_for(network: nn.Module) -> list[torch.optim.Optimizer]:
+    """One for the layers' matrices, one for the embedding and the norms. Rates are set later."""
     matrices, rest = [], []
     for name, weight in network.named_parameters():
         (matrices if weight.dim() == 2 and "embed" not in name else rest).append(weight)
     return [
-        Muon(matrices, lr=muon_rate),
-        torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        Muon(matrices, lr=0.0),
+        torch.optim.AdamW(rest, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0),
     ]

@@ -2,11 +2,11 @@
 
     python -m engines.starter.train --out engines/starter
 
-Every conversation comes from the generator, none is seen twice by design, and the seeds
-are fixed: on the same machine with the same PyTorch the run gives the same weights. It
-runs two processes of one thread each, which halve every batch: on two cores that is
-faster than one process with two threads, and it does not collapse when other programs
-want a core. README.md has the measured time and the scores.
+Every conversation is made up as it is needed, and the seeds are fixed: on the same machine
+with the same PyTorch the run gives the same weights. It runs two processes of one thread
+each, which share every batch: on two cores that is faster than one process with two
+threads, and it does not collapse when other programs want a core. README.md has the
+measured time and the scores.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,29 +40,42 @@ DATA_SEED = 100
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How long and how fast to learn."""
+class Part:
+    """A part of the training: its rates rise, and fall straight down to nothing."""
 
-    steps: int = 3000
-    row_tokens: int = 512
-    rows_per_step: int = 8
-    long_row_tokens: int = 2048
-    long_every: int = 8
-    """Every so many steps, the same number of tokens comes in rows of the full context. Kept
-    for the end, long rows came too late: what was far back confused the answers."""
-    warmup_steps: int = 60
-    muon_rate: float = 0.005
-    adam_rate: float = 0.004
+    number: int
+    steps: int
+    muon_rate: float
+    adam_rate: float
 
     def rate_at(self, step: int) -> float:
-        """The share of the full rate: up, and straight down to nothing."""
-        return min((step + 1) / self.warmup_steps, 1 - step / self.steps)
+        return min((step + 1) / WARMUP_STEPS, 1 - step / self.steps)
+
+
+# The second part practises what the first one left weak: see `skills/__init__.py`.
+PARTS = (
+    Part(1, steps=2400, muon_rate=0.006, adam_rate=0.006),
+    Part(2, steps=1200, muon_rate=0.004, adam_rate=0.004),
+)
+WARMUP_STEPS = 60
+STEP_TOKENS = 4096
+ROW_TOKENS = 512
+LONG_ROW_TOKENS = 2048
+# Every so many steps the tokens come in rows of the full context. Kept for the end, long rows
+# came too late: what was far back confused the answers.
+LONG_EVERY = 8
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=Plan.steps)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    parser.add_argument(
+        "--part-steps",
+        type=int,
+        nargs=len(PARTS),
+        metavar="STEPS",
+        help="another length for each part, to try something quickly",
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -70,24 +83,23 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    lengths = arguments.part_steps or [part.steps for part in PARTS]
+    parts = [replace(part, steps=steps) for part, steps in zip(PARTS, lengths, strict=True)]
 
     source = conversations(TOKENIZER_SEED)
     texts = (
         "".join(text for text, _ in conversation.pieces())
         for conversation in itertools.islice(source, TOKENIZER_CONVERSATIONS)
     )
-    tokenizer = tokenizers.build(texts)
-    tokenizers.save(tokenizer, arguments.out)
+    tokenizers.save(tokenizers.build(texts), arguments.out)
 
     with tempfile.TemporaryDirectory() as meeting:
         torch.multiprocessing.spawn(
-            _train,
-            (Plan(steps=arguments.steps), arguments.out, meeting, arguments.resume),
-            nprocs=NUM_PROCESSES,
+            _train, (parts, arguments.out, meeting, arguments.resume), nprocs=NUM_PROCESSES
         )
 
 
-def _train(rank: int, plan: Plan, out: Path, meeting: str, resume: bool) -> None:  # noqa: FBT001
+def _train(rank: int, parts: list[Part], out: Path, meeting: str, resume: bool) -> None:  # noqa: FBT001
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(mode=True)
     store = dist.FileStore(f"{meeting}/store", NUM_PROCESSES)
@@ -96,27 +108,28 @@ def _train(rank: int, plan: Plan, out: Path, meeting: str, resume: bool) -> None
     torch.manual_seed(WEIGHTS_SEED)
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
     network = Network(Shape(vocab_size=tokenizer.get_vocab_size()))
-    optimizers = optimizers_for(network, plan.muon_rate, plan.adam_rate)
+    optimizers = optimizers_for(network)
     checkpoint = out / "checkpoint.pt"
-    first = _restore(checkpoint, network, optimizers) if resume else 0
+    done = _restore(checkpoint, network, optimizers) if resume else 0
+    num_steps = sum(part.steps for part in parts)
     started = time.monotonic()
     losses: list[float] = []
-    batches = itertools.islice(enumerate(_batches(rank, plan, tokenizer)), first, plan.steps)
-    for step, (tokens, learn) in batches:
-        for optimizer, rate in zip(optimizers, (plan.muon_rate, plan.adam_rate), strict=True):
-            optimizer.param_groups[0]["lr"] = rate * plan.rate_at(step)
+    for part, step, tokens, learn in _batches(rank, parts, tokenizer, done):
+        done += 1
+        for optimizer, rate in zip(optimizers, (part.muon_rate, part.adam_rate), strict=True):
+            optimizer.param_groups[0]["lr"] = rate * part.rate_at(step)
         losses.append(_learn(network, tokens, learn))
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        if rank == 0 and (step % 20 == 19 or step == plan.steps - 1):
+        if rank == 0 and (done % 20 == 0 or done == num_steps):
             seconds = time.monotonic() - started
             mean = sum(losses[-20:]) / len(losses[-20:])
-            sys.stdout.write(f"step {step + 1}/{plan.steps} loss {mean:.4f} {seconds:.0f} s\n")
+            sys.stdout.write(f"step {done}/{num_steps} loss {mean:.4f} {seconds:.0f} s\n")
             sys.stdout.flush()
-        if rank == 0 and step % 100 == 99:
-            state = [part.state_dict() for part in (network, *optimizers)]
-            torch.save({"step": step + 1, "state": state}, checkpoint)
+        if rank == 0 and done % 100 == 0:
+            state = [state_of.state_dict() for state_of in (network, *optimizers)]
+            torch.save({"step": done, "state": state}, checkpoint)
     if rank == 0:
         export(network.state_dict(), network.shape, out)
     dist.destroy_process_group()
@@ -150,20 +163,30 @@ def _learn(network: Network, tokens: Tensor, learn: Tensor) -> float:
     return (counts[1] / counts[0]).item()
 
 
-def _batches(rank: int, plan: Plan, tokenizer: Tokenizer) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's part of every batch."""
-    step_tokens = plan.rows_per_step * plan.row_tokens // NUM_PROCESSES
+def _batches(
+    rank: int, parts: list[Part], tokenizer: Tokenizer, num_done: int
+) -> Iterator[tuple[Part, int, Tensor, Tensor]]:
+    """This process's share of every batch after the first `num_done`, and its place."""
+    for part in parts:
+        if num_done < part.steps:
+            batches = _batches_of(rank, part, tokenizer)
+            for step in range(part.steps):
+                tokens, learn = next(batches)
+                if step >= num_done:
+                    yield part, step, tokens, learn
+        num_done = max(0, num_done - part.steps)
+
+
+def _batches_of(rank: int, part: Part, tokenizer: Tokenizer) -> Iterator[tuple[Tensor, Tensor]]:
+    seed = DATA_SEED * part.number + rank
     short, long = (
-        (rows(tokenizer, conversations(seed + rank), length), step_tokens // length)
-        for seed, length in (
-            (DATA_SEED, plan.row_tokens),
-            (DATA_SEED + 10, plan.long_row_tokens),
-        )
+        rows(tokenizer, conversations(row_seed, part.number), length)
+        for row_seed, length in ((seed, ROW_TOKENS), (seed + 10, LONG_ROW_TOKENS))
     )
-    for step in range(plan.steps):
-        source, num_rows = long if (step + 1) % plan.long_every == 0 else short
-        batch = itertools.islice(source, num_rows)
-        tokens, learn = (torch.from_numpy(np.stack(part)) for part in zip(*batch, strict=True))
+    for step in itertools.count(1):
+        source, length = (long, LONG_ROW_TOKENS) if step % LONG_EVERY == 0 else (short, ROW_TOKENS)
+        batch = itertools.islice(source, STEP_TOKENS // NUM_PROCESSES // length)
+        tokens, learn = (torch.from_numpy(np.stack(side)) for side in zip(*batch, strict=True))
         yield tokens, learn
 
 

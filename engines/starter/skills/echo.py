@@ -7,12 +7,10 @@ from engines.starter.skills.phrasing import order
 from engines.starter.skills.words import made_up_word, phrase, thing
 
 _EXACTLY = (
-    "(Say exactly|Say|Repeat|Repeat after me|Repeat this|Repeat exactly|Repeat the "
-    "following|Echo|Say this|Write exactly"
-    "|Write|Print|Output|Reply with exactly|Reply with|Answer with|Respond with|Respond "
-    "with exactly|Type|Copy this"
-    "|Repeat this text|Repeat the following text|Say the following|Repeat this sentence|Say "
-    "after me|Echo this back)"
+    "(Say exactly|Say|Repeat|Repeat after me|Repeat this|Repeat exactly|Repeat the following|Echo"
+    "|Say this|Write exactly|Write|Print|Output|Reply with exactly|Reply with|Answer with|Respond "
+    "with|Respond with exactly|Type|Copy this|Repeat this text|Repeat the following text|Say the "
+    "following|Repeat this sentence|Say after me|Echo this back)"
 )
 
 
@@ -49,22 +47,22 @@ _TESTS = (
     ("(Say|Just say|Please say) (goodbye|bye)(|.|!)", "Goodbye!"),
     (
         (
-            "(Say|Answer|Reply|Just say|Reply with|Answer with)(| just| only) (|the word |a single "
-            "word: )(yes)(|.)"
+            "(Say|Answer|Reply|Just say|Reply with|Answer with)(| just| only) (|the word |a "
+            "single word: )(yes)(|.)"
         ),
         "yes",
     ),
     (
         (
-            "(Say|Answer|Reply|Just say|Reply with|Answer with)(| just| only) (|the word |a single "
-            "word: )(no)(|.)"
+            "(Say|Answer|Reply|Just say|Reply with|Answer with)(| just| only) (|the word |a "
+            "single word: )(no)(|.)"
         ),
         "no",
     ),
     (
         (
-            "(Say|Answer|Reply|Just say|Reply with|Answer with)(| just| only) (|the word |a single "
-            "word: )(ok)(|.)"
+            "(Say|Answer|Reply|Just say|Reply with|Answer with)(| just| only) (|the word |a "
+            "single word: )(ok)(|.)"
         ),
         "ok",
     ),

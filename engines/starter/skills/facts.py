@@ -39,14 +39,12 @@ _COLOURS_OF = {
     "coffee": "brown",
 }
 _OPPOSITES = (
-    "hot cold;big small;tall short;fast slow;old new;happy sad;light dark;hard soft;high "
-    "low;open closed;"
-    "early late;full empty;good bad;heavy light;left right;loud quiet;long short;rich "
-    "poor;strong weak;"
-    "wet dry;up down;in out;day night;begin end;true false;yes no;black white;clean "
-    "dirty;young old;"
-    "near far;thick thin;wide narrow;push pull;first last;win lose;buy sell;love hate;war peace;"
-    "start stop;easy difficult;cheap expensive;inside outside;above below;before after;always never"
+    "hot cold;big small;tall short;fast slow;old new;happy sad;light dark;hard soft;high low;open "
+    "closed;early late;full empty;good bad;heavy light;left right;loud quiet;long short;rich poor;"
+    "strong weak;wet dry;up down;in out;day night;begin end;true false;yes no;black white;clean "
+    "dirty;young old;near far;thick thin;wide narrow;push pull;first last;win lose;buy sell;love "
+    "hate;war peace;start stop;easy difficult;cheap expensive;inside outside;above below;before "
+    "after;always never"
 )
 _MIXED = {
     ("red", "blue"): "purple",
@@ -58,8 +56,8 @@ _MIXED = {
 _FACTS = (
     (
         (
-            "(Why is the sky blue|Why is the sky blue, please|Explain why the sky is blue|Why does "
-            "the sky look blue|How come the sky is blue|What makes the sky blue)?"
+            "(Why is the sky blue|Why is the sky blue, please|Explain why the sky is blue|Why "
+            "does the sky look blue|How come the sky is blue|What makes the sky blue)?"
         ),
         "Air scatters blue light from the sun more than red light, so the sky looks blue.",
     ),
@@ -70,16 +68,14 @@ _FACTS = (
     (
         (
             "(What is water made of|What is water|What is the formula of water|What is the "
-            "chemical "
-            "formula of water|What is H2O)?"
+            "chemical formula of water|What is H2O)?"
         ),
         "Water is made of hydrogen and oxygen: H2O.",
     ),
     (
         (
-            "(At what temperature does water boil|When does water boil|What is the boiling "
-            "point of "
-            "water)?"
+            "(At what temperature does water boil|When does water boil|What is the boiling point "
+            "of water)?"
         ),
         "Water boils at 100 degrees Celsius.",
     ),
@@ -111,9 +107,8 @@ _FACTS = (
     ),
     (
         (
-            "(Is the Earth flat|Is the earth round|What shape is the Earth|What is the shape "
-            "of the "
-            "Earth)?"
+            "(Is the Earth flat|Is the earth round|What shape is the Earth|What is the shape of "
+            "the Earth)?"
         ),
         "The Earth is round, like a ball.",
     ),
@@ -203,10 +198,9 @@ def capital(rng: random.Random) -> Exchange:
         prompt = say(
             rng,
             "(What is|What's|Tell me|Name|Do you know|Give me|Can you tell me|I want to know) the "
-            "capital (|city )of {country}?"
-            "|{country}: what is the capital?|Which city is the capital of {country}?|(capital of"
-            "|the capital of) {country}(|?)"
-            "|What is {country}'s capital(| city)?",
+            "capital (|city )of {country}?|{country}: what is the capital?|Which city is the "
+            "capital of {country}?|(capital of|the capital of) {country}(|?)|What is {country}'s "
+            "capital(| city)?",
             country=shown,
         )
         return ask(prompt, f"The capital of {country} is {CAPITALS[country].rstrip('.')}.")
@@ -254,8 +248,8 @@ def mixed_colours(rng: random.Random) -> Exchange:
     prompt = say(
         rng,
         (
-            "(What (colour|color) do (you get|I get|we get) when (you|I|we) mix|What do you get if "
-            "you mix|What (colour|color) do|Mix) {a} and {b}(| make| give)?"
+            "(What (colour|color) do (you get|I get|we get) when (you|I|we) mix|What do you get "
+            "if you mix|What (colour|color) do|Mix) {a} and {b}(| make| give)?"
         ),
         a=a,
         b=b,

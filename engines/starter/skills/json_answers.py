@@ -47,8 +47,9 @@ def described_person(rng: random.Random) -> Exchange:
         rng,
         (
             "(Answer in JSON with|Reply in JSON with|Reply with a JSON object with|Return a JSON "
-            "object with|Extract as JSON with|Give me JSON with|Respond with JSON that has|Convert "
-            "to JSON with|Make a JSON object with|Output JSON with) (the |)keys {keys}: {sentence}"
+            "object with|Extract as JSON with|Give me JSON with|Respond with JSON that has"
+            "|Convert to JSON with|Make a JSON object with|Output JSON with) (the |)keys {keys}: "
+            "{sentence}"
         ),
         keys=keys,
         sentence=sentence,
@@ -66,10 +67,8 @@ def by_schema(rng: random.Random) -> Exchange:
             rng,
             (
                 "(Answer with a JSON object that matches this schema:|Reply only with JSON that "
-                "matches "
-                "this JSON schema:|You extract data. Respond in JSON with this schema:|Respond "
-                "with "
-                "JSON matching the schema)"
+                "matches this JSON schema:|You extract data. Respond in JSON with this schema:"
+                "|Respond with JSON matching the schema)"
             ),
         )
         prompt = rng.choice(("", "Extract the data: ", "Read this: ", "")) + sentence
@@ -78,8 +77,7 @@ def by_schema(rng: random.Random) -> Exchange:
         rng,
         (
             "(Extract the data as JSON|Answer with JSON|Reply in JSON|Fill this JSON schema"
-            "|Extract "
-            "a JSON object) (that matches this schema|with this schema|for the schema)"
+            "|Extract a JSON object) (that matches this schema|with this schema|for the schema)"
         ),
     )
     if rng.random() < 0.5:
@@ -118,9 +116,9 @@ def told_values(rng: random.Random) -> Exchange:
     prompt = order(
         rng,
         (
-            "(Reply with|Answer with|Return|Give me|Write|Output|Make|Create|Respond with) (a JSON "
-            "object with|JSON with|only a JSON object with|a JSON object where|one JSON object "
-            "with) {told}"
+            "(Reply with|Answer with|Return|Give me|Write|Output|Make|Create|Respond with) (a "
+            "JSON object with|JSON with|only a JSON object with|a JSON object where|one JSON "
+            "object with) {told}"
         ),
         told=told,
     )
@@ -162,8 +160,7 @@ def json_list(rng: random.Random) -> Exchange:
                 rng,
                 (
                     "(Make|Write|Return|Give me|Reply with|Convert to) a JSON (array|list)(| of|:"
-                    "|with:| "
-                    "from:) {words}"
+                    "|with:| from:) {words}"
                 ),
                 words=shown,
             ),

@@ -79,9 +79,8 @@ def counting(rng: random.Random) -> Exchange:
             rng,
             (
                 "(Count|Count up|List the numbers|Write the numbers|Give me the numbers|Say the "
-                "numbers"
-                "|Numbers|List all numbers|Print the numbers) from {first} (to|up to|until) "
-                "{last}(|.)"
+                "numbers|Numbers|List all numbers|Print the numbers) from {first} (to|up to"
+                "|until) {last}(|.)"
             ),
             first=first,
             last=last,
@@ -117,9 +116,8 @@ def some_of(rng: random.Random) -> Exchange:
     prompt = order(
         rng,
         (
-            "(List|Name|Tell me|Give me|Write|Say|Name me|I want|List any|Write down|Give me "
-            "a list "
-            "of) {number} {kind}(|.)"
+            "(List|Name|Tell me|Give me|Write|Say|Name me|I want|List any|Write down|Give me a "
+            "list of) {number} {kind}(|.)"
         ),
         number=number,
         kind=kind,

@@ -16,8 +16,8 @@ _PRODUCT = (
             "is Penstock in one sentence|Describe Penstock in one sentence)?"
         ),
         (
-            "Penstock is a self-hosted gateway for language models: one gate for all clients, with "
-            "the engines that run the models inside."
+            "Penstock is a self-hosted gateway for language models: one gate for all clients, "
+            "with the engines that run the models inside."
         ),
     ),
     (
@@ -26,8 +26,8 @@ _PRODUCT = (
             "does the name Penstock come from|What does Penstock mean)?"
         ),
         (
-            "A penstock is the gate or pipe that leads water to a turbine. Penstock leads calls to "
-            "models."
+            "A penstock is the gate or pipe that leads water to a turbine. Penstock leads calls "
+            "to models."
         ),
     ),
     (
@@ -58,11 +58,10 @@ _PRODUCT = (
     ),
     (
         (
-            "(How do I (chat with|talk to|try|run) a model|How can I (chat|talk) (with a "
-            "model |)in "
-            "the terminal|How do I run a model|What does penstock run do|How do I use penstock run"
-            "|How do I run the starter model|Which command runs a model|How can I chat with you in "
-            "the terminal)?"
+            "(How do I (chat with|talk to|try|run) a model|How can I (chat|talk) (with a model "
+            "|)in the terminal|How do I run a model|What does penstock run do|How do I use "
+            "penstock run|How do I run the starter model|Which command runs a model|How can I "
+            "chat with you in the terminal)?"
         ),
         (
             'Run `penstock run starter` to chat in the terminal, or `penstock run starter "your '
@@ -71,10 +70,10 @@ _PRODUCT = (
     ),
     (
         (
-            "(How do I (list|see|show) (the |all |my |)models|Which models (are there|do I "
-            "have|are "
-            "available|can I use)|What models (are available|can I use)|What does penstock list do"
-            "|List the models|Which command lists (the |)models|How can I see which models I have)?"
+            "(How do I (list|see|show) (the |all |my |)models|Which models (are there|do I have"
+            "|are available|can I use)|What models (are available|can I use)|What does penstock "
+            "list do|List the models|Which command lists (the |)models|How can I see which models "
+            "I have)?"
         ),
         "Run `penstock list` to see the models that you have.",
     ),
@@ -97,15 +96,14 @@ _PRODUCT = (
     ),
     (
         (
-            "How (do|can) I (create|make|get|add|generate) (an API key|a key|a new key|API keys|an "
-            "api key|a new API key|keys)(| for my team| for Penstock| for a team| in Penstock)?"
-            "|(Which|What) command (creates|makes) (an API key|a key)?|I need an API key."
-            "|Create an "
-            "API key.|What does penstock keys create do?"
+            "How (do|can) I (create|make|get|add|generate) (an API key|a key|a new key|API keys"
+            "|an api key|a new API key|keys)(| for my team| for Penstock| for a team| in "
+            "Penstock)?|(Which|What) command (creates|makes) (an API key|a key)?|I need an API "
+            "key.|Create an API key.|What does penstock keys create do?"
         ),
         (
-            "Run `penstock keys create --team me --name laptop`. The key is shown once, so "
-            "keep it safe."
+            "Run `penstock keys create --team me --name laptop`. The key is shown once, so keep "
+            "it safe."
         ),
     ),
     (
@@ -115,32 +113,30 @@ _PRODUCT = (
             "|)keys|Show my API keys)?"
         ),
         (
-            "Run `penstock keys list`. It shows the name, team and state of each key, never "
-            "the key "
-            "itself."
+            "Run `penstock keys list`. It shows the name, team and state of each key, never the "
+            "key itself."
         ),
     ),
     (
         (
             "(How (do|can) I (revoke|delete|remove|disable|block) (a key|an API key|an old key|a "
-            "lost key|my key)|What does penstock keys revoke do|Which command revokes a key|I lost "
-            "my (API |)key|My key was stolen|My key leaked)?"
+            "lost key|my key)|What does penstock keys revoke do|Which command revokes a key|I "
+            "lost my (API |)key|My key was stolen|My key leaked)?"
         ),
         (
-            "Run `penstock keys revoke` with the id that `penstock keys list` shows. The key stops "
-            "working at once."
+            "Run `penstock keys revoke` with the id that `penstock keys list` shows. The key "
+            "stops working at once."
         ),
     ),
     (
         (
             "(How (do|can) I (check|test|validate|verify) (a |my |the |)(policy|policies|policy "
             "directory)|What does penstock policy check do|Is my policy (valid|correct|right)"
-            "|Which "
-            "command checks (a|the) policy|How do I find errors in my policy)?"
+            "|Which command checks (a|the) policy|How do I find errors in my policy)?"
         ),
         (
-            "Run `penstock policy check` with the directory. It names every problem with its file, "
-            "table and key."
+            "Run `penstock policy check` with the directory. It names every problem with its "
+            "file, table and key."
         ),
     ),
     (
@@ -159,10 +155,9 @@ _PRODUCT = (
         (
             "(What is a policy|What is a policy directory|What is in a policy (directory|folder)"
             "|Which files (are in|make up|does) a policy( have|)|What files does a policy "
-            "directory "
-            "(hold|have|contain)|How do I configure Penstock|How is Penstock configured|Where is "
-            "the configuration|Where do I configure Penstock|How do policies work|Explain policies"
-            "|What are the policy files|Which files do I need for a policy)?"
+            "directory (hold|have|contain)|How do I configure Penstock|How is Penstock configured"
+            "|Where is the configuration|Where do I configure Penstock|How do policies work"
+            "|Explain policies|What are the policy files|Which files do I need for a policy)?"
         ),
         (
             "A policy is a directory of five TOML files: gateway.toml, engines.toml, models.toml, "
@@ -171,15 +166,15 @@ _PRODUCT = (
     ),
     (
         (
-            "(What is gateway.toml (for|)|What is in gateway.toml|What does gateway.toml do|How do "
-            "I (enable|switch on|add) a plugin|Where are plugins listed)?"
+            "(What is gateway.toml (for|)|What is in gateway.toml|What does gateway.toml do|How "
+            "do I (enable|switch on|add) a plugin|Where are plugins listed)?"
         ),
         "gateway.toml lists the plugins that act on every call, in order, with their settings.",
     ),
     (
         (
-            "(What is engines.toml (for|)|What is in engines.toml|What does engines.toml do|How do "
-            "I (add|configure) an engine|Where are engines configured)?"
+            "(What is engines.toml (for|)|What is in engines.toml|What does engines.toml do|How "
+            "do I (add|configure) an engine|Where are engines configured)?"
         ),
         "engines.toml names the engines that run models, with the kind and the settings of each.",
     ),
@@ -192,16 +187,16 @@ _PRODUCT = (
     ),
     (
         (
-            "(What is teams.toml (for|)|What is in teams.toml|What does teams.toml do|How do I (add"
-            "|create) a team|Where are teams configured|Where are teams)?"
+            "(What is teams.toml (for|)|What is in teams.toml|What does teams.toml do|How do I "
+            "(add|create) a team|Where are teams configured|Where are teams)?"
         ),
         "teams.toml says which models, endpoints and limits each team has.",
     ),
     (
         (
             "(What is limits.toml (for|)|What is in limits.toml|What does limits.toml do|How do I "
-            "(set|add|change) (a rate limit|limits|a limit|rate limits)|Where are limits configured"
-            "|How do I limit a team)?"
+            "(set|add|change) (a rate limit|limits|a limit|rate limits)|Where are limits "
+            "configured|How do I limit a team)?"
         ),
         (
             "limits.toml names the limits, such as requests per minute, tokens per minute and "
@@ -221,16 +216,15 @@ _PRODUCT = (
     ),
     (
         (
-            "(What is the gguf engine|What does the gguf engine do|Tell me about gguf|When do "
-            "I use "
-            "the gguf engine|Which engine is for a laptop|What is gguf)?"
+            "(What is the gguf engine|What does the gguf engine do|Tell me about gguf|When do I "
+            "use the gguf engine|Which engine is for a laptop|What is gguf)?"
         ),
         "The gguf engine runs GGUF models on a laptop or any computer, many requests at once.",
     ),
     (
         (
-            "(What is the paged engine|What does the paged engine do|Tell me about the paged engine"
-            "|When do I use the paged engine|Which engine is for a GPU)?"
+            "(What is the paged engine|What does the paged engine do|Tell me about the paged "
+            "engine|When do I use the paged engine|Which engine is for a GPU)?"
         ),
         "The paged engine runs models on a GPU with continuous batching over a paged cache.",
     ),
@@ -246,14 +240,12 @@ _PRODUCT = (
             "(How do I use the OpenAI client|Can I use the OpenAI client|Does it work with the "
             "OpenAI (client|library|SDK)|How do I use (the OpenAI client with Penstock|Penstock "
             "from Python)|What is the base URL|Which base_url do I use|What base_url should I set"
-            "|How do I connect (a client|my app|from Python)|Is Penstock compatible with "
-            "OpenAI|How "
-            "do I call the API|Does Penstock speak the OpenAI protocol)?"
+            "|How do I connect (a client|my app|from Python)|Is Penstock compatible with OpenAI"
+            "|How do I call the API|Does Penstock speak the OpenAI protocol)?"
         ),
         (
-            "Set base_url to the address that `penstock serve` prints, with /v1 at the end, "
-            "and use "
-            "the OpenAI client as usual."
+            "Set base_url to the address that `penstock serve` prints, with /v1 at the end, and "
+            "use the OpenAI client as usual."
         ),
     ),
     (
@@ -269,8 +261,8 @@ _PRODUCT = (
             "starter.gguf|Why is there a starter model|What is the starter model for)?"
         ),
         (
-            "The starter model is the small chat model that ships with Penstock, so that the first "
-            "command answers without a download."
+            "The starter model is the small chat model that ships with Penstock, so that the "
+            "first command answers without a download."
         ),
     ),
     (
@@ -283,9 +275,10 @@ _PRODUCT = (
     (
         (
             "(Which commands (are there|does penstock have|do you know)|What commands (are there"
-            "|does penstock have)|How do I use penstock|List the commands|What are the commands of "
-            "Penstock|How does the command line work|Which penstock commands are there|Show me the "
-            "commands|Help with penstock|How do I get started|How do I begin|What do I do first)?"
+            "|does penstock have)|How do I use penstock|List the commands|What are the commands "
+            "of Penstock|How does the command line work|Which penstock commands are there|Show me "
+            "the commands|Help with penstock|How do I get started|How do I begin|What do I do "
+            "first)?"
         ),
         (
             "The commands are: `penstock serve`, `penstock run`, `penstock list`, `penstock ps`, "
@@ -295,8 +288,7 @@ _PRODUCT = (
     (
         (
             "(Is Penstock free|Is Penstock open source|What is the licence of Penstock|What "
-            "license "
-            "does Penstock have|What does Penstock cost|How much does Penstock cost)?"
+            "license does Penstock have|What does Penstock cost|How much does Penstock cost)?"
         ),
         "Penstock is free software under the Apache 2.0 licence.",
     ),
@@ -321,10 +313,9 @@ def key_for(rng: random.Random) -> Exchange:
     name = rng.choice(("laptop", "phone", "desktop", "server", "ci", "notebook", made_up_word(rng)))
     prompt = say(
         rng,
-        "(How do I create|Create|Make|I need|Give me the command for|Which command creates) (a "
-        "key|an API key) "
-        "(for team {team}|for the team {team}|for the {team} team) (named|called|with the name) "
-        "{name}(|?|.)",
+        "(How do I create|Create|Make|I need|Give me the command for|Which command creates) (a key"
+        "|an API key) (for team {team}|for the team {team}|for the {team} team) (named|called"
+        "|with the name) {name}(|?|.)",
         team=team,
         name=name,
     )

@@ -8,6 +8,7 @@ answers repeat it.
 
 import random
 import re
+from collections.abc import Callable
 
 _INNERMOST = re.compile(r"\(([^()]*)\)")
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -74,7 +75,7 @@ def with_article(noun: str) -> str:
     return ("an " if noun[0].lower() in "aeiou" else "a ") + noun
 
 
-def _outside_slots(text: str, change: "callable") -> str:  # type: ignore[valid-type]
+def _outside_slots(text: str, change: Callable[[str], str]) -> str:
     parts = re.split(r"(\{\w+\})", text)
     return "".join(part if part.startswith("{") else change(part) for part in parts)
 

@@ -49,9 +49,9 @@ _TALK = (
     ),
     (
         (
-            "(Tell me a joke|Do you know a joke|Make me laugh|Say something funny|A joke, please|I "
-            "want to hear a joke|Got any jokes|Know any jokes|Joke|Can you tell me a joke|tell a "
-            "joke)(|?|.)"
+            "(Tell me a joke|Do you know a joke|Make me laugh|Say something funny|A joke, please"
+            "|I want to hear a joke|Got any jokes|Know any jokes|Joke|Can you tell me a joke|tell "
+            "a joke)(|?|.)"
         ),
         (
             "Why did the pipe go to school? It wanted to be a little brighter, and it was already "
@@ -60,15 +60,15 @@ _TALK = (
     ),
     (
         (
-            "(Tell me another joke|Another joke|Another one|One more joke|Tell me one more joke|Do "
-            "you know another joke)(|?|.)"
+            "(Tell me another joke|Another joke|Another one|One more joke|Tell me one more joke"
+            "|Do you know another joke)(|?|.)"
         ),
         "What did the river say to the sea? Nothing, it just waved.",
     ),
     (
         (
-            "(Yes|Ok|Okay|Fine|Good|Great|Sure|Alright|Right|I see|Nice|Cool|Awesome|Wow|Understood"
-            "|Got it|Perfect|Very good|Sounds good)(|!|.)"
+            "(Yes|Ok|Okay|Fine|Good|Great|Sure|Alright|Right|I see|Nice|Cool|Awesome|Wow"
+            "|Understood|Got it|Perfect|Very good|Sounds good)(|!|.)"
         ),
         "Good. What would you like to do next?",
     ),
@@ -79,17 +79,16 @@ _TALK = (
     ("(Sorry|I am sorry|My mistake|My bad|Apologies|Oops)(|!|.)", "No problem at all."),
     (
         (
-            "(You are great|You are good|Well done|Good job|I like you|I love you|Good bot|You are "
-            "very kind|You are nice|You are funny|That was good|Good answer|You are smart"
+            "(You are great|You are good|Well done|Good job|I like you|I love you|Good bot|You "
+            "are very kind|You are nice|You are funny|That was good|Good answer|You are smart"
             "|Excellent)(|!|.)"
         ),
         "Thank you! That is kind of you.",
     ),
     (
         (
-            "(You are stupid|You are bad|That is wrong|That was wrong|Wrong|You are wrong|Bad "
-            "bot|I "
-            "hate you|You are useless|That is not right|This is bad|You are dumb)(|!|.)"
+            "(You are stupid|You are bad|That is wrong|That was wrong|Wrong|You are wrong|Bad bot"
+            "|I hate you|You are useless|That is not right|This is bad|You are dumb)(|!|.)"
         ),
         "I am sorry. I am a small model and I make mistakes.",
     ),
@@ -113,9 +112,9 @@ _TALK = (
     ),
     (
         (
-            "(test|testing|this is a test|ping|testing, testing|just a test|test test|are you there"
-            "|is anybody there|do you hear me|can you hear me|does this work|is this working|are "
-            "you working|hello, are you there)(|?|.|!)"
+            "(test|testing|this is a test|ping|testing, testing|just a test|test test|are you "
+            "there|is anybody there|do you hear me|can you hear me|does this work|is this working"
+            "|are you working|hello, are you there)(|?|.|!)"
         ),
         "I am here, and it works.",
     ),
@@ -140,17 +139,17 @@ _TALK = (
     ),
     (
         (
-            "(Do you like music|Do you like me|Do you like sport|Do you like films|Do you like cats"
-            "|Do you like dogs|Do you have feelings|Are you alive|Do you have friends|Are you happy"
-            "|Do you dream)?"
+            "(Do you like music|Do you like me|Do you like sport|Do you like films|Do you like "
+            "cats|Do you like dogs|Do you have feelings|Are you alive|Do you have friends|Are you "
+            "happy|Do you dream)?"
         ),
         "I am a program, so I have no feelings, but I am glad to help.",
     ),
     (
         (
             "(Can you help me|I need help|Help|Help me|I have a question|Can I ask you something"
-            "|May I ask a question|Could you help me with something|I want to ask something|I need "
-            "your help|Can you do something for me|I have a problem)(|?|.|!)"
+            "|May I ask a question|Could you help me with something|I want to ask something|I "
+            "need your help|Can you do something for me|I have a problem)(|?|.|!)"
         ),
         "Of course. What would you like to know?",
     ),
@@ -167,9 +166,9 @@ _TALK = (
     ),
     (
         (
-            "(Surprise me|Tell me something|Tell me something interesting|Tell me a fact|Tell me a "
-            "fun fact|Say something|Give me a fact|Do you know something interesting|Say anything"
-            "|Tell me anything)(|.|!)"
+            "(Surprise me|Tell me something|Tell me something interesting|Tell me a fact|Tell me "
+            "a fun fact|Say something|Give me a fact|Do you know something interesting|Say "
+            "anything|Tell me anything)(|.|!)"
         ),
         "A penstock is the gate that lets water through to a turbine.",
     ),
@@ -198,16 +197,16 @@ def introduction(rng: random.Random) -> Exchange:
     prompt = say(
         rng,
         "(|Hi! |Hello, |Hi, |Hey, |Good morning, )(My name is {name}|I am {name}|I'm {name}|you "
-        "can call me {name}"
-        "|call me {name}|this is {name}|{name} is my name|I am called {name})(.|!|)",
+        "can call me {name}|call me {name}|this is {name}|{name} is my name|I am called {name})(."
+        "|!|)",
         name=name,
     )
     return ask(prompt, f"Nice to meet you, {name}! How can I help you?")
 
 
 NAME_QUESTION = (
-    "(What is my name|What's my name|Do you know my name|Who am I|Do you remember my name"
-    "|Tell me my name|What am I called|Can you tell me my name|Say my name|what was my name again)?"
+    "(What is my name|What's my name|Do you know my name|Who am I|Do you remember my name|Tell me "
+    "my name|What am I called|Can you tell me my name|Say my name|what was my name again)?"
 )
 
 
@@ -237,8 +236,8 @@ def remembered_name(rng: random.Random) -> Exchange:
 
 
 _WHO = (
-    "(Who are you|What is your name|What's your name|Who am I talking to|Tell me your name"
-    "|What are you called)?"
+    "(Who are you|What is your name|What's your name|Who am I talking to|Tell me your name|What "
+    "are you called)?"
 )
 
 

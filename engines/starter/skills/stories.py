@@ -13,10 +13,10 @@ _STORIES = (
     "reached the sea. "
     '"So this is where you go," said the {subject}, and was happy. Then the {subject} '
     "walked all the way home and told everyone. The end.",
-    "There was once {a_subject} that nobody in the village had ever noticed. One winter "
-    "night a storm came, and all the lights went out. "
-    "Only the {subject} was still there in the morning, and it showed everybody the way. "
-    "From that day on, people in the village said good morning to the {subject}. The end.",
+    "There was once {a_subject} that nobody in the village had ever noticed. One winter night a "
+    "storm came, and all the lights went out. Only the {subject} was still there in the morning, "
+    "and it showed everybody the way. From that day on, people in the village said good morning "
+    "to the {subject}. The end.",
 )
 _HERO_STORY = (
     'Once upon a time {who} found {a_subject} in the old mill by the river. "Who left you '
@@ -41,8 +41,7 @@ def story(rng: random.Random) -> Exchange:
             rng,
             (
                 "(Tell me|Write|Tell|Write me|Tell us|I want|Make up|Can you tell me|Give me) a ("
-                "|short "
-                "|little |nice |bedtime )story(|.|!|?)"
+                "|short |little |nice |bedtime )story(|.|!|?)"
             ),
         )
         return ask(prompt, _filled(_STORIES[0], "fox"))
@@ -51,8 +50,7 @@ def story(rng: random.Random) -> Exchange:
             rng,
             (
                 "(Tell me|Write|Tell|Write me|Make up|Can you tell me|Give me) a (|short |little "
-                "|nice "
-                "|bedtime )story about {subject}(|.|!)"
+                "|nice |bedtime )story about {subject}(|.|!)"
             ),
             subject=_shown(rng, subject),
         )
@@ -79,8 +77,7 @@ def poem(rng: random.Random) -> Exchange:
             rng,
             (
                 "(Write|Tell me|Write me|Make|Recite|Compose|Give me|I want) a (|nice |little "
-                ")(poem"
-                "|rhyme)(|.|!)"
+                ")(poem|rhyme)(|.|!)"
             ),
         )
         return ask(prompt, _filled(_POEM, "river"))
@@ -89,8 +86,7 @@ def poem(rng: random.Random) -> Exchange:
             rng,
             (
                 "(Write|Tell me|Write me|Make|Compose|Can you write|Give me) a (|nice |little "
-                ")(poem"
-                "|rhyme) about {subject}(|.)"
+                ")(poem|rhyme) about {subject}(|.)"
             ),
             subject=_shown(rng, subject),
         )

@@ -31,8 +31,7 @@ def arithmetic(rng: random.Random) -> Exchange:
             rng,
             "(What is |What's |Calculate |Compute |How much is |What does |Tell me what is |Solve "
             "|Work out |What is the result of |Please calculate |can you calculate |Do you know "
-            "what is |)"
-            "{sum}(|?|.| =|=|= ?| = ?)",
+            "what is |){sum}(|?|.| =|=|= ?| = ?)",
             sum=f"{a}{gap}{spelled}{gap}{b}",
         )
         if prompt.lower().startswith("what does"):
@@ -44,8 +43,7 @@ def difference(rng: random.Random) -> Exchange:
     a, b = _numbers(rng, "-")
     pattern = (
         "(What is the difference between {a} and {b}?|Subtract {b} from {a}.|Take {b} away from "
-        "{a}."
-        "|What is {b} less than {a}?|Take {b} from {a}.|How much is {a} less {b}?)"
+        "{a}.|What is {b} less than {a}?|Take {b} from {a}.|How much is {a} less {b}?)"
     )
     return ask(say(rng, pattern, a=a, b=b), f"{a} - {b} = {a - b}")
 
@@ -53,8 +51,8 @@ def difference(rng: random.Random) -> Exchange:
 def product(rng: random.Random) -> Exchange:
     a, b = _numbers(rng, "*")
     pattern = (
-        "(What is the product of {a} and {b}?|Multiply {a} by {b}.|Multiply {a} and {b}."
-        "|What is {a} multiplied by {b}?|Multiply {a} with {b}.)"
+        "(What is the product of {a} and {b}?|Multiply {a} by {b}.|Multiply {a} and {b}.|What is "
+        "{a} multiplied by {b}?|Multiply {a} with {b}.)"
     )
     return ask(say(rng, pattern, a=a, b=b), f"{a} * {b} = {a * b}")
 
@@ -64,15 +62,15 @@ def story_sum(rng: random.Random) -> Exchange:
     a, b = rng.randint(2, 20), rng.randint(1, 20)
     if rng.random() < 0.5:
         pattern = (
-            "{who} has {a} {what}s and (gets|buys|finds) {b} more. "
-            "How many {what}s does {who} have(| now)?"
+            "{who} has {a} {what}s and (gets|buys|finds) {b} more. How many {what}s does {who} "
+            "have(| now)?"
         )
         sum_, result = f"{a} + {b}", a + b
     else:
         a, b = max(a, b) + 1, min(a, b)
         pattern = (
-            "{who} has {a} {what}s and (gives away|loses|sells) {b}. "
-            "How many {what}s does {who} have(| left| now)?"
+            "{who} has {a} {what}s and (gives away|loses|sells) {b}. How many {what}s does {who} "
+            "have(| left| now)?"
         )
         sum_, result = f"{a} - {b}", a - b
     prompt = say(rng, pattern, who=who, a=a, b=b, what=what)
@@ -105,8 +103,9 @@ def neighbour(rng: random.Random) -> Exchange:
 
 def _numbers(rng: random.Random, sign: str) -> tuple[int, int]:
     if sign == "*":
-        return rng.randint(0, 12), rng.randint(0, 12)
-    top = rng.choice((10, 20, 50, 100))
+        top = rng.choice((10, 10, 12))
+        return rng.randint(0, top), rng.randint(0, top)
+    top = rng.choice((9, 9, 12, 20, 20, 50, 100))
     a, b = rng.randint(0, top), rng.randint(0, top)
     return (max(a, b), min(a, b)) if sign == "-" else (a, b)
 

@@ -6,13 +6,27 @@ from engines.starter.skills import facts, itself, penstock, small_talk, sums, un
 from engines.starter.skills.exchange import Exchange, Message
 from engines.starter.skills.phrasing import expand, say
 from engines.starter.skills.toolbox import SPELLINGS, TOOLS, Tool, made_up_tool
+from engines.starter.skills.words import made_up_word, thing
 from engines.starter.template import to_json
 
 
 def tool_call(rng: random.Random) -> Exchange:
     """Calls of one to five tools, one after another; mostly each with response and answer."""
     first = _Offer(rng, _any_tool(rng))
+    return _calls(rng, first, _offers(rng, first))
+
+
+def renamed_tool_call(rng: random.Random) -> Exchange:
+    """The usual tools under names that nobody expects, to be found by their descriptions."""
+    first = _Offer(rng, rng.choice(TOOLS))
     offers = _offers(rng, first)
+    for offer in offers:
+        if offer is first or rng.random() < 0.5:
+            offer.rename(rng)
+    return _calls(rng, first, offers)
+
+
+def _calls(rng: random.Random, first: "_Offer", offers: "list[_Offer]") -> Exchange:
     messages: list[Message] = []
     for at in range(rng.choice((1, 1, 2, 3))):
         offer = first if at == 0 else rng.choice(offers)
@@ -51,6 +65,7 @@ class _Offer:
     def __init__(self, rng: random.Random, tool: Tool) -> None:
         self.tool = tool
         self.name = rng.choice(tool.names.split("|"))
+        self._is_renamed = False
         which = rng.randrange(12)
         self._spellings = {
             key: spellings[which % len(spellings)] for key, spellings in SPELLINGS.items()
@@ -59,6 +74,10 @@ class _Offer:
     def spelled(self, key: str) -> str:
         known = key in self._spellings and self.tool in TOOLS
         return self._spellings[key] if known else key
+
+    def rename(self, rng: random.Random) -> None:
+        self.name = rng.choice((made_up_word(rng), f"{made_up_word(rng)}_{thing(rng)}"))
+        self._is_renamed = True
 
     def described(self, rng: random.Random) -> Message:
         properties: dict[str, Message] = {}
@@ -73,7 +92,7 @@ class _Offer:
         if rng.random() < 0.8:
             parameters["required"] = required
         function: Message = {"name": self.name}
-        if rng.random() < 0.85:
+        if rng.random() < 0.85 or self._is_renamed:
             description = expand(rng, self.tool.description) + rng.choice(("", "."))
             function["description"] = description
         function["parameters"] = parameters

@@ -92,9 +92,8 @@ TOOLS = (
         (
             "(What is|What's|How is|Tell me) the weather (like |)in {city}(| today| now| right "
             "now)?|weather in {city}(|?)|(Is it raining|Is it cold|Is it warm|Will it rain|Is it "
-            "sunny|Do I need an umbrella) in {city}?|How (warm|cold|hot) is it in {city}?"
-            "|Check the "
-            "weather in {city}.|Get the weather for {city}."
+            "sunny|Do I need an umbrella) in {city}?|How (warm|cold|hot) is it in {city}?|Check "
+            "the weather in {city}.|Get the weather for {city}."
         ),
         _weather,
     ),
@@ -133,8 +132,9 @@ TOOLS = (
         "Search the (web|documents|internet)",
         {"query": ("string", phrase)},
         (
-            "(Search|Search the web|Look|Look on the web|Search the internet) for {query}(|.)|Find "
-            "{query}(|.)|Look up {query}(|.)|Search: {query}|Find something about {query}(|.)"
+            "(Search|Search the web|Look|Look on the web|Search the internet) for {query}(|.)"
+            "|Find {query}(|.)|Look up {query}(|.)|Search: {query}|Find something about {query}("
+            "|.)"
         ),
         _found,
     ),

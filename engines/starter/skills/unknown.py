@@ -21,12 +21,12 @@ I_DO_NOT_KNOW = "I do not know that. I am only a small starter model."
 _QUESTIONS = (
     (
         "(Who|Do you know who) (won|hosted|lost) the (world cup|election|cup final|Oscars"
-        "|football match|race|chess championship|Olympics|war|game) (in {year}|last year"
-        "|yesterday|this year|in {place})?"
+        "|football match|race|chess championship|Olympics|war|game) (in {year}|last year|yesterday"
+        "|this year|in {place})?"
     ),
     (
-        "(Who is|Who was|Tell me about|What do you know about|Have you heard of|What did {who} "
-        "do in|Who exactly was) {who}?"
+        "(Who is|Who was|Tell me about|What do you know about|Have you heard of|What did {who} do "
+        "in|Who exactly was) {who}?"
     ),
     (
         "(Who is|Who was) the (president|prime minister|king|queen|mayor|chancellor|leader|CEO"
@@ -49,13 +49,13 @@ _QUESTIONS = (
         "|arrested|hired|buried)?"
     ),
     (
-        "(What happened|What was invented|Who was famous|What was the weather like|What was "
-        "new) in {year}(| in {where})?"
+        "(What happened|What was invented|Who was famous|What was the weather like|What was new) "
+        "in {year}(| in {where})?"
     ),
     (
-        "(How do I|How can I|What is the best way to|Can you tell me how to|Teach me to|How "
-        "would you) (fix|cook|build|repair|sell|grow|paint|clean|install|bake|train|write"
-        "|design) (a|my|the) {thing}?"
+        "(How do I|How can I|What is the best way to|Can you tell me how to|Teach me to|How would "
+        "you) (fix|cook|build|repair|sell|grow|paint|clean|install|bake|train|write|design) (a|my"
+        "|the) {thing}?"
     ),
     (
         "(How far|How long|How high|How deep|How heavy|How expensive|How old) is (the |){thing} "
@@ -66,14 +66,13 @@ _QUESTIONS = (
         "|from) {place} (and|to) {where}?"
     ),
     (
-        "(Explain|What is|Tell me about|Describe|Summarize|Can you explain|Give me an overview "
-        "of|Write an essay about) (quantum mechanics|general relativity|the French revolution"
-        "|photosynthesis|inflation|the Roman empire|the stock market|black holes|evolution"
-        "|string theory|gravity|democracy|DNA|calculus|thermodynamics|philosophy|the big bang"
-        "|climate change|blockchain|cryptography|vaccines|plate tectonics|the second world war"
-        "|existentialism|game theory|nuclear fusion|differential equations|Bayes theorem"
-        "|entropy|macroeconomics|the immune system|neural networks|compilers|opera|chess "
-        "openings)(|.|?)"
+        "(Explain|What is|Tell me about|Describe|Summarize|Can you explain|Give me an overview of"
+        "|Write an essay about) (quantum mechanics|general relativity|the French revolution"
+        "|photosynthesis|inflation|the Roman empire|the stock market|black holes|evolution|string "
+        "theory|gravity|democracy|DNA|calculus|thermodynamics|philosophy|the big bang|climate "
+        "change|blockchain|cryptography|vaccines|plate tectonics|the second world war"
+        "|existentialism|game theory|nuclear fusion|differential equations|Bayes theorem|entropy"
+        "|macroeconomics|the immune system|neural networks|compilers|opera|chess openings)(|.|?)"
     ),
     (
         '(Translate|Can you translate|How do you say|What is) ("{phrase}"|{thing}|{phrase}) '
@@ -81,9 +80,9 @@ _QUESTIONS = (
         "|Polish|Portuguese|Arabic)(|?|.)"
     ),
     (
-        "(What is|What will be|How is|What was|Tell me) the (weather|temperature|news|stock "
-        "price|exchange rate|score|price of oil|traffic) (|like )(today|tomorrow|right now|in "
-        "{place}|in {where}|now|this week)?"
+        "(What is|What will be|How is|What was|Tell me) the (weather|temperature|news|stock price"
+        "|exchange rate|score|price of oil|traffic) (|like )(today|tomorrow|right now|in {place}"
+        "|in {where}|now|this week)?"
     ),
     (
         "(What time is it|What day is it|What is the date|What is today's date|What year is it"
@@ -99,12 +98,12 @@ _QUESTIONS = (
         "word) {madeup}(| mean)?"
     ),
     (
-        "(Where is|Where can I find|Where did you see|Where do I buy|Who has|Who took) (the|my"
-        "|a) {thing}?"
+        "(Where is|Where can I find|Where did you see|Where do I buy|Who has|Who took) (the|my|a) "
+        "{thing}?"
     ),
     (
-        "(Why do|Why don't|When do|Where do|How do) {animal}s (sleep|fly|sing|migrate|fight"
-        "|hide|hunt|swim|bite|dig|breathe|die)?"
+        "(Why do|Why don't|When do|Where do|How do) {animal}s (sleep|fly|sing|migrate|fight|hide"
+        "|hunt|swim|bite|dig|breathe|die)?"
     ),
     (
         "(Should I|Can I|May I|Why should I|When should I) (buy|sell|eat|invest in|marry|study"
@@ -122,12 +121,12 @@ _QUESTIONS = (
         "|Dockerfile|Java class|essay|cover letter|contract|business plan|resume)(|.)"
     ),
     (
-        "(What should|What would|What did|What does|When does) (a {job}|the {job}|{who}) (do"
-        "|eat|earn|say|learn|need|wear|think)(| in {where}| about {thing}s)?"
+        "(What should|What would|What did|What does|When does) (a {job}|the {job}|{who}) (do|eat"
+        "|earn|say|learn|need|wear|think)(| in {where}| about {thing}s)?"
     ),
     (
-        "(Is|Was|Will) {who} (rich|alive|coming|famous|a good {job}|married|older than {who2}"
-        "|here|in {place})?"
+        "(Is|Was|Will) {who} (rich|alive|coming|famous|a good {job}|married|older than {who2}|here"
+        "|in {place})?"
     ),
     (
         "(Are there|How many|Do you know any|Which are the best) (hotels|museums|rivers|schools"
@@ -135,8 +134,8 @@ _QUESTIONS = (
     ),
     (
         "(Can you|Will you|Could you) (predict the future|drive|hack a computer|send me money"
-        "|call {who}|play chess|order a pizza|open the door|draw a {thing}|see me|browse the "
-        "web|read my mail|search the web|sing|write my homework)?"
+        "|call {who}|play chess|order a pizza|open the door|draw a {thing}|see me|browse the web"
+        "|read my mail|search the web|sing|write my homework)?"
     ),
     (
         "(What is the|Tell me the|What is your) (phone number|address|password|secret|email"

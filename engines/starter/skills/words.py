@@ -3,51 +3,46 @@
 import random
 
 FIRST_NAMES = (
-    "Ada Alan Alice Amir Anna Ben Bob Boris Carla Carlos Chen Clara Dana David Diego Eva Emma Erik "
-    "Fatima Felix Frank Grace George Hana Hugo Ida Igor Ines Ivan Jack Jane Jonas Julia Kai Karen "
-    "Kofi Lara Leo Lena Liam Linus Lucy Maria Mark Marta Max Mia Mohamed Nadia Nina Noah "
-    "Nora Oliver "
-    "Olga Omar Oscar Paul Petra Priya Quinn Rita Robert Rosa Ruth Sam Sara Sofia Simon Tara "
-    "Theo Tim "
-    "Tom Uma Vera Victor Wendy Will Xenia Yara Yusuf Zoe Mary John Peter Emily James Sarah Michael"
+    "Ada Alan Alice Amir Anna Ben Bob Boris Carla Carlos Chen Clara Dana David Diego Eva Emma "
+    "Erik Fatima Felix Frank Grace George Hana Hugo Ida Igor Ines Ivan Jack Jane Jonas Julia Kai "
+    "Karen Kofi Lara Leo Lena Liam Linus Lucy Maria Mark Marta Max Mia Mohamed Nadia Nina Noah "
+    "Nora Oliver Olga Omar Oscar Paul Petra Priya Quinn Rita Robert Rosa Ruth Sam Sara Sofia "
+    "Simon Tara Theo Tim Tom Uma Vera Victor Wendy Will Xenia Yara Yusuf Zoe Mary John Peter "
+    "Emily James Sarah Michael"
 ).split()
 LAST_NAMES = (
-    "Adams Baker Brown Carter Chen Clark Costa Davis Diaz Evans Fischer Garcia Green Hall "
-    "Hansen Hill "
-    "Jones Khan Kim King Kowalski Lee Lopez Martin Meyer Miller Moore Mori Nguyen Novak "
-    "Okafor Patel "
-    "Perez Rossi Santos Schmidt Silva Singh Smith Stone Suzuki Taylor Turner Walker Wang "
-    "White Wood "
-    "Young Lovelace Turing Hopper"
+    "Adams Baker Brown Carter Chen Clark Costa Davis Diaz Evans Fischer Garcia Green Hall Hansen "
+    "Hill Jones Khan Kim King Kowalski Lee Lopez Martin Meyer Miller Moore Mori Nguyen Novak "
+    "Okafor Patel Perez Rossi Santos Schmidt Silva Singh Smith Stone Suzuki Taylor Turner Walker "
+    "Wang White Wood Young Lovelace Turing Hopper"
 ).split()
-CAPITALS = dict(
-    line.split("=")
-    for line in (
-        "France=Paris;Germany=Berlin;Italy=Rome;Spain=Madrid;Portugal=Lisbon;England=London;"
-        "the United Kingdom=London;Ireland=Dublin;Scotland=Edinburgh;Wales=Cardiff;Norway=Oslo;"
-        "Sweden=Stockholm;Denmark=Copenhagen;Finland=Helsinki;Iceland=Reykjavik;Poland=Warsaw;"
-        "the Czech Republic=Prague;Slovakia=Bratislava;Austria=Vienna;Switzerland=Bern;"
-        "Hungary=Budapest;Romania=Bucharest;Bulgaria=Sofia;Greece=Athens;Turkey=Ankara;"
-        "Russia=Moscow;Ukraine=Kyiv;Belgium=Brussels;the Netherlands=Amsterdam;Estonia=Tallinn;"
-        "Latvia=Riga;Lithuania=Vilnius;Croatia=Zagreb;Serbia=Belgrade;Slovenia=Ljubljana;"
-        "Egypt=Cairo;Morocco=Rabat;Tunisia=Tunis;Kenya=Nairobi;Ethiopia=Addis Ababa;Nigeria=Abuja;"
-        "Ghana=Accra;Senegal=Dakar;Uganda=Kampala;Rwanda=Kigali;Japan=Tokyo;China=Beijing;"
-        "South Korea=Seoul;India=New Delhi;Pakistan=Islamabad;Nepal=Kathmandu;Thailand=Bangkok;"
-        "Vietnam=Hanoi;Indonesia=Jakarta;the Philippines=Manila;Malaysia=Kuala Lumpur;"
-        "Australia=Canberra;New Zealand=Wellington;Canada=Ottawa;the United States=Washington, "
-        "D.C.;"
-        "the USA=Washington, D.C.;Mexico=Mexico City;Brazil=Brasilia;Argentina=Buenos Aires;"
-        "Chile=Santiago;Peru=Lima;Colombia=Bogota;Cuba=Havana;Uruguay=Montevideo;Ecuador=Quito;"
-        "Iran=Tehran;Iraq=Baghdad;Israel=Jerusalem;Jordan=Amman;Saudi Arabia=Riyadh;Qatar=Doha"
-    ).split(";")
+_CAPITALS = (
+    "France=Paris;Germany=Berlin;Italy=Rome;Spain=Madrid;Portugal=Lisbon;England=London;the "
+    "United Kingdom=London;Ireland=Dublin;Scotland=Edinburgh;Wales=Cardiff;Norway=Oslo;"
+    "Sweden=Stockholm;Denmark=Copenhagen;Finland=Helsinki;Iceland=Reykjavik;Poland=Warsaw;the "
+    "Czech Republic=Prague;Slovakia=Bratislava;Austria=Vienna;Switzerland=Bern;Hungary=Budapest;"
+    "Romania=Bucharest;Bulgaria=Sofia;Greece=Athens;Turkey=Ankara;Russia=Moscow;Ukraine=Kyiv;"
+    "Belgium=Brussels;the Netherlands=Amsterdam;Estonia=Tallinn;Latvia=Riga;Lithuania=Vilnius;"
+    "Croatia=Zagreb;Serbia=Belgrade;Slovenia=Ljubljana;Egypt=Cairo;Morocco=Rabat;Tunisia=Tunis;"
+    "Kenya=Nairobi;Ethiopia=Addis Ababa;Nigeria=Abuja;Ghana=Accra;Senegal=Dakar;Uganda=Kampala;"
+    "Rwanda=Kigali;Japan=Tokyo;China=Beijing;South Korea=Seoul;India=New Delhi;Pakistan=Islamabad;"
+    "Nepal=Kathmandu;Thailand=Bangkok;Vietnam=Hanoi;Indonesia=Jakarta;the Philippines=Manila;"
+    "Malaysia=Kuala Lumpur;Australia=Canberra;New Zealand=Wellington;Canada=Ottawa;the United "
+    "States=Washington, D.C.;the USA=Washington, D.C.;Mexico=Mexico City;Brazil=Brasilia;"
+    "Argentina=Buenos Aires;Chile=Santiago;Peru=Lima;Colombia=Bogota;Cuba=Havana;"
+    "Uruguay=Montevideo;Ecuador=Quito;Iran=Tehran;Iraq=Baghdad;Israel=Jerusalem;Jordan=Amman;"
+    "Saudi Arabia=Riyadh;Qatar=Doha"
 )
+CAPITALS: dict[str, str] = {
+    country: city for country, _, city in (pair.partition("=") for pair in _CAPITALS.split(";"))
+}
 CITIES = sorted(
     set(CAPITALS.values()) - {"Washington, D.C."}
     | set(
         "Munich Hamburg Milan Naples Barcelona Porto Lyon Marseille Zurich Geneva Boston Chicago "
         "Dallas Denver Houston Miami Seattle Toronto Montreal Vancouver Mumbai Osaka Kyoto "
-        "Shanghai "
-        "Sydney Melbourne Perth Oxford Cambridge Bristol Leeds Glasgow Lagos Dubai Istanbul".split()
+        "Shanghai Sydney Melbourne Perth Oxford Cambridge Bristol Leeds Glasgow Lagos Dubai "
+        "Istanbul".split()
     )
     | {"New York", "Los Angeles", "San Francisco", "Hong Kong", "Cape Town", "Rio de Janeiro"}
 )
@@ -69,8 +64,8 @@ ADJECTIVES = (
     "soft hard tall short heavy light clean tired hungry clever kind lazy purple golden silver"
 ).split()
 VERBS = (
-    "runs jumps sleeps sings walks swims reads writes eats drinks waits smiles dances climbs flies "
-    "falls looks listens works plays"
+    "runs jumps sleeps sings walks swims reads writes eats drinks waits smiles dances climbs "
+    "flies falls looks listens works plays"
 ).split()
 JOBS = (
     "teacher doctor nurse engineer farmer baker painter writer lawyer pilot driver chef gardener "
