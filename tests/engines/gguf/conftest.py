@@ -1,8 +1,19 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.gguf_files import write_gguf
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[[bytes], Path]:
+    def save(content: bytes) -> Path:
+        path = tmp_path / "model.gguf"
+        path.write_bytes(content)
+        return path
+
+    return save
 
 
 @pytest.fixture(scope="session")
