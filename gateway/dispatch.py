@@ -5,8 +5,9 @@ may still become another target's answer or a plain HTTP error. From the first
 output on there is no way back: an error then ends the stream.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -18,6 +19,8 @@ from gateway.errors import ModelUnknown
 
 log = structlog.get_logger()
 
+Answer = TypeVar("Answer")
+
 
 async def dispatch(
     call: Call, engines: Mapping[str, Engine], request: GenerateRequest
@@ -27,41 +30,47 @@ async def dispatch(
     Raises the last target's `EngineError` when none produced output. The stream
     is closed with `call.resources`, in the call's own task.
     """
-    failure: EngineError | None = None
-    for target in _targets(call):
-        if failure is not None and not _may_follow(target, failure):
-            continue
-        engine = engines[target.engine]
-        events = engine.generate(msgspec.structs.replace(request, model=target.model))
+
+    async def begin(engine: Engine, model: str) -> tuple[AsyncGenerator[Event, None], list[Event]]:
+        events = engine.generate(msgspec.structs.replace(request, model=model))
         try:
-            held = await _until_output(events)  # keeps Started back
-        except EngineError as error:
-            failure = _seen(call, target, error)
-            continue
+            return events, await _until_output(events)  # keeps Started back
         except BaseException:
             await events.aclose()
             raise
-        call.target = target
-        # Both are closed: an async generator that never began to run does not
-        # reach its own clean-up.
-        await call.resources.enter_async_context(aclosing(events))
-        return await call.resources.enter_async_context(aclosing(_resume(held, events)))
-    raise _as_refusal(call, failure)
+
+    events, held = await _first_that_can(call, engines, begin)
+    # Both are closed: an async generator that never began to run does not
+    # reach its own clean-up.
+    await call.resources.enter_async_context(aclosing(events))
+    return await call.resources.enter_async_context(aclosing(_resume(held, events)))
 
 
 async def dispatch_embed(
     call: Call, engines: Mapping[str, Engine], request: EmbedRequest
 ) -> Embeddings:
     """The first target's vectors; the same rules as `dispatch`."""
+
+    async def embed(engine: Engine, model: str) -> Embeddings:
+        return await engine.embed(msgspec.structs.replace(request, model=model))
+
+    return await _first_that_can(call, engines, embed)
+
+
+async def _first_that_can(
+    call: Call,
+    engines: Mapping[str, Engine],
+    attempt: Callable[[Engine, str], Awaitable[Answer]],
+) -> Answer:
+    """The answer of the first target whose attempt does not fail; notes it on the call."""
     failure: EngineError | None = None
     for target in _targets(call):
         if failure is not None and not _may_follow(target, failure):
             continue
-        engine = engines[target.engine]
         try:
-            answer = await engine.embed(msgspec.structs.replace(request, model=target.model))
+            answer = await attempt(engines[target.engine], target.model)
         except EngineError as error:
-            failure = _seen(call, target, error)
+            failure = _seen(target, error)
             continue
         call.target = target
         return answer
@@ -80,7 +89,7 @@ def _may_follow(target: Target, failure: EngineError) -> bool:
     return not isinstance(failure, RequestRefused | ModelNotFound)
 
 
-def _seen(call: Call, target: Target, error: EngineError) -> EngineError:
+def _seen(target: Target, error: EngineError) -> EngineError:
     log.info("target_failed", engine=target.engine, model=target.model,
              error=error.code)  # fmt: skip
     return error
