@@ -227,14 +227,15 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def ask_again(self, data: st.DataObject) -> None:
         """A reservation or a settlement that arrives twice, or after its end, does nothing."""
-        if not self.model.calls:
+        known = sorted(call_id for call_id, call in self.model.calls.items() if not call.is_alone)
+        if not known:
             return
-        call_id = data.draw(st.sampled_from(sorted(self.model.calls)))
+        call_id = data.draw(st.sampled_from(known))
         call, before = self.model.calls[call_id], self._fills()
 
         decision = self._reserve(call.gateway, call_id, call.demands, 17, 17)
         if call.used is not None:
-            self._send_settlement(call, call_id, [5] * len(BUCKETS))
+            self._send_settlement(call.gateway, call_id, call.demands, [5] * len(BUCKETS))
 
         assert decision.granted == (call.used is None)
         assert self._fills() == before
@@ -245,8 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
         call_id, demands, before = f"late-{self.num_calls}", demands_of(prompt), self._fills()
         self.num_calls += 1
 
-        self.subject.stores[0].settle(call_id, demands, [0] * len(demands))
-        self.runner.run(self.subject.arrived(0))
+        self._send_settlement(0, call_id, demands, [0] * len(demands))
         decision = self._reserve(0, call_id, demands, 10, 10)
 
         assert not decision.granted
@@ -300,13 +300,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _settle(self, call_id: str, used: list[int]) -> None:
         call = self.model.calls[call_id]
-        self._send_settlement(call, call_id, used)
+        self._send_settlement(call.gateway, call_id, call.demands, used)
         call.used, call.settled_at = used, self.subject.now
 
-    def _send_settlement(self, call: Taken, call_id: str, used: list[int]) -> None:
+    def _send_settlement(
+        self, gateway: int, call_id: str, demands: list[Demand], used: list[int]
+    ) -> None:
         async def settled() -> None:
-            self.subject.stores[call.gateway].settle(call_id, call.demands, used)
-            await self.subject.arrived(call.gateway)
+            self.subject.stores[gateway].settle(call_id, demands, used)
+            await self.subject.arrived(gateway)
 
         self.runner.run(settled())
 
