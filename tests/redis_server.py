@@ -1,4 +1,4 @@
-"""A real Redis for tests: its own process, a Unix socket in a folder of its own, nothing on disk."""
+"""A real Redis for tests: its own process, a Unix socket in its own folder, nothing on disk."""
 
 import os
 import shutil

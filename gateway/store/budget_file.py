@@ -5,8 +5,6 @@ they would be over by the time that the process is back.
 """
 
 import asyncio
-import contextlib
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -62,10 +60,9 @@ class KeptMemoryStore(MemoryStore):
             return
         beside = self._path.with_suffix(".new")
         try:
-            with contextlib.suppress(FileExistsError):
-                self._path.parent.mkdir(parents=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             beside.write_bytes(content)
-            os.replace(beside, self._path)
+            beside.replace(self._path)
         except OSError as error:
             log.error("budgets_not_written", file=str(self._path), error=str(error))
         else:

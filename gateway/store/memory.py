@@ -69,7 +69,11 @@ class MemoryStore:
         now = self._clock()
         known = self._reservations.get(call_id)
         if known is not None:
-            return Decision(known.taken is not None, known.output, self._peeked(demands, now))
+            return Decision(
+                granted=known.taken is not None,
+                output=known.output,
+                fills=[self._fill(demand.bucket, 0, now) for demand in demands],
+            )
         output = self._clamped(demands, output, least_output, now)
         costs = [demand.cost(output) for demand in demands]
         fills = [
@@ -80,7 +84,7 @@ class MemoryStore:
             not fill.fits and demand.bucket.enforced
             for fill, demand in zip(fills, demands, strict=True)
         ):
-            return Decision(False, output, fills)
+            return Decision(granted=False, output=output, fills=fills)
         taken = [
             self._take(call_id, demand.bucket, cost, now) if fill.fits else None
             for demand, cost, fill in zip(demands, costs, fills, strict=True)
@@ -91,7 +95,7 @@ class MemoryStore:
             for demand, fill in zip(demands, fills, strict=True)
         ]
         self._sweep_sometimes(now)
-        return Decision(True, output, after)
+        return Decision(granted=True, output=output, fills=after)
 
     def settle(
         self,
@@ -147,9 +151,6 @@ class MemoryStore:
                     granted, room_for_output(bucket, room, demand.fixed, demand.per_output)
                 )
         return max(granted, min(least, output))
-
-    def _peeked(self, demands: Sequence[Demand], now: int) -> list[Fill]:
-        return [self._fill(demand.bucket, 0, now) for demand in demands]
 
     def _fill(self, bucket: Bucket, cost: int, now: int) -> Fill:
         if bucket.kind == "rate":

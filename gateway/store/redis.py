@@ -146,9 +146,7 @@ class RedisStore:
     async def _decide(
         self, call_id: str, demands: Sequence[Demand], output: int, least: int, *, looks: bool
     ) -> Decision:
-        asked = [
-            (*_wire(demand.bucket), demand.fixed, demand.per_output) for demand in demands
-        ]
+        asked = [(*_wire(demand.bucket), demand.fixed, demand.per_output) for demand in demands]
         payload = msgspec.msgpack.encode(
             (call_id, self._clock(), output, least, LEASE_MS, RESERVATION_MS, asked, looks)
         )
@@ -169,11 +167,11 @@ class RedisStore:
         keys: Sequence[bytes],
         payload: bytes,
         *,
-        timeout: float | None = None,
+        seconds: float | None = None,
     ) -> Reply:
         """One round trip; two if Redis does not know the script."""
         script = script_of(name)
-        seconds = timeout or self._address.timeout_seconds
+        seconds = seconds or self._address.timeout_seconds
         rest = (b"%d" % len(keys), *keys, payload)
         try:
             try:
@@ -231,7 +229,7 @@ class RedisStore:
         while link is not None and self._owed:
             keys, payload = self._owed[0]
             try:
-                await self._run(link, "settle", keys, payload, timeout=OWED_SECONDS)
+                await self._run(link, "settle", keys, payload, seconds=OWED_SECONDS)
             except FAILURES:
                 return
             self._owed.popleft()
@@ -267,9 +265,7 @@ class RedisStore:
         link = await self._address.connect()
         try:
             for name in SCRIPTS:
-                await link.send(
-                    b"SCRIPT", b"LOAD", script_of(name).source, timeout=OWED_SECONDS
-                )
+                await link.send(b"SCRIPT", b"LOAD", script_of(name).source, timeout=OWED_SECONDS)
         except BaseException:
             link.close()
             raise
@@ -304,7 +300,7 @@ class RedisStore:
         told = [(call_id, len(own) - 1) for call_id, own in calls]
         payload = msgspec.msgpack.encode((self._clock(), LEASE_MS, RESERVATION_MS, told))
         with contextlib.suppress(*FAILURES):
-            await self._run(link, "renew", keys, payload, timeout=OWED_SECONDS)
+            await self._run(link, "renew", keys, payload, seconds=OWED_SECONDS)
 
 
 def is_unknown_script(error: RedisRefused) -> bool:

@@ -107,7 +107,7 @@ def parsed(buffer: bytearray, at: int) -> tuple[Reply | RedisRefused, int] | Non
     end = buffer.find(b"\r\n", at)
     if end < 0:
         return None
-    kind, text = buffer[at : at + 1], bytes(buffer[at + 1 : end])
+    kind, text = bytes(buffer[at : at + 1]), bytes(buffer[at + 1 : end])
     if kind == b"$":
         length = int(text)
         if length < 0:

@@ -200,7 +200,7 @@ class StoreMachine(RuleBasedStateMachine):
         """The decision that follows from how full the buckets were."""
         costs = [demand.cost(decision.output) for demand in demands]
         fits = [
-            fill.used + cost <= bucket.capacity or cost == 0 and fill.used <= bucket.capacity
+            fill.used + cost <= bucket.capacity or (cost == 0 and fill.used <= bucket.capacity)
             for fill, cost, bucket in zip(before, costs, BUCKETS, strict=True)
         ]
         # A rate's `used` is rounded up, so the last unit may or may not be there yet.
@@ -294,9 +294,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _reserve(self, gateway: int, call_id: str, demands: list[Demand], output: int, least: int):
         store = self.subject.stores[gateway]
-        return self.runner.run(
-            store.reserve(call_id, demands, output=output, least_output=least)
-        )
+        return self.runner.run(store.reserve(call_id, demands, output=output, least_output=least))
 
     def _settle(self, call_id: str, used: list[int]) -> None:
         call = self.model.calls[call_id]
