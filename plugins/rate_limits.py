@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote
 
+import msgspec
 import structlog
 from msgspec import Meta, Struct
 
@@ -141,19 +142,21 @@ class RateLimits:
         return await self._waited(call, admission, refusing.bucket.key, seconds)
 
     async def _waited(self, call: Call, admission: Admission, key: str, seconds: float) -> Decision:
-        """The decision after standing in line; the last try is when the time is up."""
-        store, deadline = self._gateway.store, asyncio.get_running_loop().time() + seconds
+        """The decision after standing in line; who waited in vain still gets one try."""
+        store, loop = self._gateway.store, asyncio.get_running_loop()
+        deadline = loop.time() + seconds
         table = call.policy.table("rate_limits", RateLimitsTable)
-        if self._lines.num_waiting < table.max_waiting:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(deadline), self._lines.turn(key):
-                    while True:
-                        decision = await self._reserve(store, call, admission)
-                        if decision.granted:
-                            return decision
-                        if not _patience(admission.rules, decision):
-                            raise _refused(call, admission, decision)
-                        await asyncio.sleep(_pause(admission.rules, decision))
+        # No time-out around a reservation: cut off in the middle it would count as ended.
+        with contextlib.suppress(TimeoutError):
+            async with self._lines.turn(key, until=deadline, max_waiting=table.max_waiting):
+                while True:
+                    decision = await self._reserve(store, call, admission)
+                    if decision.granted:
+                        return decision
+                    pause = _seconds_to_room(admission.rules, decision)
+                    if pause is None or loop.time() + pause > deadline:
+                        raise _refused(call, admission, decision)
+                    await asyncio.sleep(pause)
         decision = await self._reserve(store, call, admission)
         if not decision.granted:
             raise _refused(call, admission, decision)
@@ -208,8 +211,11 @@ class RateLimits:
         admission.is_degraded = True
         if not counted:
             return
-        rules = [admission.rules[index] for index in counted]
         admission.local = self._local.share_of([admission.demands[index] for index in counted])
+        rules = [
+            msgspec.structs.replace(admission.rules[index], bucket=demand.bucket)
+            for index, demand in zip(counted, admission.local, strict=True)
+        ]
         decision = await self._reserve(self._local.store, call, admission)
         if not decision.granted:
             self._forget(call, admission, asked=asked)
@@ -250,16 +256,15 @@ def _refused(call: Call, admission: Admission, decision: Decision) -> Refusal:
 
 def _patience(rules: Sequence[Rule], decision: Decision) -> float:
     """How long the call may wait: as long as the least patient of the limits that refuse."""
-    refusing = why_refused(rules, decision)
-    seconds = min(rules[index].wait_seconds for index in refusing)
-    soonest = max(decision.fills[index].retry_ms for index in refusing) / 1000
-    return seconds if 0 <= soonest <= seconds else 0.0
+    seconds = min(rules[index].wait_seconds for index in why_refused(rules, decision))
+    soonest = _seconds_to_room(rules, decision)
+    return seconds if soonest is not None and soonest <= seconds else 0.0
 
 
-def _pause(rules: Sequence[Rule], decision: Decision) -> float:
-    """Until all of it may fit."""
-    longest = max(decision.fills[index].retry_ms for index in why_refused(rules, decision))
-    return max(longest, 1) / 1000
+def _seconds_to_room(rules: Sequence[Rule], decision: Decision) -> float | None:
+    """When all of it may fit; None if never."""
+    waits = [decision.fills[index].retry_ms for index in why_refused(rules, decision)]
+    return None if -1 in waits else max(waits) / 1000
 
 
 def _usage_to_charge(call: Call, estimate: Estimate) -> tuple[Usage, int]:

@@ -17,14 +17,24 @@ class WaitingLines:
         return key in self._lines
 
     @asynccontextmanager
-    async def turn(self, key: str) -> AsyncGenerator[None, None]:
-        """Stand in line; inside, it is this call's turn to try."""
+    async def turn(self, key: str, *, until: float, max_waiting: int) -> AsyncGenerator[None, None]:
+        """Stand in line; inside, it is this call's turn to try.
+
+        Raises `TimeoutError` if its turn has not come by `until` (the loop's time), or
+        if too many wait already.
+        """
+        if self.num_waiting >= max_waiting:
+            raise TimeoutError
         line = self._lines.setdefault(key, _Line())
         line.length += 1
         self.num_waiting += 1
         try:
-            async with line.lock:
+            async with asyncio.timeout_at(until):
+                await line.lock.acquire()
+            try:
                 yield
+            finally:
+                line.lock.release()
         finally:
             self.num_waiting -= 1
             line.length -= 1
