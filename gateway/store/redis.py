@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 LEASE_MS = 30_000  # how long a call counts as running after its gateway was last heard of
 RESERVATION_MS = 3_600_000
-MAXFAILURES = 5  # in a row
+MAX_FAILURES = 5  # in a row
 MAX_OWED = 10_000  # settlements kept for a Redis that is away
 PAUSE_SECONDS = (0.1, 5.0)  # first and longest pause before a connection is tried again
 CONNECT_SECONDS = 1.0  # no call waits for this
@@ -188,7 +188,7 @@ class RedisStore:
 
     def _failed(self, link: RedisLink, error: Exception) -> None:
         self._failures += 1
-        if link is self._link and (self._failures >= MAXFAILURES or link.closed.is_set()):
+        if link is self._link and (self._failures >= MAX_FAILURES or link.closed.is_set()):
             self._link = None
             link.close()
             log.warning("store_lost", store=str(self._address), error=str(error))
