@@ -167,3 +167,11 @@ def end_well(call: Call, *, prompt: int, output: int, cached: int = 0) -> None:
 
 def problem(code: str, status: int) -> Problem:
     return Problem(code=code, status=status, message="", source="gateway")
+
+
+def stage_of(*limits: LimitPolicy, **options: object) -> Stage:
+    return Stage(policy_with(*limits, **options))  # type: ignore[arg-type]
+
+
+def standard(**fields: object) -> LimitPolicy:
+    return LimitPolicy(name="standard", **fields)  # type: ignore[arg-type]
