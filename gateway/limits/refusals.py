@@ -34,8 +34,8 @@ def never_fits(
             is_prompt = demand.cost(0) >= rule.bucket.capacity or not demand.per_output
             way_out = "shorten the prompt" if is_prompt else "ask for a smaller max_tokens"
             return RateLimited(
-                f"this request is too large for {_named(rule)}: it needs {_amount(rule, need)} "
-                f"and at most {_amount(rule, rule.bucket.capacity)} fit at once; {way_out}",
+                f"this request is too large for {_named(rule)}: it needs {in_words(rule, need)} "
+                f"and at most {in_words(rule, rule.bucket.capacity)} fit at once; {way_out}",
                 param="messages" if is_prompt else "max_tokens",
             )
     return None
@@ -62,8 +62,8 @@ def refusal_of(rules: Sequence[Rule], demands: Sequence[Demand], decision: Decis
             retry_after=fill.retry_ms / 1000,
         )
     state = (
-        f"{_amount(rule, fill.used)} of {_amount(rule, rule.bucket.capacity)} "
-        f"are used or reserved and this request needs {_amount(rule, need)}"
+        f"{in_words(rule, fill.used)} of {in_words(rule, rule.bucket.capacity)} "
+        f"are used or reserved and this request needs {in_words(rule, need)}"
     )
     clears = go_duration(fill.retry_ms if fill.retry_ms >= 0 else fill.reset_ms)
     if rule.is_budget:
@@ -78,7 +78,8 @@ def _named(rule: Rule) -> str:
     return f"{rule.field} of {rule.whose} (limits.toml [{rule.table}])"
 
 
-def _amount(rule: Rule, units: int) -> str:
+def in_words(rule: Rule, units: int) -> str:
+    """`1,200 tokens`, `0.25 of cost`."""
     if rule.counts == "cost":
         return f"{units / MICRO:,.6f}".rstrip("0").rstrip(".") + " of cost"
     return f"{units:,} {_NOUNS[rule.counts]}"

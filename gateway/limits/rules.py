@@ -66,9 +66,16 @@ class RuleBook:
 
     def rules_of(self, call: Call) -> tuple[Rule, ...]:
         """What limits this call, the team's own table first; nothing if nothing does."""
-        model = call.model.name if call.model is not None else "-"
-        subject = key_of(call.principal) if self._by_key else ""
-        caller = (call.principal.team, subject, model, call.endpoint)
+        return self.rules_for(
+            team=call.principal.team,
+            key=key_of(call.principal),
+            model=call.model.name if call.model is not None else "-",
+            endpoint=call.endpoint,
+        )
+
+    def rules_for(self, *, team: str, key: str, model: str, endpoint: str) -> tuple[Rule, ...]:
+        """The same for a call that nobody makes."""
+        caller = (team, key if self._by_key else "", model, endpoint)
         rules = self._known.get(caller)
         if rules is None:
             rules = self._made(*caller)
@@ -77,8 +84,8 @@ class RuleBook:
             self._known[caller] = rules
         return rules
 
-    def _made(self, team: str, subject: str, model: str, endpoint: str) -> tuple[Rule, ...]:
-        values = {"team": team, "key": subject, "model": model, "endpoint": endpoint}
+    def _made(self, team: str, key: str, model: str, endpoint: str) -> tuple[Rule, ...]:
+        values = {"team": team, "key": key, "model": model, "endpoint": endpoint}
         applied = applied_limits(self.policy, team=team, model=model, endpoint=endpoint)
         return tuple(
             _rule(each, field, {scope: values[scope] for scope in each.scopes})

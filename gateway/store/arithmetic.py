@@ -1,4 +1,4 @@
-"""The arithmetic of buckets, on plain integers; what `scripts.py` says again in Lua.
+"""The arithmetic of buckets, on plain integers; what `buckets.lua` says again in Lua.
 
 GCRA in its leaky-bucket form (ITU-T I.371, continuous-state algorithm): a level
 drains at `limit` units a minute, and a call fits if its units do. What a call

@@ -2,7 +2,7 @@
 
 A call asks for room in several buckets at once. It gets all of it or nothing; what
 it got is replaced by what it used when it ends. `memory.py` and `redis.py` do the
-same arithmetic (`arithmetic.py`, `scripts.py`); tests/contract/test_store.py holds
+same arithmetic (`arithmetic.py`, `buckets.lua`); tests/contract/test_store.py holds
 both to one model.
 
 Everything is an integer: units (requests, tokens, micro-units of money) and

@@ -12,24 +12,28 @@ as failures; the fifth in a row drops the connection.
 
 import asyncio
 import contextlib
-import hashlib
 import random
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 import structlog
-from msgspec import Struct
 
 from gateway.store.memory import TOMBSTONE_MS
-from gateway.store.protocol import Bucket, Decision, Demand, Fill, StoreUnavailable
+from gateway.store.protocol import Decision, Demand, Fill, StoreUnavailable
 from gateway.store.redis_address import RedisAddress
-from gateway.store.redis_wire import RedisLink, RedisLost, RedisRefused, RedisTooSlow, Reply
+from gateway.store.redis_wire import (
+    RedisLink,
+    RedisLost,
+    RedisRefused,
+    RedisTooSlow,
+    Reply,
+    is_unknown_script,
+)
+from gateway.store.scripts import SCRIPTS, keys_of, script_of, wire_of
 
 log = structlog.get_logger()
 
@@ -41,26 +45,9 @@ PAUSE_SECONDS = (0.1, 5.0)  # first and longest pause before a connection is tri
 CONNECT_SECONDS = 1.0  # no call waits for this
 OWED_SECONDS = 1.0  # nobody waits for these
 MAX_RENEWED_AT_ONCE = 200
-SCRIPTS = ("reserve", "settle", "renew")
-PREFIX = "{penstock}:"
 
 FAILURES = (RedisLost, RedisTooSlow, RedisRefused, OSError, TimeoutError)
 _decoder = msgspec.msgpack.Decoder(Decision)
-
-
-class Script(Struct, frozen=True):
-    """A Lua script and the digest that Redis knows it by."""
-
-    source: bytes
-    digest: bytes
-
-
-@lru_cache(maxsize=8)
-def script_of(name: str) -> Script:
-    """A script of this folder, behind the functions that all of them use."""
-    folder = Path(__file__).parent
-    source = b"\n".join((folder / f"{part}.lua").read_bytes() for part in ("buckets", name))
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
 class RedisStore:
@@ -102,13 +89,27 @@ class RedisStore:
                     await link.send(b"PING", timeout=OWED_SECONDS)
                 link.close()
 
+    @asynccontextmanager
+    async def visited(self) -> AsyncGenerator[None, None]:
+        """One connection for a look from outside. Raises `StoreUnavailable`."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                self._link = link = await self._connect()
+        except FAILURES as error:
+            raise StoreUnavailable(f"the store failed: {error}") from error
+        try:
+            yield
+        finally:
+            self._link = None
+            link.close()
+
     async def reserve(
         self, call_id: str, demands: Sequence[Demand], *, output: int = 0, least_output: int = 0
     ) -> Decision:
         """See `Store.reserve`."""
         decision = await self._decide(call_id, demands, output, least_output, looks=False)
         if decision.granted:
-            keys = _keys(call_id, demands)
+            keys = keys_of(call_id, demands)
             leases = [
                 key
                 for key, demand in zip(keys[1:], demands, strict=True)
@@ -137,16 +138,16 @@ class RedisStore:
                 self._clock(),
                 TOMBSTONE_MS,
                 charge_unreserved,
-                [_wire(demand.bucket) for demand in demands],
+                [wire_of(demand.bucket) for demand in demands],
                 used,
             )
         )
-        self._pay(_keys(call_id, demands), payload)
+        self._pay(keys_of(call_id, demands), payload)
 
     async def _decide(
         self, call_id: str, demands: Sequence[Demand], output: int, least: int, *, looks: bool
     ) -> Decision:
-        asked = [(*_wire(demand.bucket), demand.fixed, demand.per_output) for demand in demands]
+        asked = [(*wire_of(demand.bucket), demand.fixed, demand.per_output) for demand in demands]
         payload = msgspec.msgpack.encode(
             (call_id, self._clock(), output, least, LEASE_MS, RESERVATION_MS, asked, looks)
         )
@@ -154,7 +155,7 @@ class RedisStore:
         if link is None:
             raise StoreUnavailable("the store is away")
         try:
-            reply = await self._run(link, "reserve", _keys(call_id, demands), payload)
+            reply = await self._run(link, "reserve", keys_of(call_id, demands), payload)
         except FAILURES as error:
             raise StoreUnavailable(f"the store failed: {error}", asked=True) from error
         assert isinstance(reply, bytes)
@@ -301,29 +302,3 @@ class RedisStore:
         payload = msgspec.msgpack.encode((self._clock(), LEASE_MS, RESERVATION_MS, told))
         with contextlib.suppress(*FAILURES):
             await self._run(link, "renew", keys, payload, seconds=OWED_SECONDS)
-
-
-def is_unknown_script(error: RedisRefused) -> bool:
-    """Has Redis lost the script? Then it is sent whole."""
-    return str(error).startswith("NOSCRIPT")
-
-
-def _keys(call_id: str, demands: Sequence[Demand]) -> list[bytes]:
-    return [
-        f"{PREFIX}call:{call_id}".encode(),
-        *[_key(demand.bucket) for demand in demands],
-    ]
-
-
-@lru_cache(maxsize=10_000)
-def _key(bucket: Bucket) -> bytes:
-    return f"{PREFIX}limit:{bucket.key}".encode()
-
-
-@lru_cache(maxsize=10_000)
-def _wire(bucket: Bucket) -> tuple[Any, ...]:
-    """A bucket as `buckets.lua` reads it."""
-    return (
-        bucket.kind, bucket.limit, bucket.burst, bucket.period, bucket.scale,
-        bucket.enforced, bucket.clamps,
-    )  # fmt: skip

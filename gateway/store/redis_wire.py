@@ -94,6 +94,11 @@ class RedisLink(asyncio.Protocol):
                 future.set_exception(RedisLost(why))
 
 
+def is_unknown_script(error: RedisRefused) -> bool:
+    """Has Redis lost the script? Then it is sent whole."""
+    return str(error).startswith("NOSCRIPT")
+
+
 def encoded(parts: Sequence[bytes]) -> bytes:
     """A command as RESP: an array of bulk strings."""
     pieces = [b"*%d\r\n" % len(parts)]

@@ -1,4 +1,3 @@
-
 import pytest
 from structlog.testing import capture_logs
 

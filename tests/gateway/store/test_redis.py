@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 import pytest
 
 from gateway.store import Bucket, Demand, RedisStore, StoreUnavailable, open_store
-from gateway.store.redis import MAX_FAILURES, script_of
+from gateway.store.redis import MAX_FAILURES
+from gateway.store.scripts import script_of
 from tests.redis_server import RedisServer, redis_server
 
 TOKENS = Demand(bucket=Bucket(kind="rate", key="tokens", limit=60, burst=6000), fixed=100)
