@@ -62,8 +62,8 @@ def refusal_of(rules: Sequence[Rule], demands: Sequence[Demand], decision: Decis
             retry_after=fill.retry_ms / 1000,
         )
     state = (
-        f"{in_words(rule, fill.used)} of {in_words(rule, rule.bucket.capacity)} "
-        f"are used or reserved and this request needs {in_words(rule, need)}"
+        f"{fill_in_words(rule, fill.used)} are used or reserved and this request "
+        f"needs {in_words(rule, need)}"
     )
     clears = go_duration(fill.retry_ms if fill.retry_ms >= 0 else fill.reset_ms)
     if rule.is_budget:
@@ -79,7 +79,17 @@ def _named(rule: Rule) -> str:
 
 
 def in_words(rule: Rule, units: int) -> str:
-    """`1,200 tokens`, `0.25 of cost`."""
+    """`1,200 tokens`, `1 request`, `0.25 of cost`."""
+    noun = _NOUNS[rule.counts]
+    return f"{_number(rule, units)} {noun.removesuffix('s') if units == 1 else noun}"
+
+
+def fill_in_words(rule: Rule, used: int) -> str:
+    """`1,200 of 200,000 tokens`."""
+    return f"{_number(rule, used)} of {in_words(rule, rule.bucket.capacity)}"
+
+
+def _number(rule: Rule, units: int) -> str:
     if rule.counts == "cost":
-        return f"{units / MICRO:,.6f}".rstrip("0").rstrip(".") + " of cost"
-    return f"{units:,} {_NOUNS[rule.counts]}"
+        return f"{units / MICRO:,.6f}".rstrip("0").rstrip(".")
+    return f"{units:,}"

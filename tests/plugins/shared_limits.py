@@ -163,7 +163,8 @@ def kill(client: socket.socket) -> None:
 
 
 def new_client(connections: int = 200) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+    """A connection for each call: a kept one may be closed by the server as it is used again."""
+    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=0)
     return httpx.AsyncClient(timeout=CLIENT_SECONDS, limits=limits)
 
 

@@ -31,8 +31,8 @@ async def test_requests_over_the_limit_are_refused_and_told_when_there_is_room()
 
     assert isinstance(refusal, RateLimited)
     assert refusal.message == (
-        'requests_per_minute of team "search" (limits.toml [standard]) is reached: 2 requests of '
-        "2 requests are used or reserved and this request needs 1 requests; there is room in 30s"
+        'requests_per_minute of team "search" (limits.toml [standard]) is reached: 2 of '
+        "2 requests are used or reserved and this request needs 1 request; there is room in 30s"
     )
     assert problem_of(refusal).retry_after_seconds == 30
     assert refusal.headers["retry-after-ms"] == "30000"
@@ -194,7 +194,7 @@ async def test_a_budget_that_is_spent_says_not_to_try_again():
 
     assert isinstance(refusal, BudgetSpent)
     assert refusal.message.startswith(
-        'tokens_per_day of team "search" (limits.toml [standard]) is spent: 93 tokens of 100 '
+        'tokens_per_day of team "search" (limits.toml [standard]) is spent: 93 of 100 '
         "tokens are used or reserved and this request needs 93 tokens; it begins anew in "
     )
     assert problem_of(refusal).status == 429
@@ -222,7 +222,7 @@ async def test_a_cost_budget_reads_in_its_own_unit():
 
     refusal = await stage.refused(stage.call(words=1, max_tokens=200))
 
-    assert "0.009002 of cost of 0.01 of cost are used" in refusal.message
+    assert "0.009002 of 0.01 of cost are used" in refusal.message
 
 
 async def test_scopes_count_apart_and_a_call_must_fit_them_all():

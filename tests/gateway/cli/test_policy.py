@@ -128,10 +128,10 @@ def test_explain_says_how_full_the_limits_are_that_gateways_share(monkeypatch):
 
     assert result.exit_code == 0
     assert [line.split("  ")[0] for line in result.stdout.splitlines()][-5:] == [
-        'requests_per_minute of team "apps": 0 requests of 600 requests used',
-        'tokens_per_minute of team "apps": 0 tokens of 200,000 tokens used',
+        'requests_per_minute of team "apps": 0 of 600 requests used',
+        'tokens_per_minute of team "apps": 0 of 200,000 tokens used',
         'concurrent_calls of team "apps": 1 of 32 running',
-        'tokens_per_minute of key "k1": 0 tokens of 100,000 tokens used',
+        'tokens_per_minute of key "k1": 0 of 100,000 tokens used',
         'concurrent_calls of key "k1": 0 of 16 running',
     ]
 
