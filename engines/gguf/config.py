@@ -29,10 +29,10 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     for, at most 8192."""
 
     cache: Literal["auto", "exact", "shared"] = "auto"
-    """How the KV cache is kept. "exact" gives every slot a cache of its own in full precision:
-    the answer to a request does not depend, to the last bit, on who else is decoding (measured
-    for q8_0 weights; see docs/experiments.md). "shared" keeps one half-precision pool that all
-    slots draw from, so that memory follows use. "auto" is "exact" where that takes at most
+    """How the KV cache is kept. "exact" gives every slot a cache of its own: the answer to a
+    request does not depend, to the last bit, on who else is decoding (measured for q8_0 weights;
+    see docs/experiments.md). "shared" keeps one pool that all slots draw from, so that memory
+    follows use. "auto" is "exact" where that takes at most
     `max_exact_cache_bytes`."""
 
     max_exact_cache_bytes: int = 512 * 1024 * 1024

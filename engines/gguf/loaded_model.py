@@ -204,7 +204,7 @@ def generation_shape(runner: Runner, config: GgufConfig) -> Shape:
     """How large the KV cache is and how it is divided; see `GgufConfig.cache`."""
     context_tokens = _context_tokens(runner, config)
     exact_tokens = context_tokens * config.num_slots
-    exact_bytes = exact_tokens * runner.exact_bytes_per_token
+    exact_bytes = exact_tokens * runner.cache_bytes_per_token
     exact = config.cache == "exact" or (
         config.cache == "auto" and exact_bytes <= config.max_exact_cache_bytes
     )
@@ -250,7 +250,7 @@ def threads_for(config: GgufConfig) -> Threads:
 def _cache_bytes(runner: Runner, shape: Shape | None) -> int:
     if shape is None:
         return 0
-    return shape.pool_tokens * runner.exact_bytes_per_token // (1 if shape.exact else 2)
+    return shape.pool_tokens * runner.cache_bytes_per_token
 
 
 def _spoken_pieces(vocabulary: Vocabulary) -> list[bytes]:
