@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
@@ -130,6 +131,21 @@ class LoadedModel:
         """The fraction of the KV cache that is spoken for."""
         return self._steps.cache_used
 
+    @property
+    def num_tokens(self) -> int:
+        """The size of the vocabulary."""
+        return self.vocabulary.num_tokens
+
+    @property
+    def special_spellings(self) -> tuple[str, ...]:
+        """How the marks are written that no text may stand for."""
+        return self.vocabulary.special_spellings
+
+    @property
+    def end_ids(self) -> list[int]:
+        """The tokens that end an answer."""
+        return self.vocabulary.end_ids
+
     @cached_property
     def end_of_thinking(self) -> int | None:
         """The one token that spells `</think>`, if there is one."""
@@ -159,14 +175,15 @@ class LoadedModel:
     def sampling(self) -> Sampling:
         """What the model's file recommends, and llama.cpp's defaults where it is silent."""
         return Sampling(
-            temperature=self._number("temp", 0.8),
-            top_p=self._number("top_p", 0.95),
-            top_k=int(self._number("top_k", 40)),
-            min_p=self._number("min_p", 0.05),
-            repeat_penalty=self._number("penalty_repeat", 1.0),
+            temperature=self._number("temp", FALLBACK.temperature),
+            top_p=self._number("top_p", FALLBACK.top_p),
+            top_k=int(self._number("top_k", FALLBACK.top_k)),
+            min_p=self._number("min_p", FALLBACK.min_p),
+            repeat_penalty=self._number("penalty_repeat", FALLBACK.repeat_penalty),
         )
 
-    def _number(self, name: str, default: float) -> float:
+    def _number(self, name: str, default: float | None) -> float:
+        default = default or 0.0
         try:
             number = float(self.vocabulary.metadata.get(f"general.sampling.{name}") or default)
         except ValueError:
