@@ -146,9 +146,13 @@ class LoadedModel:
         """The tokens that end an answer."""
         return self.vocabulary.end_ids
 
-    @cached_property
+    @property
     def end_of_thinking(self) -> int | None:
         """The one token that spells `</think>`, if there is one."""
+        return self._end_of_thinking
+
+    @cached_property
+    def _end_of_thinking(self) -> int | None:
         tokens = self.vocabulary.tokenize("</think>", parse_special=True)
         return tokens[0] if len(tokens) == 1 else None
 
@@ -190,9 +194,13 @@ class LoadedModel:
             return default
         return number if math.isfinite(number) else default
 
-    @cached_property
+    @property
     def template(self) -> "ChatTemplate | None":
         """The model's chat template; None if it has none."""
+        return self._template
+
+    @cached_property
+    def _template(self) -> "ChatTemplate | None":
         from engines.chat.template import ChatTemplate
 
         source = self.vocabulary.chat_template
@@ -204,9 +212,13 @@ class LoadedModel:
             eos_token=self.vocabulary.eos_spelling,
         )
 
-    @cached_property
+    @property
     def constraints(self) -> "ConstraintCompiler":
         """Compiles constraints for this vocabulary; slow to make, so make it off the loop."""
+        return self._constraints
+
+    @cached_property
+    def _constraints(self) -> "ConstraintCompiler":
         from engines.chat.constraints import ConstraintCompiler
 
         return ConstraintCompiler(
