@@ -22,11 +22,11 @@ from engines.gguf.catalog import Catalog, Version
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob, Vectors, normalized
 from engines.gguf.loaded_model import HowToLoad, LoadedModel
-from engines.gguf.pool import Lease, Pool
 from engines.gguf.probe import Probe, default_memory
 from engines.gguf.runner import POOLINGS
 from engines.gguf.sequence import Sequence as Running
 from engines.outbox import Mailbox
+from engines.pool import Lease, Pool
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -198,7 +198,7 @@ class GgufEngine:
         finally:
             lease.release()
 
-    async def _lease(self, name: str, keep_alive_seconds: float | None) -> Lease:
+    async def _lease(self, name: str, keep_alive_seconds: float | None) -> Lease[LoadedModel]:
         if self._is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
         version = await asyncio.to_thread(self._catalog.version, name)
