@@ -37,6 +37,7 @@ class Words(asyncio.Protocol):
         self._engine = engine
         self._line = b""
         self._last: deque[str] = deque(maxlen=_NUM_LAST_LINES)
+        self._has_died = False
         self._second = 0
         self._num_lines = 0
         self._transport: asyncio.BaseTransport | None = None
@@ -47,7 +48,7 @@ class Words(asyncio.Protocol):
 
     @property
     def last(self) -> str:
-        """The last lines that were no log events."""
+        """The last lines that were no log events, without the stacks of a crash."""
         return "\n".join(self._last)[-_MAX_LAST_WORDS:]
 
     def close(self) -> None:
@@ -81,7 +82,10 @@ class Words(asyncio.Protocol):
         # A library may have left its last line unfinished when we logged.
         said, separator, event = line.partition(SEPARATOR)
         if text := said[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip():
-            self._last.append(text)
+            if not self._has_died:
+                self._last.append(text)
+                # What faulthandler writes next is where it was, not why; the log has it.
+                self._has_died = text.startswith("Fatal Python error")
             if self._may_log():
                 log.info("engine_said", engine=self._engine, text=text)
         if separator and self._may_log():
