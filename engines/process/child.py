@@ -132,6 +132,7 @@ class Host:
         self._link.send(Ready())
 
     async def _run(self, frame: Ask | Generate, call: _Call) -> None:
+        structlog.contextvars.bind_contextvars(**frame.log_context)
         try:
             if isinstance(frame, Ask):
                 answer = await self._answer(frame.question)

@@ -175,7 +175,7 @@ class ChildProcess:
         call, mailbox = self._new_call()
         num_read = 0
         try:
-            self._ask(Generate(call, request))
+            self._ask(Generate(call, request, _log_context()))
             while True:
                 item = await mailbox.get()
                 event = TextDelta(item) if isinstance(item, str) else cast(Event, item)
@@ -194,7 +194,7 @@ class ChildProcess:
         """The child's answer, read as a `kind`. Raises any `EngineError`."""
         call, mailbox = self._new_call()
         try:
-            self._ask(Ask(call, question))
+            self._ask(Ask(call, question, _log_context()))
             answer = cast(Answer, await mailbox.get())
         finally:
             self._end_call(call)
@@ -275,6 +275,11 @@ class ChildProcess:
         if returncode is None:
             log.error("engine_process_not_reaped", engine=self._name, pid=process.pid)
         return returncode
+
+
+def _log_context() -> dict[str, str]:
+    context = structlog.contextvars.get_contextvars()
+    return {name: value for name, value in context.items() if isinstance(value, str)}
 
 
 def _popen(end: int) -> subprocess.Popen[bytes]:

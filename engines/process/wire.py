@@ -97,6 +97,7 @@ class Ask(Struct, frozen=True, array_like=True, tag="ask"):
 
     call: int
     question: Question
+    log_context: dict[str, str] = {}  # what its log lines carry here: the gateway's id of the call
 
 
 class Generate(Struct, frozen=True, array_like=True, tag="generate"):
@@ -104,6 +105,7 @@ class Generate(Struct, frozen=True, array_like=True, tag="generate"):
 
     call: int
     request: GenerateRequest
+    log_context: dict[str, str] = {}
 
 
 class More(Struct, frozen=True, array_like=True, tag="more"):

@@ -81,7 +81,7 @@ class Words(asyncio.Protocol):
     def _hear(self, line: bytes) -> None:
         # A library may have left its last line unfinished when we logged.
         said, separator, event = line.partition(SEPARATOR)
-        if text := said[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip():
+        if text := _printable(said[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()):
             if not self._has_died:
                 self._last.append(text)
                 # What faulthandler writes next is where it was, not why; the log has it.
@@ -109,6 +109,11 @@ class Words(asyncio.Protocol):
                 log.warning("engine_lines_dropped", engine=self._engine, lines=dropped)
         self._num_lines += 1
         return self._num_lines <= MAX_LINES_PER_SECOND
+
+
+def _printable(text: str) -> str:
+    """The last words of a start end up on a terminal, which they must not steer."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def log_to_parent(level: int) -> None:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import psutil
+import pytest
 
 from engines.protocol import Started
 from tests.engines.process.children import Script
@@ -43,13 +44,25 @@ async def test_a_terminals_ctrl_c_and_a_service_managers_stop_do_not_end_it() ->
         assert os.getpgid(child) == child != os.getpgid(0)  # what Ctrl-C is sent to
 
 
-async def test_a_child_is_gone_when_its_parent_was_killed() -> None:
+@pytest.mark.parametrize(
+    "child_is_stopped",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills it then"),
+        ),
+    ],
+)
+async def test_a_child_is_gone_when_its_parent_was_killed(child_is_stopped: bool) -> None:
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, cwd=ROOT, stdout=subprocess.PIPE
     )
     assert parent.stdout is not None
     child = int(await parent.stdout.readline())
     assert not is_gone(child)
+    if child_is_stopped:
+        os.kill(child, signal.SIGSTOP)
 
     parent.kill()
     await parent.wait()

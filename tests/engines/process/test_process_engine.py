@@ -61,11 +61,18 @@ async def test_errors_cross_with_their_class_and_fields() -> None:
 
 
 async def test_an_engines_own_fault_is_no_engine_error_and_tells_nothing_of_the_prompt() -> None:
-    async with hosted("odd") as engine:
-        with pytest.raises(RuntimeError, match="the log has the traceback") as failure:
-            await events_of(engine, asking("fault"))
+    with structlog.testing.capture_logs() as logs:
+        async with hosted("odd") as engine:
+            with (
+                structlog.contextvars.bound_contextvars(call="req_7"),
+                pytest.raises(RuntimeError, match="the log has the traceback") as failure,
+            ):
+                await events_of(engine, asking("fault"))
 
     assert "secret" not in str(failure.value)
+    (line,) = [line for line in logs if line["event"] == "engine_failed_on_request"]
+    assert (line["call"], line["engine"], line["log_level"]) == ("req_7", "hosted", "error")
+    assert "KeyError" in line["exception"]
 
 
 async def test_what_cannot_be_sent_ends_its_stream_and_no_other() -> None:

@@ -51,10 +51,10 @@ async def test_an_event_keeps_its_level_and_fields_and_gets_the_engines_name() -
 
 
 async def test_bytes_that_are_no_text_and_events_that_are_none_do_no_harm() -> None:
-    _, logs = await heard(b"\xff\xfe\n", b'\x1e["a"]\n\x1e{"level": []}\n\x1e\n', b"end")
+    _, logs = await heard(b"\xff\xfe\n", b'\x1e["a"]\n\x1e{"level": []}\n\x1e\n', b"\x1b[2Jend\x07")
 
     assert [line["event"] for line in logs] == ["engine_said"] * 3
-    assert logs[-1]["text"] == "end"
+    assert logs[-1]["text"] == " [2Jend "
 
 
 async def test_a_line_without_end_is_cut_and_a_flood_is_dropped() -> None:
