@@ -166,8 +166,8 @@ class Supervisor:
         lost = asyncio.ensure_future(child.lost.wait())
         try:
             while True:
-                # What it does in its sleep is what counts: a gateway that was stopped for an
-                # hour has not waited for anything.
+                # Turns are counted, and not seconds: a gateway that was stopped for an hour has
+                # waited for nobody in that time.
                 await asyncio.wait({lost}, timeout=self._supervision.hang_seconds / _BEATS)
                 if lost.done():
                     return None

@@ -196,6 +196,25 @@ async def test_what_came_before_the_end_is_read_before_the_error() -> None:
     assert not any(isinstance(event, Finished) for event in seen)
 
 
+@pytest.mark.parametrize(("stable_seconds", "failures"), [(0.0, [1, 1]), (1000.0, [1, 2])])
+async def test_a_failure_after_a_long_life_counts_as_the_first(
+    stable_seconds: float, failures: list[int]
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with hosted(stable_seconds=stable_seconds) as engine:
+            for _ in range(2):
+                os.kill(pid_of(engine), signal.SIGKILL)
+
+                async def is_down() -> bool:
+                    return engine.pid is None
+
+                await until(is_down)
+                await until_ready(engine)
+
+    failed = [line for line in logs if line["event"] == "engine_process_failed"]
+    assert [line["failures"] for line in failed] == failures
+
+
 def test_delays_double_up_to_a_bound_and_are_jittered() -> None:
     supervision = Supervision(first_delay_seconds=1.0, max_delay_seconds=30.0)
 
