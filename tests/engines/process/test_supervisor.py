@@ -168,7 +168,7 @@ async def test_a_long_silence_of_the_gateway_itself_kills_no_child() -> None:
             assert isinstance(await anext(events), Started)
 
             # As SIGSTOP or a suspended laptop would have it.
-            time.sleep(3.0)  # noqa: ASYNC251
+            time.sleep(2.0)  # noqa: ASYNC251
 
             await asyncio.sleep(0.5)
             assert engine.pid == first
