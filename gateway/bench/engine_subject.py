@@ -7,8 +7,7 @@ the same registry as in a gateway; no gateway is started.
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from msgspec import Struct
@@ -27,6 +26,9 @@ from engines.protocol import (
 )
 from gateway.bench.question import Answer, AnswerNotes, AskFailed, Question, SubjectUnusable, Turn
 
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
 
 class StartUp(Struct, frozen=True, kw_only=True):
     """Seconds until the engine could answer."""
@@ -40,7 +42,7 @@ class EngineSubject:
 
     shares_process = True
 
-    def __init__(self, engine: Engine, model: str, *, start_up: StartUp | None = None) -> None:
+    def __init__(self, engine: Engine, model: str, start_up: StartUp) -> None:
         self.name = f"engine {engine.name}"
         self.start_up = start_up
         self._engine = engine
@@ -70,7 +72,11 @@ class EngineSubject:
 
     def _request(self, question: Question, history: Sequence[Turn]) -> GenerateRequest:
         sampling = Sampling(temperature=question.temperature, ignore_eos=question.ignore_eos)
-        named = {"id": f"bench-{uuid4().hex}", "model": self._model, "sampling": sampling}
+        named: dict[str, Any] = {
+            "id": f"bench-{uuid4().hex}",
+            "model": self._model,
+            "sampling": sampling,
+        }
         if question.token_ids:
             return GenerateRequest(
                 **named, prompt=list(question.token_ids), max_tokens=question.max_tokens
@@ -88,24 +94,20 @@ class PolicyEngine(Struct, frozen=True):
     config: Any  # its kind's own Struct
 
 
-def engine_of(directory: Path, name: str, model: str) -> PolicyEngine:
+def engine_of(settings: "Settings", name: str, model: str) -> PolicyEngine:
     """The policy's engine of this name. Raises `SubjectUnusable`, `PolicyInvalid`, `PluginInvalid`.
 
     `model` is a public name that has a target on the engine, else the engine's own name.
     """
-    import msgspec
-
     from gateway.engine_registry import EngineSite
     from gateway.gateway import open_gateway
-    from gateway.settings import read_settings
 
-    settings = msgspec.structs.replace(read_settings(), policy=directory)
     gateway = open_gateway(settings)
     policy = gateway.policy.engines.get(name)
     if policy is None:
         there_are = ", ".join(sorted(gateway.policy.engines)) or "none"
         raise SubjectUnusable(
-            f"engine {name!r} is not in {directory / 'engines.toml'} (there are: {there_are})"
+            f"engine {name!r} is not in {settings.policy / 'engines.toml'} (there are: {there_are})"
         )
     named = gateway.policy.resolve(model)
     targets = [target for target in (named.targets if named else ()) if target.engine == name]
@@ -123,7 +125,7 @@ async def started(engine: Engine, model: str) -> AsyncGenerator[EngineSubject, N
         was_started = time.perf_counter()
         await engine.load(model)
         start_up = StartUp(start=was_started - since, load=time.perf_counter() - was_started)
-        yield EngineSubject(engine, model, start_up=start_up)
+        yield EngineSubject(engine, model, start_up)
     except EngineError as error:
         raise SubjectUnusable(f"engine {engine.name!r} did not start: {error.message}") from None
     finally:

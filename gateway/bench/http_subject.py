@@ -32,6 +32,7 @@ class Server(Struct, frozen=True, kw_only=True):
 
     url: str  # base URL, with or without /v1
     model: str
+    name: str = ""  # in reports; empty: the URL
     key: str = ""
     endpoint: Endpoint = "chat"
     extra: Mapping[str, Any] = {}  # body fields to add; null takes a field away
@@ -49,7 +50,7 @@ class HttpSubject:
     shares_process = False
 
     def __init__(self, server: Server, session: aiohttp.ClientSession) -> None:
-        self.name = server.base
+        self.name = server.name or server.base
         self._server = server
         self._session = session
         self._url = server.base + PATHS[server.endpoint]
@@ -61,7 +62,7 @@ class HttpSubject:
             async with self._session.post(self._url, data=body) as response:
                 return await self._read(response)
         except aiohttp.ClientConnectorError as error:
-            raise AskFailed("connect", f"nothing answers at {self.name}: {error}") from None
+            raise AskFailed("connect", f"nothing answers at {self._url}: {error}") from None
         except TimeoutError:
             seconds = self._server.timeout_seconds
             raise AskFailed("timeout", f"no whole answer within {seconds:g} s") from None

@@ -8,7 +8,7 @@ one chunk.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
@@ -80,7 +80,9 @@ class AnswerStream:
         try:
             chunk = _DECODER.decode(data)
         except msgspec.DecodeError as error:
-            raise AskFailed("malformed", f"a chunk cannot be read ({error}): {data[:80]!r}") from None
+            raise AskFailed(
+                "malformed", f"a chunk cannot be read ({error}): {data[:80]!r}"
+            ) from None
         if chunk.error:
             raise failure_of(chunk.error, "error_event")
         if chunk.usage is not None:
@@ -105,7 +107,7 @@ def failure_of(error: Any, kind: str) -> AskFailed:
     """A failure for what a server calls an error: an object, or only a text."""
     if not isinstance(error, dict):
         return AskFailed(kind, str(error)[:300])
-    told: dict[str, Any] = error
+    told = cast(dict[str, Any], error)
     code = told.get("code") or told.get("type") or kind
     return AskFailed(str(code), str(told.get("message") or told)[:300])
 
