@@ -53,6 +53,7 @@ def draw(results: Sequence[Result], path: Path, *, title: str) -> None:
     for axes, (metric, name) in zip(panels[1:3], _METRICS.items(), strict=False):
         each(lambda subject, own, a=axes, m=metric: _spread(a, subject, loads, own, m))
         axes.set_title(f"{name}: p50 and up to p99")
+        axes.set_ylim(bottom=0)
     each(lambda subject, own: _distribution(panels[3], subject, own))
     panels[3].set_title("answers finished, by seconds")
     for axes in panels:
@@ -97,7 +98,6 @@ def _spread(
     below = [0.0] * len(points)
     axes.errorbar(places, middles, yerr=[below, above], marker="o", capsize=3, label=subject)
     axes.set_xticks(range(len(loads)), loads)
-    axes.set_ylim(bottom=0)
 
 
 def _distribution(axes: Any, subject: str, own: Sequence[Result]) -> None:

@@ -46,7 +46,7 @@ async def measure_client(num_callers: int) -> ClientLimit:
         await drive(subject, conversations[:num_callers], AtOnce(num_callers))  # connects
         run = await drive(subject, conversations, AtOnce(num_callers))
     summary = summary_of(run)
-    if summary.latencies.first_output is None:
+    if summary.latencies.first_output is None or run.client_busy is None:
         raise SubjectUnusable(f"the trivial server answered nothing: {summary.failure_messages}")
     return ClientLimit(
         num_callers=num_callers,

@@ -41,7 +41,7 @@ class Run(Struct, frozen=True, kw_only=True):
     load: Load
     round: int
     seconds: float  # from the first question due to the last answer's end
-    client_busy: float  # the part of that time in which the client's thread computed
+    client_busy: float | None  # the part in which the client's thread computed; None: in-process
     num_unasked: int  # later turns of conversations that had failed
     samples: Sequence[Sample]
 
@@ -83,7 +83,7 @@ async def drive(
         load=load,
         round=round,
         seconds=seconds,
-        client_busy=(time.thread_time() - computed) / seconds,
+        client_busy=None if subject.shares_process else (time.thread_time() - computed) / seconds,
         num_unasked=sum(len(c.questions) for c in conversations) - len(driver.samples),
         samples=driver.samples,
     )

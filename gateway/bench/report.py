@@ -63,7 +63,7 @@ def row_of(summary: Summary) -> dict[str, Any]:
         "answers_without_usage": summary.untold,
         "good_per_second": _rounded(summary.good_per_second),
         "roofline": _rounded(summary.roofline),
-        "client_busy": round(summary.client_busy, 3),
+        "client_busy": _rounded(summary.client_busy),
     }
     number = summary.load.removesuffix(" at once")
     if number != summary.load:
@@ -120,7 +120,7 @@ def notes_on(result: Result) -> Iterator[str]:
             f"{where}: {summary.output_tokens} output tokens, where {summary.expected_tokens} "
             "were asked for: the server does not honour ignore_eos, so compare no seconds"
         )
-    if summary.client_busy > BUSY:
+    if summary.client_busy is not None and summary.client_busy > BUSY:
         yield (
             f"{where}: this client was busy {summary.client_busy:.0%} of the time: the figures "
             "are partly its own (see --client-limit)"

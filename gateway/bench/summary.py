@@ -64,7 +64,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     untold: int  # answers whose server told no usage: their pieces were counted as tokens
     latencies: Latencies
     good_per_second: float | None
-    client_busy: float
+    client_busy: float | None
     late: Spread | None  # open loop: how late questions were asked
     roofline: float | None = None  # achieved part of what the hardware allows
 

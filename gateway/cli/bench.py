@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gateway.bench.plan import Plan, Result
     from gateway.bench.question import Subject
 
+MIN_WIDTH = 150  # characters
+
 
 @click.command("bench")
 @click.argument("model")
@@ -106,8 +108,10 @@ async def _engine(options: bench_plan.Options, stack: AsyncExitStack) -> "tuple[
 
     from gateway.bench.engine_subject import engine_of, started
     from gateway.cli.serve import SWITCH_INTERVAL_SECONDS, explained, settings_of
+    from gateway.logs import configure_logs
 
     assert options.engine is not None
+    configure_logs("error", "auto")
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)  # as when it is served
     settings = settings_of(policy=options.policy)
     try:
@@ -143,8 +147,10 @@ def _print(results: "Sequence[Result]") -> None:
 
     from gateway.bench.report import tables_of
 
-    # A table that does not fit is cut by the terminal, not by us.
-    Console(soft_wrap=True, highlight=False, markup=False).print(tables_of(results))
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    # A line that does not fit is broken by the terminal; a file or pipe gets it whole.
+    console.width = max(console.width, MIN_WIDTH)
+    console.print(tables_of(results))
 
 
 def _write_json(results: "Sequence[Result]", options: bench_plan.Options) -> None:
