@@ -28,10 +28,17 @@ def check_chart(path: Path) -> None:
     """Find out before the measurement whether its chart could be drawn at all."""
     if path.suffix.lower() not in FORMATS:
         raise ChartImpossible(f"{path.name!r} is neither .png nor .svg")
-    if find_spec("matplotlib") is None:
+    if not _has_matplotlib():
         raise ChartImpossible("charts need matplotlib: pip install 'penstock[chart]'")
     if not path.absolute().parent.is_dir():
         raise ChartImpossible(f"there is no folder {path.absolute().parent}")
+
+
+def _has_matplotlib() -> bool:
+    try:
+        return find_spec("matplotlib") is not None
+    except ValueError:  # it was imported, and has failed
+        return False
 
 
 def draw(results: Sequence[Result], path: Path, *, title: str) -> None:

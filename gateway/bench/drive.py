@@ -114,7 +114,9 @@ class _Driver:
         async with asyncio.TaskGroup() as callers:
             for index, offset in enumerate(times):
                 due = since + offset
-                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                # Never early either: a loop's timers are coarser than its clock.
+                while (left := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(left)
                 callers.create_task(self._talk(index, self._conversations[index], due))
 
     async def _caller(self, waiting: Iterator[tuple[int, Conversation]]) -> None:

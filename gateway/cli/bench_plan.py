@@ -222,7 +222,7 @@ def _servers(model: str, given: Mapping[str, Any], endpoint: "Endpoint") -> "lis
         base = url.rstrip("/").removesuffix("/v1")
         label = base if base not in [server.name for server in servers] else f"{base} ({name})"
         if label in [server.name for server in servers]:
-            raise click.UsageError(f"{url} is named twice for the same model")
+            raise click.UsageError(f"{url} is named too often for the model {name}")
         servers.append(
             Server(
                 url=base,

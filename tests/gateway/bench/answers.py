@@ -20,7 +20,9 @@ def answer(*arrivals: float, tokens: int | None = None, end: float | None = None
     )
 
 
-def sample(reply: Answer | Failure, *, due: float = 0.0, index: int = 0, late: float = 0.0) -> Sample:
+def sample(
+    reply: Answer | Failure, *, due: float = 0.0, index: int = 0, late: float = 0.0
+) -> Sample:
     """A question that was due at a time and got this."""
     return Sample(
         conversation=index,
