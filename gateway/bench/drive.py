@@ -114,9 +114,7 @@ class _Driver:
         async with asyncio.TaskGroup() as callers:
             for index, offset in enumerate(times):
                 due = since + offset
-                # Never early either: a loop's timers are coarser than its clock.
-                while (left := due - time.perf_counter()) > 0:
-                    await asyncio.sleep(left)
+                await _sleep_until(due)
                 callers.create_task(self._talk(index, self._conversations[index], due))
 
     async def _caller(self, waiting: Iterator[tuple[int, Conversation]]) -> None:
@@ -151,3 +149,9 @@ class _Driver:
                 return
             history = [*history, Turn("user", question.text), Turn("assistant", answer.text)]
             due = time.perf_counter()
+
+
+async def _sleep_until(due: float) -> None:
+    """Never early: a loop's timers are coarser than its clock, so they are asked again."""
+    while (left := due - time.perf_counter()) > 0:  # noqa: ASYNC110 - no event tells the time
+        await asyncio.sleep(left)

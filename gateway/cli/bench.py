@@ -5,6 +5,7 @@ process. What is measured is in `gateway/bench`; here are the progress bar and
 where the results go. The options are in bench_options.py beside this.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ def _run(options: bench_plan.Options) -> "list[Result]":
         make_loop = uvloop.new_event_loop
     except ImportError:  # Windows has none
         make_loop = None
-    bench_plan.allow_many_connections()
+    _allow_many_connections()
     try:
         with asyncio.Runner(loop_factory=make_loop) as runner:
             return runner.run(_measure(options))
@@ -156,7 +157,7 @@ def _print(results: "Sequence[Result]") -> None:
 def _write_json(results: "Sequence[Result]", options: bench_plan.Options) -> None:
     from gateway.bench.report import document_of
 
-    text = json.dumps(document_of(results, bench_plan.about(options)), indent=2)
+    text = json.dumps(document_of(results, _about(options)), indent=2)
     if options.json_to == "-":
         click.echo(text)
         return
@@ -169,6 +170,40 @@ def _write_json(results: "Sequence[Result]", options: bench_plan.Options) -> Non
         raise click.ClickException(
             f"{options.json_to} cannot be written ({error.strerror}); the JSON is above"
         ) from None
+
+
+def _about(options: bench_plan.Options) -> dict[str, Any]:
+    """What a file of results must say to be understood later."""
+    import platform
+    from datetime import UTC, datetime
+    from importlib.metadata import PackageNotFoundError, version
+    from os import cpu_count
+
+    try:
+        penstock = version("penstock")
+    except PackageNotFoundError:
+        penstock = "from its sources"
+    return {
+        "model": options.model,
+        "workload": options.workload_name,
+        "options": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in options.given.items()
+            if value is not None
+        },
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "penstock": penstock,
+        "client": f"Python {platform.python_version()}, {platform.machine()}, {cpu_count()} cores",
+    }
+
+
+def _allow_many_connections() -> None:
+    """Let this process open as many sockets as the system allows it."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # not on Windows
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _say(line: str) -> None:

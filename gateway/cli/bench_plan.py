@@ -4,7 +4,6 @@ Nothing of `gateway.bench` is imported before an option needs it, so that
 `penstock bench --help` stays quick.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -78,40 +77,6 @@ def read(model: str, given: Mapping[str, Any]) -> Options:
         roofline=bound,
         given={name: value for name, value in given.items() if "key" not in name},
     )
-
-
-def about(options: Options) -> dict[str, Any]:
-    """What a file of results must say to be understood later."""
-    import platform
-    from datetime import UTC, datetime
-    from importlib.metadata import PackageNotFoundError, version
-    from os import cpu_count
-
-    try:
-        penstock = version("penstock")
-    except PackageNotFoundError:
-        penstock = "from its sources"
-    return {
-        "model": options.model,
-        "workload": options.workload_name,
-        "options": {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in options.given.items()
-            if value is not None
-        },
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "penstock": penstock,
-        "client": f"Python {platform.python_version()}, {platform.machine()}, {cpu_count()} cores",
-    }
-
-
-def allow_many_connections() -> None:
-    """Let this process open as many sockets as the system allows it."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource  # not on Windows
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _endpoint(given: Mapping[str, Any]) -> "Endpoint":

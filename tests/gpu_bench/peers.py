@@ -32,7 +32,8 @@ def transformers_engine(folder: Path, device: str = "cuda") -> Iterator["Transfo
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.bfloat16, attn_implementation="paged|sdpa"
         ).eval()
-    batching = ContinuousBatchingConfig(use_cuda_graph=True, use_async_batching=True)
+    on_gpu = device != "cpu"
+    batching = ContinuousBatchingConfig(use_cuda_graph=on_gpu, use_async_batching=on_gpu)
     # No token has the id -1, so every answer has its full length.
     generation = GenerationConfig(
         do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=2048

@@ -36,11 +36,13 @@ def sample(
     )
 
 
-def run(*samples: Sample, seconds: float = 1.0, load: Load = AtOnce(1), subject: str = "a") -> Run:
+def run(
+    *samples: Sample, seconds: float = 1.0, load: Load | None = None, subject: str = "a"
+) -> Run:
     """A run of these samples."""
     return Run(
         subject=subject,
-        load=load,
+        load=load or AtOnce(1),
         round=0,
         seconds=seconds,
         client_busy=0.1,
