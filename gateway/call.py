@@ -47,6 +47,17 @@ class Route(Struct, frozen=True):
     targets: tuple[Target, ...]
 
 
+class Tried(Struct, frozen=True):
+    """A target whose turn it was, and one word for why it was left; none for the one that answers.
+
+    The word is the error's code, or what kept the target from being asked: docs/routing.md.
+    """
+
+    engine: str
+    model: str
+    left: str = ""
+
+
 class ClientAddress(Struct, frozen=True):
     """Where the connection comes from, as the socket says; a Unix socket has no address."""
 
@@ -73,6 +84,8 @@ class Call:
     embed_request: EmbedRequest | None = None
     route: Route | None = None
     target: Target | None = None
+    tried: list[Tried] = field(default_factory=list[Tried])  # in the order of their turns
+    session: str = ""  # what the body says that calls belong together by, if it says so
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
     response_headers: dict[str, str] = field(default_factory=dict[str, str])
     streams: bool = False
