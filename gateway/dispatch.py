@@ -17,7 +17,7 @@ import structlog
 
 from engines.errors import EngineError, Unavailable
 from engines.protocol import Embeddings, EmbedRequest, Engine, Event, GenerateRequest, Started
-from gateway.call import Call
+from gateway.call import Call, Target
 from gateway.policy import ModelPolicy
 from gateway.targets import Attempt, Targets, Turns
 from gateway.targets.hedge import first_of
@@ -68,16 +68,14 @@ async def dispatch(
             async for _ in events:
                 pass
 
-    async def close(begun: tuple[AsyncGenerator[Event, None], list[Event]]) -> None:
+    async def discard(begun: tuple[AsyncGenerator[Event, None], list[Event]]) -> None:
         await begun[0].aclose()
 
     _mirror(call, gateway, copy)
-    (events, held), attempt = await first_that_can(call, gateway, begin, discard=close)
-    call.resources.callback(attempt.end)
-    # Both are closed: an async generator that never began to run does not
-    # reach its own clean-up.
-    await call.resources.enter_async_context(aclosing(events))
-    return await call.resources.enter_async_context(aclosing(_resume(held, events, attempt)))
+    (events, held), attempt = await first_that_can(call, gateway, begin, discard=discard)
+    stream = _resume(held, events, attempt)
+    call.resources.push_async_callback(_close, stream, events, attempt)
+    return stream
 
 
 async def dispatch_embed(call: Call, gateway: Running, request: EmbedRequest) -> Embeddings:
@@ -117,11 +115,13 @@ async def first_that_can(
     """
     asking = _Asking(call, gateway, ask, discard)
     try:
-        while (attempt := await asking.turns.next()) is not None:
+        attempt = asking.turns.next_target() or await asking.turns.next()
+        while attempt is not None:
             try:
                 answer, attempt = await asking.answer(attempt)
-            except EngineError:
-                continue  # noted where it was raised
+            except EngineError:  # noted where it was raised
+                attempt = await asking.turns.next()
+                continue
             call.target = attempt.target
             asking.turns.left(attempt)
             return answer, attempt
@@ -148,11 +148,11 @@ class _Asking(Generic[Answer]):
         self._seconds = model.first_output_timeout_seconds if model is not None else None
         self._hedge = model.hedge if model is not None else None
 
-    async def answer(self, attempt: Attempt) -> tuple[Answer, Attempt]:
+    def answer(self, attempt: Attempt) -> Coroutine[Any, Any, tuple[Answer, Attempt]]:
         """The answer of this attempt, or of a faster one. Raises `EngineError`."""
         if self._hedge is None:
-            return await self._answer_of(attempt)
-        return await first_of(
+            return self._answer_of(attempt)
+        return first_of(
             self._answer_of(attempt),
             self._second,
             after_seconds=self._hedge.after_seconds,
@@ -172,7 +172,7 @@ class _Asking(Generic[Answer]):
 
     async def _answer_of(self, attempt: Attempt) -> tuple[Answer, Attempt]:
         try:
-            answer = await self._in_time(attempt)
+            answer = await self._in_time(attempt.target)
         except EngineError as error:
             late = isinstance(error, FirstOutputUnavailable)
             self.turns.failed(attempt, error, "first_output_timeout" if late else error.code)
@@ -188,19 +188,23 @@ class _Asking(Generic[Answer]):
         attempt.answered()
         return answer, attempt
 
-    async def _in_time(self, attempt: Attempt) -> Answer:
-        engine = self._engines.get(attempt.target.engine)
+    def _in_time(self, target: Target) -> Coroutine[Any, Any, Answer]:
+        engine = self._engines.get(target.engine)
         if engine is None:
             raise Unavailable("the engine of this target is not there any more")
-        if self._seconds is None:
-            return await self._ask(engine, attempt.target.model)
-        try:
-            async with asyncio.timeout(self._seconds) as limit:
-                return await self._ask(engine, attempt.target.model)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise FirstOutputUnavailable(f"no output within {self._seconds:g} seconds") from None
+        asked = self._ask(engine, target.model)
+        return asked if self._seconds is None else _within(self._seconds, asked)
+
+
+async def _within(seconds: float, asked: Coroutine[Any, Any, Answer]) -> Answer:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await asked
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise FirstOutputUnavailable(f"no output within {seconds:g} seconds") from None
 
 
 def _mirror(
@@ -250,3 +254,17 @@ async def _resume(
         raise
     attempt.completed()
     attempt.end()
+
+
+async def _close(
+    stream: AsyncGenerator[Event, None], events: AsyncGenerator[Event, None], attempt: Attempt
+) -> None:
+    try:
+        await stream.aclose()
+    finally:
+        # Also by itself: an async generator that never began to run does not reach
+        # its own clean-up.
+        try:
+            await events.aclose()
+        finally:
+            attempt.end()

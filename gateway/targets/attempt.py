@@ -48,10 +48,7 @@ class Attempt:
         state = self._state
         state.num_answered += 1
         state.latency.observe(now - self._started_at, now)
-        ticket = state.breaker.answered(self._ticket)
-        if ticket != self._ticket:
-            self._ticket = ticket
-            log.info("breaker_closed", engine=state.engine, model=state.model)
+        self._works()
 
     def completed(self) -> None:
         """The answer is whole."""
@@ -63,7 +60,7 @@ class Attempt:
         state = self._state
         if is_answer(error):
             state.num_refused += 1
-            self._ticket = state.breaker.answered(self._ticket)
+            self._works()
             state.breaker.completed(self._ticket)
             return
         state.num_failed += 1
@@ -87,3 +84,10 @@ class Attempt:
             self._has_ended = True
             self._state.in_flight -= 1
             self._state.breaker.let_go(self._ticket)
+
+    def _works(self) -> None:
+        state = self._state
+        ticket = state.breaker.answered(self._ticket)
+        if ticket != self._ticket:
+            self._ticket = ticket
+            log.info("breaker_closed", engine=state.engine, model=state.model)

@@ -45,7 +45,7 @@ class Mirrors:
             return
         self._running[place] += 1
         self._num_sent += 1
-        task = asyncio.create_task(self._run(copy(), mirror.timeout_seconds, place))
+        task = asyncio.create_task(self._run(copy, mirror.timeout_seconds, place))
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._ended(done, place))
 
@@ -78,12 +78,15 @@ class Mirrors:
             del self._running[place]
 
     async def _run(
-        self, copy: Coroutine[Any, Any, None], seconds: float, place: tuple[str, str]
+        self,
+        copy: Callable[[], Coroutine[Any, Any, None]],
+        seconds: float,
+        place: tuple[str, str],
     ) -> None:
         error = "timeout"
         try:
             async with asyncio.timeout(seconds):
-                await copy
+                await copy()
         except EngineError as failure:
             error = failure.code
         except TimeoutError:

@@ -23,16 +23,17 @@ class Turns:
     """One request's way through its route. Used by one task at a time, but for a hedge."""
 
     def __init__(self, call: Call, targets: Targets) -> None:
-        route = call.route.targets if call.route is not None else ()
+        model = call.model
         self._call = call
         self._targets = targets
-        self._retry = call.model.retry if call.model is not None else _NO_RETRY
-        self._breaker = call.model.breaker if call.model is not None else _NO_BREAKER
-        self._budget = targets.budget(call.model.name if call.model is not None else "-")
+        self._retry = model.retry if model is not None else _NO_RETRY
+        self._breaker = model.breaker if model is not None else _NO_BREAKER
+        self._budget = targets.budget(model.name if model is not None else "-")
         self._budget.pay_in(self._retry.budget_percent)
-        self._waiting = [target for target in route if not target.on]
-        self._fallbacks = [target for target in route if target.on]
-        self._not_ready: list[Target] = []
+        self._route = call.route.targets if call.route is not None else ()
+        self._at = 0  # whose turn it is next among the route's targets
+        self._fallback_at = 0  # and among its fallbacks
+        self._not_ready: tuple[Target, ...] = ()
         self._again: dict[Target, float] = {}  # failed, and when it may be asked again
         self._num_asked = 0
         self._num_retries = 0
@@ -49,11 +50,14 @@ class Turns:
 
     def next_target(self) -> Attempt | None:
         """A place at the next target that has not been asked, now; None without one."""
-        while self._waiting:
-            target = self._waiting.pop(0)
+        while self._at < len(self._route):
+            target = self._route[self._at]
+            self._at += 1
+            if target.on:
+                continue
             why_not = self._targets.why_not(target.engine, target.model)
             if why_not == "not_ready":
-                self._not_ready.append(target)
+                self._not_ready += (target,)
             if why_not:
                 self._note(target, why_not)
             elif self._may_ask(target):
@@ -82,10 +86,9 @@ class Turns:
             return ModelUnknown(self._call.model.name if self._call.model else failure.model)
         if failure is not None:
             return failure
-        targets = self._call.route.targets if self._call.route is not None else ()
         return Unavailable(
             "no target of this model can take the request at the moment",
-            retry_after=self._targets.seconds_until_probe(targets),
+            retry_after=self._targets.seconds_until_probe(self._route),
         )
 
     async def _retried(self) -> Attempt | None:
@@ -124,8 +127,9 @@ class Turns:
     def _fallback(self) -> Attempt | None:
         """A place at the next fallback that is for the last failure."""
         code = Unavailable.code if self._failure is None else self._failure.code
-        while self._fallbacks:
-            target = self._fallbacks.pop(0)
+        while self._fallback_at < len(self._route):
+            target = self._route[self._fallback_at]
+            self._fallback_at += 1
             if code not in target.on:
                 continue
             if why_not := self._targets.why_not(target.engine, target.model):
@@ -136,8 +140,7 @@ class Turns:
 
     def _last_resort(self) -> Attempt | None:
         """A place at a target whose engine was not ready when it last said: better than nobody."""
-        while self._not_ready and not self._num_asked:
-            target = self._not_ready.pop(0)
+        for target in self._not_ready if not self._num_asked else ():
             if self._targets.why_not(target.engine, target.model) in ("", "not_ready"):
                 return self._begin(target)
         return None
