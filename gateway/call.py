@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -66,6 +67,7 @@ class ClientAddress(Struct, frozen=True):
 
 
 NO_ADDRESS = ClientAddress(None)
+_PLAIN = "/:@+"  # what names of models often hold
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +113,16 @@ class Call:
     def seconds(self) -> float:
         """From first byte in to last byte out, or to now."""
         return (self.finished_at or time.monotonic()) - self.started_at
+
+    @property
+    def targets(self) -> str:
+        """Which targets were tried, in turn: `gpu0/a;left=overloaded, gpu1/a`. ASCII, one line."""
+        # Behind a glob the caller has chosen the model's name.
+        return ", ".join(
+            f"{quote(tried.engine)}/{quote(tried.model[:200], safe=_PLAIN)}"
+            + (f";left={tried.left}" if tried.left else "")
+            for tried in self.tried
+        )
 
     def replace_requests(self, **changes: object) -> None:
         """Change the same fields of every request of this call."""

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
-from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -222,14 +221,8 @@ def _mirror(
 def _show_targets(call: Call) -> None:
     """Tell the caller which targets were tried, if the policy lets the team know."""
     team = call.policy.teams.get(call.principal.team)
-    if team is None or not team.show_targets:
-        return
-    # Behind a glob the caller has chosen the model's name, and a header is no place for all.
-    call.response_headers[TARGETS_HEADER] = ", ".join(
-        f"{quote(tried.engine)}/{quote(tried.model, safe='')}"
-        + (f";left={tried.left}" if tried.left else "")
-        for tried in call.tried
-    )
+    if team is not None and team.show_targets:
+        call.response_headers[TARGETS_HEADER] = call.targets
 
 
 async def _until_output(events: AsyncGenerator[Event, None]) -> list[Event]:

@@ -22,8 +22,10 @@ log = structlog.get_logger()
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-# Behind a glob the names of models come from callers, so there may be any number.
+# Behind a glob the names of models come from callers, so there may be any number, of any
+# length; those that begin alike for this long share what is known of them.
 MAX_REMEMBERED = 4096
+MAX_NAME = 256
 
 
 class Targets:
@@ -52,24 +54,25 @@ class Targets:
 
     def state(self, engine: str, model: str) -> TargetState:
         """What is known about a target; nothing yet, for a new one."""
-        key = (engine, model)
+        key = (engine, model[:MAX_NAME])
         if (state := self._states.get(key)) is None:
             _make_room(self._states, lambda state: state.is_idle(self.clock()))
-            state = self._states[key] = TargetState(engine, model)
+            state = self._states[key] = TargetState(*key)
         return state
 
     def budget(self, model: str) -> RetryBudget:
         """The retry budget of a public model."""
-        if (budget := self._budgets.get(model)) is None:
+        key = model[:MAX_NAME]
+        if (budget := self._budgets.get(key)) is None:
             _make_room(self._budgets, lambda _: True)
-            budget = self._budgets[model] = RetryBudget()
+            budget = self._budgets[key] = RetryBudget()
         return budget
 
     def why_not(self, engine: str, model: str) -> str:
         """Why a target takes no call at the moment: one word, or nothing if it does."""
         if self._drained and not self._drained.isdisjoint(((engine, None), (engine, model))):
             return "drained"
-        state = self._states.get((engine, model))
+        state = self._states.get((engine, model[:MAX_NAME]))
         if state is not None and not state.breaker.admits(self.clock()):
             return "breaker_open"
         return "" if self.is_ready(engine) else "not_ready"
@@ -131,7 +134,7 @@ class Targets:
     def seconds_until_probe(self, targets: Iterable[Target]) -> float | None:
         """When the first of these whose breaker is open may be asked again; None without one."""
         now = self.clock()
-        states = [self._states.get((target.engine, target.model)) for target in targets]
+        states = [self._states.get((target.engine, target.model[:MAX_NAME])) for target in targets]
         left = [state.breaker.seconds_left(now) for state in states if state is not None]
         return min((seconds for seconds in left if seconds > 0), default=None)
 

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -13,7 +14,7 @@ from gateway.policy import (
     TargetPolicy,
 )
 from gateway.targets import Targets
-from gateway.targets.targets import MAX_REMEMBERED
+from gateway.targets.targets import MAX_NAME, MAX_REMEMBERED
 from tests.fakes import FakeClock
 from tests.plugins.policies import policy_of
 
@@ -37,8 +38,6 @@ def break_down(targets: Targets, engine: str, model: str) -> None:
 
 
 def policy(*models: ModelPolicy, **engines: object) -> Policy:
-    import msgspec
-
     built = {
         name: EnginePolicy(name=name, kind="gguf", config=config)
         for name, config in engines.items()
@@ -167,12 +166,14 @@ def test_names_that_callers_make_up_do_not_fill_the_memory(targets: Targets) -> 
     for number in range(MAX_REMEMBERED * 2):
         targets.state("gpu0", f"name-{number}")
         targets.budget(f"name-{number}")
+    targets.state("gpu0", "x" * 1_000_000)
 
     report = targets.snapshot()
     assert len(report.targets) <= MAX_REMEMBERED
     assert len(report.models) <= MAX_REMEMBERED
     assert targets.why_not("gpu0", "broken") == "breaker_open"
     assert targets.in_flight("gpu0") == 1
+    assert max(len(one.model) for one in report.targets) == MAX_NAME
     running.end()
 
 
