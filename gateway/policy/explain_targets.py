@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from gateway.policy.schema import (
+    BreakerPolicy,
     CanaryPolicy,
     FallbackPolicy,
     MirrorPolicy,
@@ -106,7 +107,8 @@ def _reasons(model: ModelPolicy, *, num_targets: int) -> Iterator[Told]:
     if num_targets > 1 or retry.times:
         yield f"at most {retry.budget_percent:g} such attempts on 100 calls", "retry"
     breaker = model.breaker
-    if breaker.failures:
+    is_plain = num_targets == 1 and not model.fallbacks and breaker == BreakerPolicy()
+    if breaker.failures and not is_plain:
         yield (
             f"left alone for {breaker.open_seconds:g} s or more: a target that fails "
             f"{breaker.failures} times in a row",

@@ -113,6 +113,9 @@ def test_how_a_target_is_chosen_is_told(tmp_path, keys, said):
 
 
 def test_a_single_target_has_no_next_and_no_retries_unless_the_policy_says(tmp_path):
-    single = '[chat-small]\ntargets = [{ engine = "gpu0" }]\nbreaker.failures = 0\n'
+    single = '[chat-small]\ntargets = [{ engine = "gpu0" }]\n'
 
     assert _told(tmp_path, "ops", single) == [("goes to gpu0 chat-small", "targets")]
+    assert _told(tmp_path, "ops", single + "breaker.failures = 9\n")[1:] == [
+        ("left alone for 5 s or more: a target that fails 9 times in a row", "breaker")
+    ]
