@@ -132,6 +132,8 @@ async def first_that_can(
 class _Asking(Generic[Answer]):
     """Asks one target after the other the same; used for one request."""
 
+    __slots__ = ("_ask", "_discard", "_engines", "_hedge", "_seconds", "turns")
+
     def __init__(
         self,
         call: Call,

@@ -22,6 +22,11 @@ _NO_BREAKER = BreakerPolicy()
 class Turns:
     """One request's way through its route. Used by one task at a time, but for a hedge."""
 
+    __slots__ = (
+        "_again", "_at", "_breaker", "_budget", "_call", "_failure", "_fallback_at", "_not_ready",
+        "_num_asked", "_num_retries", "_retry", "_route", "_targets",
+    )  # fmt: skip
+
     def __init__(self, call: Call, targets: Targets) -> None:
         model = call.model
         self._call = call
