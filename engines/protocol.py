@@ -46,6 +46,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     family: str | None = None
     quantization: str | None = None
     modified_at: float | None = None  # seconds since the epoch
+    digest: str | None = None  # of its manifest, where it has one: "sha256:…"
 
 
 class Text(Struct, frozen=True, tag="text"):

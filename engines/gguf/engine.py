@@ -93,13 +93,13 @@ class GgufEngine:
         """Return when the model is ready."""
         lease = await self._lease(model, None)
         lease.release()
-        info = await asyncio.to_thread(self._catalog.info, model)
-        return self._with_state(info)
+        known = await asyncio.to_thread(self._catalog.look_up, model)
+        return self._with_state(known.info)
 
     async def unload(self, model: str) -> None:
         """Free the model after its running requests have finished."""
-        await asyncio.to_thread(self._catalog.find, model)
-        await self._pool.unload(model)
+        version = await asyncio.to_thread(self._catalog.version, model)
+        await self._pool.unload(version.name)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         """Run one request, loading its model if needed."""
@@ -108,7 +108,7 @@ class GgufEngine:
         loading_seconds = time.monotonic() - began
         try:
             model = lease.model
-            sequence, output = await self._prepared(model, request)
+            sequence, output = await self._prepared(model, model.recipe.applied(request))
             async for event in self._answered(model, sequence, output, loading_seconds):
                 yield event
         finally:
@@ -193,7 +193,8 @@ class GgufEngine:
         """Prompt tokens that `generate` would count."""
         lease = await self._lease(request.model, request.keep_alive_seconds)
         try:
-            tokens, _ = await prompt_tokens(lease.model, request)
+            model = lease.model
+            tokens, _ = await prompt_tokens(model, model.recipe.applied(request))
             return len(tokens)
         finally:
             lease.release()
@@ -202,6 +203,7 @@ class GgufEngine:
         if self._is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
         version = await asyncio.to_thread(self._catalog.version, name)
+        name = version.name
         if self._versions.setdefault(name, version) != version:
             self._pool.retire(name)
             self._versions[name] = version
@@ -220,12 +222,11 @@ class GgufEngine:
             if name in self._loading:  # a load that was given up goes on for a moment
                 self._loading[name] = done
 
-        path = await asyncio.to_thread(self._catalog.find, name)
-        header = await asyncio.to_thread(self._catalog.header, name)
+        version, header, recipe, _ = await asyncio.to_thread(self._catalog.look_up, name)
         use_extra_buffers = self._config.use_extra_buffers
         if self._config.probe:
             use_extra_buffers = await self._probe(
-                path,
+                version.path,
                 use_extra_buffers=use_extra_buffers,
                 is_embedding_model=header.is_embedding_model,
             )
@@ -234,8 +235,10 @@ class GgufEngine:
             is_embedding_model=header.is_embedding_model,
             pooling=header.pooling_type if header.pooling_type in POOLINGS else "mean",
             on_progress=progressed,
+            recipe=recipe,
         )
-        model = await LoadedModel.open(name, path, self._config, how)
+        config = recipe.configured(self._config)
+        model = await LoadedModel.open(name, version.path, config, how)
         self.num_loads += 1
         return model
 

@@ -20,6 +20,7 @@ from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
+from engines.gguf.recipe import NOTHING, Recipe
 from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
 from engines.gguf.step_loop import Layout, StepLoop
@@ -47,6 +48,7 @@ class HowToLoad(NamedTuple):
     is_embedding_model: bool = False
     pooling: str = "mean"
     on_progress: Callable[[float], None] | None = None
+    recipe: Recipe = NOTHING
 
 
 class LoadedModel:
@@ -64,6 +66,7 @@ class LoadedModel:
         self.width = runner.width
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self.line = WaitingLine(config.num_slots, config.max_waiting)
+        self.recipe = NOTHING  # what its name adds; `open` knows
         self._steps = steps
 
     @classmethod
@@ -109,7 +112,9 @@ class LoadedModel:
             raise
         seconds = time.monotonic() - began
         log.info("model_loaded", model=name, seconds=round(seconds, 3), layout=layouts[0])
-        return cls(name, runner, steps, layouts[0], config)
+        model = cls(name, runner, steps, layouts[0], config)
+        model.recipe = how.recipe
+        return model
 
     async def close(self) -> None:
         """End every stream with `Unavailable` and wait until the memory is free."""
