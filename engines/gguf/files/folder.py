@@ -5,13 +5,12 @@
 
 Nothing here changes a blob: one appears whole under its name, by a rename, and
 goes when no name needs it. What decides that is read and acted on under one lock
-(`blobs/.lock`, flock), which every process of ours takes. Blobs that a pull will
+(`blobs/.locks/folder`), which every process of ours takes. Blobs that a pull will
 need are pinned: by a file in `blobs/.pins` that is locked for as long as the pull
-lives, so that kill -9 leaves no pin that holds.
+lives (engines/gguf/files/file_lock.py), so that kill -9 leaves no pin that holds.
 """
 
 import contextlib
-import fcntl
 import os
 import stat
 import uuid
@@ -20,8 +19,10 @@ from pathlib import Path
 
 from engines.errors import ModelNotFound, RequestRefused, Unavailable
 from engines.gguf.files.digests import Digest, DigestInvalid, digest_of_file, parse_digest
+from engines.gguf.files.file_lock import FileLock
 from engines.gguf.files.manifests import MAX_MANIFEST_BYTES, Layer, Manifest, read_manifest
 from engines.gguf.files.names import ModelName, name_of_path, shown
+from engines.gguf.files.writing import make_folder, sync_folder, write_whole
 
 MAX_NAMES = 20_000
 MAX_TEXT_BYTES = 4 * 1024 * 1024  # of a template, a license, a configuration
@@ -121,18 +122,15 @@ class ModelFolder:
         Those that no name needs at the end stay, as what a pull has fetched so far
         does: the next one may go on from there."""
         self.check_writable()
+        pin = self.blobs / ".pins" / uuid.uuid4().hex
         with self._locked():
-            pins = self.blobs / ".pins"
-            make_folder(pins)
-            path = pins / uuid.uuid4().hex
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            os.write(handle, "\n".join(map(str, digests)).encode())
+            lock = FileLock(pin)
+            lock.try_take()
+            pin.write_text("\n".join(map(str, digests)))
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
-            os.close(handle)
+            lock.release(remove=True)
 
     def adopt(self, partial: Path, digest: Digest) -> Path:
         """Give a finished file its name; whoever calls has checked what is in it.
@@ -146,7 +144,7 @@ class ModelFolder:
             os.close(handle)
         path = self.blob(digest)
         partial.replace(path)
-        _sync_folder(self.blobs)
+        sync_folder(self.blobs)
         return path
 
     def put(self, content: bytes, digest: Digest) -> None:
@@ -193,19 +191,12 @@ class ModelFolder:
     def _pins(self) -> set[Digest]:
         pinned: set[Digest] = set()
         for path in _entries(self.blobs / ".pins"):
-            try:
-                handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            except OSError:
+            lock = FileLock(path)
+            if lock.try_take():  # whoever held it is dead
+                lock.release(remove=True)
                 continue
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)  # whoever held it is dead
-            except BlockingIOError:
-                lines = path.read_text().splitlines() if path.exists() else []
-                with contextlib.suppress(DigestInvalid):
-                    pinned |= {parse_digest(line) for line in lines}
-            finally:
-                os.close(handle)
+            with contextlib.suppress(DigestInvalid, FileNotFoundError):
+                pinned |= {parse_digest(line) for line in path.read_text().splitlines()}
         return pinned
 
     def _remove_empty(self, folder: Path) -> None:
@@ -216,46 +207,8 @@ class ModelFolder:
                 return
             folder = folder.parent
 
-    @contextlib.contextmanager
-    def _locked(self) -> Generator[None]:
-        make_folder(self.blobs)
-        handle = os.open(self.blobs / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder with all above it. Raises `Unavailable` with the system's reason."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Unavailable(f"folder {str(path)!r} cannot be made: {error.strerror}") from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, also after a crash."""
-    written = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}")
-    try:
-        with written.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        written.replace(path)
-    except OSError as error:
-        written.unlink(missing_ok=True)
-        raise Unavailable(f"{str(path)!r} cannot be written: {error.strerror}") from None
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    def _locked(self) -> FileLock:
+        return FileLock(self.blobs / ".locks" / "folder")
 
 
 def _leaves(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -36,9 +36,9 @@ class HuggingFaceCache:
         except OSError:
             return found
         for entry in entries:
-            organization, _, repository = entry.name.removeprefix("models--").partition("--")
+            owner, _, repository = entry.name.removeprefix("models--").partition("--")
             for path in _snapshot(entry):
-                name = _name(organization, repository, path, found)
+                name = _name(owner, repository, path, found)
                 if name is not None:
                     found[name] = path
         return found
@@ -67,10 +67,10 @@ def _snapshot(repository: Path) -> list[Path]:
     return sorted(gguf_files(repository / "snapshots" / commit, {}))
 
 
-def _name(organization: str, repository: str, path: Path, taken: Mapping[str, Path]) -> str | None:
+def _name(owner: str, repository: str, path: Path, taken: Mapping[str, Path]) -> str | None:
     for tag in (quantization_of(path.name), path.stem):
         try:
-            name = parse_name(f"{HOST}/{organization}/{repository}:{tag}").display
+            name = parse_name(f"{HOST}/{owner}/{repository}:{tag}").display
         except RequestRefused:
             continue
         if tag is not None and name not in taken:

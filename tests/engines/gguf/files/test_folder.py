@@ -144,7 +144,7 @@ def test_a_folder_that_is_only_read_is_left_as_it_is(tmp_path: Path) -> None:
             change()
 
     assert everything(tmp_path) == before
-    assert not (tmp_path / "blobs" / ".lock").exists()
+    assert not (tmp_path / "blobs" / ".locks").exists()
 
 
 def test_files_that_are_no_names_are_left_alone(tmp_path: Path) -> None:
