@@ -301,10 +301,11 @@ class Health(Struct, frozen=True, kw_only=True):
     cache_used: float | None = None
 
 
-class Progress(Struct, frozen=True, kw_only=True):
-    """One step of a long job on a model."""
+class Progress(Struct, frozen=True, kw_only=True, tag="progress"):
+    """One step of a long job on a model, in Ollama's words: "pulling manifest" … "success"."""
 
     status: str
+    digest: str | None = None  # of the file that this step is about: "sha256:…"
     done_bytes: int = 0
     total_bytes: int | None = None
 

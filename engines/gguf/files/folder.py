@@ -14,7 +14,7 @@ import contextlib
 import os
 import stat
 import uuid
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engines.errors import ModelNotFound, RequestRefused, Unavailable
@@ -89,7 +89,7 @@ class ModelFolder:
 
         Blobs that it stood for before and nothing else needs are removed."""
         self.check_writable()
-        with self._locked():
+        with _locked(self.blobs):
             spelled = self.find(name) or name
             path = self.manifests / spelled.path
             before = self._read_or_none(spelled)
@@ -102,7 +102,7 @@ class ModelFolder:
     def remove(self, name: ModelName) -> None:
         """Remove a name, and the blobs that no name needs any more. Raises `ModelNotFound`."""
         self.check_writable()
-        with self._locked():
+        with _locked(self.blobs):
             path = self.manifests / name.path
             manifest = self._read_or_none(name)
             try:
@@ -115,22 +115,13 @@ class ModelFolder:
             if manifest is not None:
                 self._collect(manifest.digests)
 
-    @contextlib.contextmanager
-    def pinned(self, digests: Iterable[Digest]) -> Generator[None]:
-        """Keep these blobs, there or yet to come, whatever names are removed meanwhile.
+    def pin(self, digests: Iterable[Digest]) -> "Pin":
+        """What keeps these blobs, there or yet to come, whatever names are removed meanwhile.
 
         Those that no name needs at the end stay, as what a pull has fetched so far
         does: the next one may go on from there."""
         self.check_writable()
-        pin = self.blobs / ".pins" / uuid.uuid4().hex
-        with self._locked():
-            lock = FileLock(pin)
-            lock.try_take()
-            pin.write_text("\n".join(map(str, digests)))
-        try:
-            yield
-        finally:
-            lock.release(remove=True)
+        return Pin(self.blobs, digests)
 
     def adopt(self, partial: Path, digest: Digest) -> Path:
         """Give a finished file its name; whoever calls has checked what is in it.
@@ -176,7 +167,7 @@ class ModelFolder:
 
     def _collect(self, digests: Iterable[Digest]) -> None:
         """Remove those of `digests` that no manifest and no pin names; the lock is held."""
-        needed: set[Digest] = self._pins()
+        needed = _pinned(self.blobs)
         for name in self.names():
             try:
                 needed |= self.read(name).digests
@@ -188,17 +179,6 @@ class ModelFolder:
         for digest in set(digests) - needed:
             self.blob(digest).unlink(missing_ok=True)
 
-    def _pins(self) -> set[Digest]:
-        pinned: set[Digest] = set()
-        for path in _entries(self.blobs / ".pins"):
-            lock = FileLock(path)
-            if lock.try_take():  # whoever held it is dead
-                lock.release(remove=True)
-                continue
-            with contextlib.suppress(DigestInvalid, FileNotFoundError):
-                pinned |= {parse_digest(line) for line in path.read_text().splitlines()}
-        return pinned
-
     def _remove_empty(self, folder: Path) -> None:
         while folder != self.manifests:
             try:
@@ -207,8 +187,50 @@ class ModelFolder:
                 return
             folder = folder.parent
 
-    def _locked(self) -> FileLock:
-        return FileLock(self.blobs / ".locks" / "folder")
+
+class Pin:
+    """Keeps blobs between `take` and `release`, or inside of `with`; both may block shortly."""
+
+    def __init__(self, blobs: Path, digests: Iterable[Digest]) -> None:
+        self._blobs = blobs
+        self._text = "\n".join(map(str, digests))
+        self._path = blobs / ".pins" / uuid.uuid4().hex
+        self._lock = FileLock(self._path)
+
+    def take(self) -> None:
+        """From now on the blobs stay."""
+        with _locked(self._blobs):
+            _pinned(self._blobs)  # removes those of the dead
+            self._lock.try_take()
+            self._path.write_text(self._text)
+
+    def release(self) -> None:
+        """From now on they may go; nothing happens if they were not kept."""
+        self._lock.release(remove=True)
+
+    def __enter__(self) -> "Pin":
+        self.take()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _pinned(blobs: Path) -> set[Digest]:
+    """What is kept by pulls that live; the lock is held."""
+    pinned: set[Digest] = set()
+    for path in _entries(blobs / ".pins"):
+        lock = FileLock(path)
+        if lock.try_take():  # whoever held it is dead
+            lock.release(remove=True)
+            continue
+        with contextlib.suppress(DigestInvalid, FileNotFoundError):
+            pinned |= {parse_digest(line) for line in path.read_text().splitlines()}
+    return pinned
+
+
+def _locked(blobs: Path) -> FileLock:
+    return FileLock(blobs / ".locks" / "folder")
 
 
 def _leaves(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

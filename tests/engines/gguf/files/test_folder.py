@@ -74,7 +74,7 @@ def test_a_pinned_blob_outlives_the_last_name(tmp_path: Path) -> None:
     manifest = keep(folder, b"pulled again")
     folder.write_manifest(A, manifest)
 
-    with folder.pinned(manifest.digests):
+    with folder.pin(manifest.digests):
         folder.remove(A)
         assert blobs(folder) == {b"{}", b"pulled again"}
         folder.write_manifest(A, manifest)
@@ -91,8 +91,8 @@ def test_the_pin_of_a_killed_process_holds_nothing(tmp_path: Path) -> None:
         "import os, signal, sys; from pathlib import Path;"
         "from engines.gguf.files.folder import ModelFolder;"
         "from engines.gguf.files.digests import parse_digest;"
-        "pin = ModelFolder(Path(sys.argv[1])).pinned([parse_digest(sys.argv[2])]);"
-        "pin.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+        "pin = ModelFolder(Path(sys.argv[1])).pin([parse_digest(sys.argv[2])]);"
+        "pin.take(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     ended = subprocess.run([sys.executable, "-c", code, str(tmp_path), str(digest_of(b"weights"))])
     assert ended.returncode == -9
@@ -137,7 +137,7 @@ def test_a_folder_that_is_only_read_is_left_as_it_is(tmp_path: Path) -> None:
         lambda: folder.remove(A),
         lambda: folder.write_manifest(B, manifest),
         lambda: folder.put(b"x", digest_of(b"x")),
-        lambda: folder.pinned([]).__enter__(),
+        lambda: folder.pin([]),
         lambda: folder.adopt(tmp_path / "x", digest_of(b"x")),
     ):
         with pytest.raises(RequestRefused, match="only read here"):
