@@ -98,8 +98,8 @@ class Pull:
                 _wanted(weights), lambda headers: web.open(hub.asked(file, headers))
             ):
                 yield step
-            async for step in self._assembled([weights], extras):
-                yield step
+        async for step in self._assembled(weights, extras):
+            yield step
 
     async def _of_url(self, web: Web) -> AsyncGenerator[Progress, None]:
         url = self._origin.url
@@ -114,10 +114,8 @@ class Pull:
         found: list[Digest] = []
         async for step in self._fetched(wanted, open_range, found=found, label=url.name):
             yield step
-        async with self._pinned(found):
-            weights = layer("model", found[0], wanted.size_bytes)
-            async for step in self._assembled([weights], {}):
-                yield step
+        async for step in self._assembled(layer("model", found[0], wanted.size_bytes), {}):
+            yield step
 
     async def _described(self, web: Web) -> Wanted:
         """How long the file behind a URL is, and which version of it."""
@@ -173,15 +171,22 @@ class Pull:
             await asyncio.wait({running})
 
     async def _assembled(
-        self, layers: Sequence[Layer], extras: Mapping[str, bytes]
+        self, weights: Layer, extras: Mapping[str, bytes]
     ) -> AsyncGenerator[Progress, None]:
         """Make a manifest for weights that came without one."""
-        more = [
-            await in_thread(add_text, self._folder, kind, text) for kind, text in extras.items()
-        ]
-        manifest = await in_thread(assembled, self._folder, [*layers, *more], {})
-        async for step in self._named(manifest):
-            yield step
+        digests = [weights.digest, *map(digest_of, extras.values())]
+        try:
+            async with self._pinned(digests):
+                more = [
+                    await in_thread(add_text, self._folder, kind, text)
+                    for kind, text in extras.items()
+                ]
+                manifest = await in_thread(assembled, self._folder, [weights, *more], {})
+                async for step in self._named(manifest):
+                    yield step
+        except RequestRefused:
+            await in_thread(self._folder.discard, digests)
+            raise
 
     async def _named(self, manifest: Manifest) -> AsyncGenerator[Progress, None]:
         yield Progress(status="verifying sha256 digest")

@@ -115,6 +115,11 @@ class ModelFolder:
             if manifest is not None:
                 self._collect(manifest.digests)
 
+    def discard(self, digests: Iterable[Digest]) -> None:
+        """Remove those of these blobs that no name and no pull needs."""
+        with _locked(self.blobs):
+            self._collect(digests)
+
     def pin(self, digests: Iterable[Digest]) -> "Pin":
         """What keeps these blobs, there or yet to come, whatever names are removed meanwhile.
 

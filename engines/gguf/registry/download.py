@@ -165,6 +165,7 @@ class Download:
             os.ftruncate(handle, size_bytes)
         finally:
             os.close(handle)
+        parts.save()
         self._parts = parts
         return parts
 

@@ -17,6 +17,8 @@ from engines.gguf.files.writing import write_whole
 
 _MAX_STATE_BYTES = 4 * 1024 * 1024
 _MAX_PARTS = 65_536
+_STATE_BYTES = 100  # of a state without parts
+_PART_BYTES = 3 * 16 + 4
 
 
 @dataclass(eq=False)
@@ -86,15 +88,31 @@ class Parts:
         return [part for part in self._parts if part.missing_bytes]
 
     def save(self) -> None:
-        """Write the state down. Raises `Unavailable`."""
+        """Write the state down. Raises `Unavailable` if that cannot be."""
         parts = [(part.start, part.end, part.done) for part in self._parts]
-        state = _State(self._size_bytes, self._tag, parts)
-        write_whole(self._path, msgspec.json.encode(state), lasts=False)
+        state = msgspec.json.encode(_State(self._size_bytes, self._tag, parts))
+        # Always as long as it can become, so that a full disk has room for the next one.
+        state = state.ljust(_STATE_BYTES + len(self._tag) + _PART_BYTES * len(parts))
+        try:
+            write_whole(self._path, state, lasts=False)
+        except Unavailable:
+            if not _overwritten(self._path, state):
+                raise
 
     def save_if_possible(self) -> None:
         """Write the state down at an end that has a worse reason than this."""
         with contextlib.suppress(Unavailable):
             self.save()
+
+
+def _overwritten(path: Path, content: bytes) -> bool:
+    """Write over a file that is as long already; one that is half written counts as none."""
+    try:
+        with path.open("r+b") as file:
+            is_as_long = path.stat().st_size == len(content)
+            return is_as_long and file.write(content) == len(content)
+    except OSError:
+        return False
 
 
 def done_bytes_of(path: Path) -> int:

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from engines.errors import EngineError
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.pull import Pull
 from engines.gguf.registry.credentials import Credentials
 from engines.gguf.registry.download import HowToFetch
 from engines.gguf.registry.web import Patience
 from engines.protocol import Progress
+from tests.engines.gguf.registry.fake_host import FakeHost
 
 QUICK = HowToFetch(
     patience=Patience(
@@ -75,3 +78,13 @@ def leftovers(folder: Path) -> list[str]:
         and "manifests" not in path.parts
         and path.name != "folder"  # the lock of the folder
     )
+
+
+async def refused(folder: Path, host: FakeHost, **how: object) -> str:
+    """Why a pull fails; whatever it was, nothing has a name that it must not have."""
+    with pytest.raises(EngineError) as error:
+        await pulled(folder, f"{host.host}/team/tiny", **how)
+    check(folder)
+    assert not (folder / "manifests").exists()
+    assert not list((folder / "blobs").glob("sha256-" + "?" * 64))
+    return error.value.message
