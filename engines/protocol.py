@@ -12,7 +12,7 @@ Nothing here imports torch, llama_cpp, litestar or the gateway, and nothing
 here may: it is the floor every other module stands on.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -310,6 +310,22 @@ class Progress(Struct, frozen=True, kw_only=True, tag="progress"):
     total_bytes: int | None = None
 
 
+class ModelDetails(Struct, frozen=True, kw_only=True):
+    """Everything that a model's files say of it."""
+
+    info: ModelInfo
+    modelfile: str  # from which `create` would make the same
+    parameters: str = ""  # one on each line, as in a Modelfile
+    template: str = ""
+    system: str = ""
+    licenses: Sequence[str] = ()
+    messages: Sequence[Message] = ()
+    requires: str = ""
+    metadata: Mapping[
+        str, str | int | float | bool
+    ] = {}  # of the weights' file, long texts left out
+
+
 class Engine(Protocol):
     """Something that can run models."""
 
@@ -357,14 +373,22 @@ class Engine(Protocol):
 
 @runtime_checkable
 class ModelLibrary(Protocol):
-    """An engine that also keeps model files. Only gguf does."""
+    """An engine that also keeps model files. Only gguf does.
 
-    def pull(self, name: str) -> AsyncIterator[Progress]:
-        """Fetch a model by name."""
+    Nothing here asks who is calling: whoever offers these to others does. The
+    iterators do their work while they are iterated, and stop when they are closed.
+    """
+
+    def pull(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Fetch a model by name, and go on with what an earlier pull has left."""
         ...
 
-    def create(self, name: str, modelfile: str) -> AsyncIterator[Progress]:
-        """Make a model from a Modelfile."""
+    def push(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Send a model to the registry that its name begins with."""
+        ...
+
+    def create(self, name: str, modelfile: str) -> AsyncGenerator[Progress, None]:
+        """Make a model from a Modelfile, whose FROM names a model or a blob (`@sha256:…`)."""
         ...
 
     async def copy(self, source: str, target: str) -> None:
@@ -372,5 +396,20 @@ class ModelLibrary(Protocol):
         ...
 
     async def delete(self, name: str) -> None:
-        """Remove a name, and its files when nothing else uses them."""
+        """Remove a name, and its files when nothing else uses them; requests that run go on."""
+        ...
+
+    async def show(self, name: str) -> ModelDetails:
+        """Say everything that a model's files say."""
+        ...
+
+    async def has_blob(self, digest: str) -> bool:
+        """Whether a file of this digest is there, for `create`."""
+        ...
+
+    async def add_file(self, path: str, digest: str | None = None) -> str:
+        """Copy a file of this machine into the library as a blob; returns its digest.
+
+        Raises `RequestRefused` if it is not of the digest that it should be. The path must
+        be the caller's own, never one that came from a client."""
         ...

@@ -13,6 +13,7 @@ from engines.errors import EngineError, ModelNotFound, Unavailable
 from engines.gguf.config import GgufConfig
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.hugging_face_cache import HuggingFaceCache
+from engines.gguf.go_template.matching import TemplateChoice, chosen_template
 from engines.gguf.header import GgufHeader, MalformedGguf, read_header
 from engines.gguf.library import Library, ModelFile
 from engines.gguf.recipe import Recipe, recipe_of
@@ -41,6 +42,7 @@ class Known(NamedTuple):
     version: Version
     header: GgufHeader
     recipe: Recipe
+    template: TemplateChoice
     info: ModelInfo
 
 
@@ -91,15 +93,26 @@ class Catalog:
                     f"model {file.name!r} cannot be read: {error.strerror}"
                 ) from error
             recipe = recipe_of(file)
-            info = self._info(file, header, recipe)
-            known = self._known[file.name] = Known(version, header, recipe, info)
+            template = chosen_template(recipe.template, header.chat_template)
+            if template.note or template.problem:
+                reason = template.note or template.problem
+                log.warning("model_template_replaced", model=file.name, reason=reason)
+            able = capabilities(header, template.source)
+            info = self._info(file, header, recipe, able)
+            known = self._known[file.name] = Known(version, header, recipe, template, info)
         return known
 
-    def _info(self, file: ModelFile, header: GgufHeader, recipe: Recipe) -> ModelInfo:
+    def _info(
+        self,
+        file: ModelFile,
+        header: GgufHeader,
+        recipe: Recipe,
+        able: frozenset[Capability],
+    ) -> ModelInfo:
         longest = recipe.configured(self._config).context_tokens or MAX_DEFAULT_CONTEXT_TOKENS
         return ModelInfo(
             name=file.name,
-            capabilities=capabilities(header),
+            capabilities=able,
             context_tokens=min(header.context_tokens, longest),
             loaded=False,
             size_bytes=file.size_bytes,
@@ -130,8 +143,8 @@ def _cache(config: GgufConfig) -> HuggingFaceCache | None:
     return HuggingFaceCache(Path(config.hugging_face_cache_dir).expanduser())
 
 
-def capabilities(header: GgufHeader) -> frozenset[Capability]:
-    """What a model can do, as far as its header gives it away."""
+def capabilities(header: GgufHeader, template_source: str | None) -> frozenset[Capability]:
+    """What a model can do, as far as its header and its chat template give it away."""
     if header.is_embedding_model:
         return frozenset({Capability.EMBED})
     able = {
@@ -140,10 +153,10 @@ def capabilities(header: GgufHeader) -> frozenset[Capability]:
         Capability.JSON_SCHEMA,
         Capability.LOGPROBS,
     }
-    if header.chat_template:
+    if template_source:
         able.add(Capability.CHAT)
         try:
-            template = ChatTemplate(header.chat_template)
+            template = ChatTemplate(template_source)
         except EngineError:
             return frozenset(able - {Capability.CHAT})
         if template.supports_tools:

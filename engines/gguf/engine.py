@@ -21,6 +21,7 @@ from engines.errors import ContextTooLong, RequestRefused, Unavailable, Unsuppor
 from engines.gguf.catalog import Catalog, Version
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob, Vectors, normalized
+from engines.gguf.librarian import Librarian
 from engines.gguf.loaded_model import HowToLoad, LoadedModel
 from engines.gguf.probe import Probe, default_memory
 from engines.gguf.runner import POOLINGS
@@ -33,13 +34,15 @@ from engines.protocol import (
     Event,
     GenerateRequest,
     Health,
+    ModelDetails,
     ModelInfo,
+    Progress,
     Usage,
 )
 
 
 class GgufEngine:
-    """Implements `Engine`; see engines/protocol.py for what it promises."""
+    """Implements `Engine` and `ModelLibrary`; see engines/protocol.py for what it promises."""
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class GgufEngine:
         self._config = config
         folder = Path(config.models_dir).expanduser() if config.models_dir else models_dir
         self._catalog = Catalog(folder, config)
+        self._librarian = Librarian(self._catalog)
         memory = data_dir / "probes.json" if data_dir else default_memory(os.environ)
         self._probe = Probe(memory)
         self._pool = Pool(
@@ -199,6 +203,39 @@ class GgufEngine:
         finally:
             lease.release()
 
+    def pull(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Fetch a model by name; see engines/gguf/pull.py for what may be one."""
+        return self._librarian.pull(name)
+
+    def push(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Send a model to the registry that its name begins with."""
+        return self._librarian.push(name)
+
+    def create(self, name: str, modelfile: str) -> AsyncGenerator[Progress, None]:
+        """Make a model from a Modelfile."""
+        return self._librarian.create(name, modelfile)
+
+    async def copy(self, source: str, target: str) -> None:
+        """Give a model another name."""
+        await self._librarian.copy(source, target)
+
+    async def delete(self, name: str) -> None:
+        """Remove a name; who is being answered by the model is answered to the end."""
+        self._pool.retire(await self._librarian.delete(name))
+
+    async def show(self, name: str) -> ModelDetails:
+        """Say everything that a model's files say."""
+        details = await self._librarian.show(name)
+        return msgspec.structs.replace(details, info=self._with_state(details.info))
+
+    async def has_blob(self, digest: str) -> bool:
+        """Whether a file of this digest is there, for `create`."""
+        return await self._librarian.has_blob(digest)
+
+    async def add_file(self, path: str, digest: str | None = None) -> str:
+        """Copy a file of this machine into the library as a blob; returns its digest."""
+        return await self._librarian.add_file(path, digest)
+
     async def _lease(self, name: str, keep_alive_seconds: float | None) -> Lease[LoadedModel]:
         if self._is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
@@ -222,7 +259,10 @@ class GgufEngine:
             if name in self._loading:  # a load that was given up goes on for a moment
                 self._loading[name] = done
 
-        version, header, recipe, _ = await asyncio.to_thread(self._catalog.look_up, name)
+        known = await asyncio.to_thread(self._catalog.look_up, name)
+        version, header, recipe = known.version, known.header, known.recipe
+        if recipe.adapters:
+            raise Unsupported(f"model {name!r} has an adapter, which is not supported yet")
         use_extra_buffers = self._config.use_extra_buffers
         if self._config.probe:
             use_extra_buffers = await self._probe(
@@ -236,6 +276,7 @@ class GgufEngine:
             pooling=header.pooling_type if header.pooling_type in POOLINGS else "mean",
             on_progress=progressed,
             recipe=recipe,
+            template=known.template,
         )
         config = recipe.configured(self._config)
         model = await LoadedModel.open(name, version.path, config, how)

@@ -18,8 +18,10 @@ import structlog
 
 from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
+from engines.errors import Unsupported
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
+from engines.gguf.go_template.matching import TemplateChoice
 from engines.gguf.recipe import NOTHING, Recipe
 from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
@@ -49,6 +51,7 @@ class HowToLoad(NamedTuple):
     pooling: str = "mean"
     on_progress: Callable[[float], None] | None = None
     recipe: Recipe = NOTHING
+    template: TemplateChoice | None = None  # None: the one in the file
 
 
 class LoadedModel:
@@ -67,6 +70,7 @@ class LoadedModel:
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self.line = WaitingLine(config.num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows
+        self._chosen: TemplateChoice | None = None
         self._steps = steps
 
     @classmethod
@@ -114,6 +118,7 @@ class LoadedModel:
         log.info("model_loaded", model=name, seconds=round(seconds, 3), layout=layouts[0])
         model = cls(name, runner, steps, layouts[0], config)
         model.recipe = how.recipe
+        model._chosen = how.template
         return model
 
     async def close(self) -> None:
@@ -208,7 +213,10 @@ class LoadedModel:
     def _template(self) -> "ChatTemplate | None":
         from engines.chat.template import ChatTemplate
 
-        source = self.vocabulary.chat_template
+        chosen = self._chosen or TemplateChoice(source=self.vocabulary.chat_template)
+        if chosen.problem:
+            raise Unsupported(f"model {self.name!r} cannot chat: {chosen.problem}", param="model")
+        source = chosen.source
         if source is None:
             return None
         return ChatTemplate(

@@ -8,6 +8,7 @@ from engines.errors import RequestRefused, Unavailable
 from engines.gguf.files.digests import Digest, digest_of
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.manifests import CONFIG_TYPE, Layer, Manifest, layer, new_manifest
+from engines.gguf.files.names import ModelName
 from engines.gguf.header import GgufHeader, MalformedGguf, read_header
 
 
@@ -43,6 +44,15 @@ def assembled(
     folder.put(config, digest)
     described = Layer(media_type=CONFIG_TYPE, digest=digest, size_bytes=len(config))
     return new_manifest(described, layers)
+
+
+def write_model(folder: ModelFolder, name: ModelName, manifest: Manifest) -> ModelName:
+    """Give a manifest its name, if every blob is there; returns how that is spelled on disk."""
+    with folder.pin(manifest.digests):
+        missing = [layer for layer in manifest.all_layers if not folder.has(layer)]
+        if missing:
+            raise Unavailable(f"blob {missing[0].digest} has gone meanwhile: try again")
+        return folder.write_manifest(name, manifest)
 
 
 def header_of(folder: ModelFolder, digest: Digest) -> GgufHeader:

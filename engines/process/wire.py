@@ -19,12 +19,14 @@ from msgspec import Struct
 
 import engines.errors
 from engines.errors import EngineError
+from engines.process.library_questions import Job, LibraryQuestion
 from engines.process.spec import EngineSpec
 from engines.protocol import (
     EmbedRequest,
     Event,
     Finished,
     GenerateRequest,
+    Progress,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -78,7 +80,7 @@ class CountTokens(Struct, frozen=True, tag="count_tokens"):
     request: GenerateRequest
 
 
-Question = Health | Models | Load | Unload | Embed | CountTokens
+Question = Health | Models | Load | Unload | Embed | CountTokens | LibraryQuestion
 
 
 # Frames of the parent.
@@ -108,6 +110,14 @@ class Generate(Struct, frozen=True, array_like=True, tag="generate"):
     log_context: dict[str, str] = {}
 
 
+class Perform(Struct, frozen=True, array_like=True, tag="perform"):
+    """Open a call that tells how far it is, step by step."""
+
+    call: int
+    job: Job
+    log_context: dict[str, str] = {}
+
+
 class More(Struct, frozen=True, array_like=True, tag="more"):
     """The reader of a stream has taken so many events."""
 
@@ -125,7 +135,7 @@ class Close(Struct, frozen=True, array_like=True, tag="close"):
     """Close the engine and exit."""
 
 
-ToChild = Build | Ask | Generate | More | Cancel | Close
+ToChild = Build | Ask | Generate | Perform | More | Cancel | Close
 
 
 # Frames of the child.
@@ -147,7 +157,8 @@ class Answer(Struct, frozen=True, tag="answer"):
     value: bytes
 
 
-Item = str | Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished | Fault | Answer
+_FromStream = str | Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
+Item = _FromStream | Progress | Fault | Answer
 
 
 class Ready(Struct, frozen=True, array_like=True, tag="ready"):
