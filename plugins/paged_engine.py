@@ -1,0 +1,27 @@
+"""Brings the engine kind `paged`: continuous batching over a paged KV cache, for GPUs."""
+
+from typing import TYPE_CHECKING
+
+from gateway import hookimpl
+
+if TYPE_CHECKING:
+    from engines.paged.config import PagedConfig
+    from engines.protocol import Engine
+    from gateway.engine_registry import EngineRegistry, EngineSite
+
+
+class PagedEnginePlugin:
+    """Registers the kind; torch is imported when the first engine is built."""
+
+    @hookimpl
+    def register_engines(self, registry: "EngineRegistry") -> None:
+        """Name the kind, its configuration and how to build it."""
+        from engines.paged.config import PagedConfig
+
+        registry.add("paged", config=PagedConfig, build=_build)
+
+
+def _build(name: str, config: "PagedConfig", site: "EngineSite") -> "Engine":
+    from engines.paged.engine import PagedEngine
+
+    return PagedEngine(name, config, models_dir=site.models_dir)
