@@ -173,6 +173,7 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     constraint: Constraint | None = None
     logprobs: int | None = None  # None: none; 0: the chosen token only; n: and n alternatives
     reasoning_effort: str | None = None  # "none" switches thinking off where a template can
+    prompt_logprobs: int | None = None  # the same for the prompt's own tokens
     keep_alive_seconds: float | None = None
     owner: str = "-"  # whose share of the engine this spends
     weight: float = 1.0  # how large that share is
@@ -246,6 +247,7 @@ class Started(Struct, frozen=True, tag="started", kw_only=True):
 
     prompt_tokens: int | None = None
     cached_tokens: int = 0
+    prompt_logprobs: Sequence[TokenLogprob] = ()  # of every token but the first, if asked for
 
 
 class TextDelta(Struct, frozen=True, tag="text"):

@@ -46,7 +46,17 @@ class Ended(NamedTuple):
     timing: Timing
 
 
-Item = Admitted | Generated | Ended
+class PromptScored(NamedTuple):
+    """Log-probabilities of the prompt's tokens after token `start`; see `Answer`.
+
+    A prompt that is computed again is scored again, from its first token.
+    """
+
+    start: int
+    logprobs: Sequence[TokenLogprob]
+
+
+Item = Admitted | PromptScored | Generated | Ended
 
 
 class Items(Protocol):
@@ -65,11 +75,6 @@ class Running(Protocol):
     """The request as its step thread has it."""
 
     @property
-    def mailbox(self) -> Items:
-        """Where the step thread posts to."""
-        ...
-
-    @property
     def num_prompt_tokens(self) -> int:
         """Tokens of the prompt."""
         ...
@@ -80,18 +85,27 @@ class Running(Protocol):
 
 
 class Answer:
-    """One request's way out. Iterate `events` once."""
+    """One request's way out. Iterate `events` once.
+
+    With `scores_prompt` the start is held back until all of the prompt is scored.
+    """
 
     def __init__(
         self,
         sequence: Running,
+        items: Items,
         output: ChatOutput,
         pieces: Sequence[bytes],
         *,
-        on_admitted: Callable[[], None],
+        on_admitted: Callable[[], None] = lambda: None,
         loading_seconds: float = 0.0,
+        scores_prompt: bool = False,
     ) -> None:
         self._sequence = sequence
+        self._items = items
+        self._scores_prompt = scores_prompt
+        self._prompt_logprobs: list[TokenLogprob] = []
+        self._may_start = self._has_started = False
         self._output = output
         self._pieces = pieces
         self._on_admitted = on_admitted
@@ -102,26 +116,24 @@ class Answer:
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Everything from `Started` to `Finished`; raises what the step thread posted."""
-        mailbox = self._sequence.mailbox
         while True:
-            items = [await mailbox.get()]
+            items = [await self._items.get()]
             failure: BaseException | None = None
             try:
-                while (more := mailbox.get_nowait()) is not None:
+                while (more := self._items.get_nowait()) is not None:
                     items.append(more)
             # Whatever was posted goes to the reader, after what came before it.
             except BaseException as error:  # noqa: BLE001
                 failure = error
-            first = items[0]
-            if isinstance(first, Admitted):
-                del items[0]
-                self._on_admitted()
-                self._cached_tokens = first.cached_tokens
+            outputs = merged(self._outputs(items))
+            if not self._has_started and (outputs or self._ended or self._may_start):
+                self._has_started = True
                 yield Started(
                     prompt_tokens=self._sequence.num_prompt_tokens,
                     cached_tokens=self._cached_tokens,
+                    prompt_logprobs=self._prompt_logprobs,
                 )
-            for event in merged(self._outputs(items)):
+            for event in outputs:
                 yield event
             if self._ended is not None:
                 yield self._finished(self._ended)
@@ -132,14 +144,21 @@ class Answer:
     def _outputs(self, items: Sequence[Item]) -> list[Output]:
         outputs: list[Output] = []
         for item in items:
-            if isinstance(item, Generated):
+            if isinstance(item, Admitted):
+                self._on_admitted()
+                self._cached_tokens = item.cached_tokens
+                self._may_start = not self._scores_prompt
+            elif isinstance(item, PromptScored):
+                del self._prompt_logprobs[item.start :]
+                self._prompt_logprobs += item.logprobs
+            elif isinstance(item, Generated):
                 self._num_tokens += 1
                 outputs += self._output.feed(self._pieces[item.token], item.logprob)
                 if self._output.is_finished:
                     now = time.monotonic()
                     self._ended = Ended(FinishReason.STOP, self._sequence.timing(now))
                     break
-            elif isinstance(item, Ended):
+            else:
                 self._ended = item
         if self._ended is not None:
             outputs += self._output.finish()

@@ -120,6 +120,7 @@ class GgufEngine:
         place = model.line.join(num_running=model.num_running)
         answer = Answer(
             sequence,
+            sequence.mailbox,
             output,
             model.spoken_pieces,
             on_admitted=place.leave,
@@ -142,6 +143,12 @@ class GgufEngine:
         """The request as the step thread takes it, or why it never can be answered."""
         if model.generation is None:
             raise Unsupported(f"model {request.model!r} embeds text and writes none", param="model")
+        if request.prompt_logprobs is not None:
+            raise Unsupported(
+                "llama.cpp computes no log-probabilities of prompts: leave prompt_logprobs out, or "
+                "ask a model that an engine of kind paged runs",
+                param="prompt_logprobs",
+            )
         tokens, rendered = await prompt_tokens(model, request)
         check_length(tokens, model.generation.context_tokens, request)
         checked_ids(model, list(request.sampling.logit_bias), "logit_bias")

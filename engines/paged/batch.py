@@ -199,9 +199,7 @@ class BlockTables:
     """
 
     def __init__(self, *, max_sequences: int, max_blocks: int, device: torch.device) -> None:
-        self.tensor = torch.zeros(
-            (max_sequences + 1, max_blocks), dtype=torch.int32, device=device
-        )
+        self.tensor = torch.zeros((max_sequences + 1, max_blocks), dtype=torch.int32, device=device)
         self._max_blocks = max_blocks
         self._device = device
         self._num_sent = [0] * max_sequences

@@ -111,9 +111,11 @@ class PagedEngine:
             sequence, output = await self._prepared(model, request)
             answer = Answer(
                 sequence,
+                sequence.payload.mailbox,
                 output,
                 model.spoken_pieces,
                 loading_seconds=loading_seconds,
+                scores_prompt=request.prompt_logprobs is not None,
             )
             model.submit(sequence)
             try:
@@ -143,6 +145,7 @@ class PagedEngine:
             end_ids=end_ids,
             constraint=await constraint_of(model, request, rendered),
             num_logprobs=request.logprobs,
+            num_prompt_logprobs=request.prompt_logprobs,
         )
         sequence = Running(
             id=request.id,
@@ -155,6 +158,7 @@ class PagedEngine:
             priority=request.priority,
             cache_salt=request.cache_salt,
             payload=payload,
+            reads_cache=request.prompt_logprobs is None,  # what is not computed is not scored
         )
         return sequence, output_of(model, request, rendered)
 

@@ -183,5 +183,3 @@ def _runner(
         pieces=pieces,
         uses_graphs=config.graphs and cache.keys.device.type == "cuda",
     )
-
-

@@ -80,7 +80,10 @@ class Scored:
             TokenLogprob(
                 pieces[token],
                 score,
-                [TopLogprob(pieces[one], value, one) for one, value in zip(ids, values, strict=True)],
+                [
+                    TopLogprob(pieces[one], value, one)
+                    for one, value in zip(ids, values, strict=True)
+                ],
                 token,
             )
             for token, score, ids, values in zip(

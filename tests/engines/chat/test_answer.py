@@ -26,7 +26,7 @@ END = Ended(FinishReason.LENGTH, Timing())
 
 def answer_of(mailbox: Mailbox, **output: object) -> Answer:
     sequence = Sequence(tokens=[1, 2, 3], max_tokens=9, mailbox=mailbox)
-    return Answer(sequence, ChatOutput(**output), PIECES, on_admitted=lambda: None)
+    return Answer(sequence, mailbox, ChatOutput(**output), PIECES)
 
 
 async def test_tokens_that_came_together_leave_as_one_event() -> None:
