@@ -105,7 +105,7 @@ class Answer:
         self._items = items
         self._scores_prompt = scores_prompt
         self._prompt_logprobs: list[TokenLogprob] = []
-        self._may_start = self._has_started = False
+        self._is_admitted = False
         self._output = output
         self._pieces = pieces
         self._on_admitted = on_admitted
@@ -126,12 +126,12 @@ class Answer:
             except BaseException as error:  # noqa: BLE001
                 failure = error
             outputs = merged(self._outputs(items))
-            if not self._has_started and (outputs or self._ended or self._may_start):
-                self._has_started = True
+            if self._is_admitted and (outputs or self._ended or not self._scores_prompt):
+                self._is_admitted = False  # said once
                 yield Started(
                     prompt_tokens=self._sequence.num_prompt_tokens,
                     cached_tokens=self._cached_tokens,
-                    prompt_logprobs=self._prompt_logprobs,
+                    prompt_logprobs=tuple(self._prompt_logprobs),
                 )
             for event in outputs:
                 yield event
@@ -147,7 +147,7 @@ class Answer:
             if isinstance(item, Admitted):
                 self._on_admitted()
                 self._cached_tokens = item.cached_tokens
-                self._may_start = not self._scores_prompt
+                self._is_admitted = True
             elif isinstance(item, PromptScored):
                 del self._prompt_logprobs[item.start :]
                 self._prompt_logprobs += item.logprobs

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from engines.paged.sequence import Row, Sequence, StepPlan
+from torch import Tensor
 
 _FIELDS = ("ids", "positions", "slots", "rope_positions")  # for each token
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from engines.errors import Overloaded, Unavailable
 from engines.paged.embedder import Embedder
+
+from engines.errors import Overloaded, Unavailable
 
 Run = Callable[[Callable[[], Any]], "Future[Any]"]
 

@@ -11,8 +11,8 @@ start-up does not wait for it. All graphs share one pool of memory.
 
 from typing import NamedTuple, Protocol
 
-import torch
 import structlog
+import torch
 from torch import Tensor
 
 from engines.paged.batch import StepBuffers, StepTensors

@@ -6,19 +6,19 @@ from typing import NamedTuple
 
 import structlog
 import torch
+from engines.paged.checkpoint import Checkpoint
+from engines.paged.embedder import Embedder
+from engines.paged.models.decoder import Decoder
+from engines.paged.pooling import Pooling
+from engines.paged.step_inputs import KVCache, StepInputs
+from engines.paged.weights import load
 
 from engines.errors import Unavailable
 from engines.paged.catalog import context_tokens
-from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
-from engines.paged.embedder import Embedder
 from engines.paged.memory import blocks_that_fit, free_bytes
-from engines.paged.models.decoder import Decoder
-from engines.paged.pooling import Pooling
 from engines.paged.runner import TorchRunner
-from engines.paged.step_inputs import KVCache, StepInputs
 from engines.paged.tokenizer import Tokenizer
-from engines.paged.weights import load
 
 log = structlog.get_logger()
 

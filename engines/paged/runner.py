@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from engines.paged.models.decoder import Decoder
+from engines.paged.sampler import Sampler
+from engines.paged.sequence import Row, Sequence, StepPlan
+from engines.paged.step_inputs import KVCache, StepInputs
 from torch import Tensor
 
 from engines.paged.batch import BlockTables, StepBuffers, StepTensors
 from engines.paged.graphs import Graphs
-from engines.paged.models.decoder import Decoder
 from engines.paged.prompt_scores import PromptScores
 from engines.paged.results import Pending
-from engines.paged.sampler import Sampler
-from engines.paged.sequence import Row, Sequence, StepPlan
-from engines.paged.step_inputs import KVCache, StepInputs
 
 
 @dataclass(frozen=True, slots=True)
