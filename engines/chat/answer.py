@@ -6,7 +6,7 @@ came faster than they were read, they leave as one event.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -97,7 +97,6 @@ class Answer:
         output: ChatOutput,
         pieces: Sequence[bytes],
         *,
-        on_admitted: Callable[[], None] = lambda: None,
         loading_seconds: float = 0.0,
         scores_prompt: bool = False,
     ) -> None:
@@ -108,7 +107,6 @@ class Answer:
         self._is_admitted = False
         self._output = output
         self._pieces = pieces
-        self._on_admitted = on_admitted
         self._loading_seconds = loading_seconds
         self._num_tokens = 0
         self._cached_tokens = 0
@@ -145,7 +143,6 @@ class Answer:
         outputs: list[Output] = []
         for item in items:
             if isinstance(item, Admitted):
-                self._on_admitted()
                 self._cached_tokens = item.cached_tokens
                 self._is_admitted = True
             elif isinstance(item, PromptScored):

@@ -34,6 +34,7 @@ from engines.protocol import (
     GenerateRequest,
     Health,
     ModelInfo,
+    Started,
     Usage,
 )
 
@@ -123,12 +124,13 @@ class GgufEngine:
             sequence.mailbox,
             output,
             model.spoken_pieces,
-            on_admitted=place.leave,
             loading_seconds=loading_seconds,
         )
         model.submit(sequence)
         try:
             async for event in answer.events():
+                if isinstance(event, Started):
+                    place.leave()
                 yield event
         finally:
             # No await here: the reader may be gone, and this may run in a cancelled scope.
