@@ -1,0 +1,229 @@
+"""The scheduler and the block pool together, under anything that may happen to them.
+
+One machine adds, aborts, launches and reads in any order, with prompts that begin alike,
+salts, priorities, stop tokens and far too few blocks. After each rule everything is
+checked; in the end everybody must have said exactly what the model says to their prompt.
+"""
+
+from collections import deque
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from engines.errors import ContextTooLong, Overloaded, RequestRefused
+from engines.paged.block_pool import BlockPool
+from engines.paged.scheduler import Scheduler
+from engines.paged.sequence import Sequence, SequenceState, StepPlan
+from tests.engines.paged.fake_runner import VOCABULARY, FakePending, FakeRunner, answer
+
+CONTEXT_TOKENS = 30
+MIN_STEPS = 10_000
+# Prompts that share beginnings of every length.
+STORY = [(7 * number) % VOCABULARY for number in range(CONTEXT_TOKENS)]
+
+
+class Scheduling(RuleBasedStateMachine):
+    """One engine's scheduler, its pool and a device that remembers."""
+
+    num_steps = 0
+    num_preemptions = 0
+    num_copies = 0
+    num_hits = 0
+
+    @initialize(
+        block_size=st.integers(1, 5),
+        num_blocks=st.integers(4, 16),
+        max_sequences=st.integers(1, 5),
+        more_tokens=st.integers(0, 12),
+        caching=st.sampled_from([True, True, True, False]),
+    )
+    def start(
+        self,
+        block_size: int,
+        num_blocks: int,
+        max_sequences: int,
+        more_tokens: int,
+        caching: bool,
+    ) -> None:
+        self.now = 0.0
+        self.pool = BlockPool(num_blocks, block_size, enable_prefix_caching=caching)
+        self.scheduler = Scheduler(
+            self.pool,
+            max_batch_tokens=max_sequences + more_tokens,
+            max_sequences=max_sequences,
+            max_waiting=6,
+            max_context_tokens=CONTEXT_TOKENS,
+            clock=lambda: self.now,
+        )
+        self.runner = FakeRunner(block_size)
+        self.places: dict[Sequence, int] = {}
+        self.in_flight: deque[tuple[StepPlan, FakePending]] = deque()
+        self.sequences: list[Sequence] = []
+        self.aborted: set[Sequence] = set()
+        self.said: dict[Sequence, list[int]] = {}
+        self.cache_length = num_blocks * block_size
+
+    @rule(
+        num_shared=st.integers(0, CONTEXT_TOKENS - 1),
+        own=st.lists(st.integers(0, 5), max_size=3),
+        max_tokens=st.integers(1, 12),
+        stop_tokens=st.frozensets(st.integers(0, VOCABULARY - 1), max_size=6),
+        owner=st.sampled_from("ab"),
+        priority=st.integers(0, 1),
+        salt=st.sampled_from(["", "", "salt"]),
+        reads_cache=st.sampled_from([True, True, True, False]),
+    )
+    def add(
+        self,
+        num_shared: int,
+        own: list[int],
+        max_tokens: int,
+        stop_tokens: frozenset[int],
+        owner: str,
+        priority: int,
+        salt: str,
+        reads_cache: bool,
+    ) -> None:
+        prompt = STORY[:num_shared] + own
+        sequence = Sequence(
+            id=str(len(self.sequences)),
+            tokens=list(prompt),
+            num_prompt_tokens=len(prompt),
+            max_tokens=max_tokens,
+            stop_tokens=stop_tokens,
+            owner=owner,
+            weight=2.0 if owner == "a" else 1.0,
+            priority=priority,
+            cache_salt=salt,
+            reads_cache=reads_cache,
+        )
+        try:
+            self.scheduler.add(sequence)
+        except Overloaded as error:
+            assert self.scheduler.num_waiting >= 6
+            assert error.retry_after is None or error.retry_after >= 1
+        except ContextTooLong:
+            assert len(prompt) >= CONTEXT_TOKENS
+        except RequestRefused:
+            assert not prompt or len(prompt) > self.cache_length
+        else:
+            self.sequences.append(sequence)
+            self.said[sequence] = []
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        sequence = data.draw(st.sampled_from(self.sequences))
+        if sequence.state is not SequenceState.FINISHED:
+            self.aborted.add(sequence)
+        self.scheduler.abort(sequence)
+        self.scheduler.abort(sequence)
+        self.vacate(sequence)
+
+    @precondition(lambda self: len(self.in_flight) < 2)
+    @rule()
+    def launch(self) -> None:
+        self.now += 1
+        plan = self.scheduler.schedule()
+        if plan is None:
+            return
+        assert plan.rows
+        assert plan.num_tokens <= self.scheduler._max_batch_tokens
+        for sequence in plan.preempted:
+            self.vacate(sequence)
+        for sequence in plan.admitted:
+            self.runner.begin(sequence)
+            self.places[sequence] = sequence.place
+            Scheduling.num_hits += sequence.num_computed > 0
+        Scheduling.num_preemptions += len(plan.preempted)
+        Scheduling.num_copies += len(plan.copies)
+        self.in_flight.append((plan, self.runner.sample(self.runner.forward(plan), {})))
+
+    @precondition(lambda self: self.in_flight)
+    @rule()
+    def read(self) -> None:
+        plan, pending = self.in_flight.popleft()
+        for sampled in self.scheduler.complete(plan, pending.read().tokens):
+            assert sampled.sequence not in self.aborted
+            self.said[sampled.sequence].append(sampled.token)
+            if sampled.finish is not None:
+                assert sampled.sequence.state is SequenceState.FINISHED
+                self.vacate(sampled.sequence)
+
+    # One step ahead, as the step loop does it: the rules above also do worse.
+    @precondition(lambda self: len(self.in_flight) < 2)
+    @rule(times=st.integers(1, 6))
+    def run_ahead(self, times: int) -> None:
+        for _ in range(times):
+            if len(self.in_flight) < 2:
+                self.launch()
+            if self.in_flight:
+                self.read()
+
+    @invariant()
+    def everything_adds_up(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        Scheduling.num_steps += 1
+        self.scheduler.check()
+        for sequence, said in self.said.items():
+            assert sequence.tokens[sequence.num_prompt_tokens :] == said
+        if not self.scheduler.num_running:
+            assert self.pool.num_in_use == 0
+
+    def vacate(self, sequence: Sequence) -> None:
+        place = self.places.pop(sequence, None)
+        if place is not None:
+            self.runner.end(sequence, place)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        # The first in order gains a token with every step, so this is more than enough.
+        bound = sum(len(sequence.tokens) + sequence.max_tokens for sequence in self.sequences)
+        for _ in range(3 * bound + 10):
+            if not (self.in_flight or self.scheduler.num_running or self.scheduler.num_waiting):
+                break
+            self.run_ahead(1)
+        self.everything_adds_up()
+        assert (self.scheduler.num_running, self.scheduler.num_waiting) == (0, 0), "starved"
+        assert not self.runner.seated
+        for sequence in self.sequences:
+            self.compare(sequence)
+
+    def compare(self, sequence: Sequence) -> None:
+        prompt = sequence.tokens[: sequence.num_prompt_tokens]
+        room = min(CONTEXT_TOKENS, self.cache_length + 1) - len(prompt)
+        expected = answer(prompt, min(sequence.max_tokens, room), sequence.stop_tokens)
+        said = self.said[sequence]
+        if sequence in self.aborted:
+            expected = expected[: len(said)]
+        assert said == expected
+
+
+def test_whatever_happens_everybody_gets_their_tokens_and_no_block_is_lost() -> None:
+    run_state_machine_as_test(
+        Scheduling,
+        settings=settings(
+            max_examples=250,
+            stateful_step_count=60,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+    # So that a change of hypothesis or of the rules cannot make this test easy.
+    assert Scheduling.num_steps >= MIN_STEPS
+    assert Scheduling.num_preemptions > 100
+    assert Scheduling.num_copies > 100
+    assert Scheduling.num_hits > 100
