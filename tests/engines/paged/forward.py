@@ -107,7 +107,9 @@ class Driver:
             parts.append(self.step([(sequence, min(left, chunk or left))]))
         return sequence, torch.cat(parts)
 
-    def greedy(self, prompt: Sequence[int], num_tokens: int, *, chunk: int | None = None) -> list[int]:
+    def greedy(
+        self, prompt: Sequence[int], num_tokens: int, *, chunk: int | None = None
+    ) -> list[int]:
         """The most likely continuation."""
         sequence, logits = self.prompt(prompt, chunk=chunk)
         while True:

@@ -27,6 +27,7 @@ SIZES: Mapping[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-3,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -114,22 +115,32 @@ DECODERS: Mapping[str, Case] = {
         "Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}
     ),
     "llama-one-kv-head-wide-heads": Case(
-        "Llama", {"head_dim": 20, "num_key_value_heads": 1, "rms_norm_eps": 1e-3}
+        "Llama", {"head_dim": 20, "num_key_value_heads": 1, "rms_norm_eps": 0.1}
     ),
     "llama-llama3": Case("Llama", rope("llama3", **LLAMA3), shard_bytes=40_000),
     "llama-llama3-old-form": Case(
         "Llama", rope("llama3", **LLAMA3) | {"vocab_size": 257}, rewrite=as_old_form
     ),
     "llama-linear-older-form": Case("Llama", rope("linear", factor=2.5), rewrite=as_older_form),
-    "llama-dynamic": Case("Llama", rope("dynamic", factor=2.0)),
+    "llama-dynamic": Case(
+        "Llama",
+        rope("dynamic", factor=2.0) | {"rms_norm_eps": 1e-6},
+        rewrite=without("rms_norm_eps"),
+    ),
     "llama-yarn": Case(
         "Llama", rope("yarn", factor=4.0, original_max_position_embeddings=32), shard_bytes=30_000
     ),
     "llama-yarn-untruncated-mscale": Case(
         "Llama",
         rope(
-            "yarn", factor=4.0, original_max_position_embeddings=32, truncate=False,
-            beta_fast=16.0, beta_slow=2.0, mscale=1.5, mscale_all_dim=0.5,
+            "yarn",
+            factor=4.0,
+            original_max_position_embeddings=32,
+            truncate=False,
+            beta_fast=16.0,
+            beta_slow=2.0,
+            mscale=1.5,
+            mscale_all_dim=0.5,
         ),
     ),  # fmt: skip
     "llama-yarn-attention-factor": Case(
@@ -140,7 +151,9 @@ DECODERS: Mapping[str, Case] = {
     "qwen2-tied-windowed": Case(
         "Qwen2",
         {
-            "tie_word_embeddings": True, "use_sliding_window": True, "sliding_window": 7,
+            "tie_word_embeddings": True,
+            "use_sliding_window": True,
+            "sliding_window": 7,
             "max_window_layers": 1,
         },
     ),  # fmt: skip
@@ -151,14 +164,19 @@ DECODERS: Mapping[str, Case] = {
     "qwen3-tied-biased-odd-heads": Case(
         "Qwen3",
         {
-            "head_dim": 18, "num_attention_heads": 6, "num_key_value_heads": 3,
-            "tie_word_embeddings": True, "attention_bias": True,
+            "head_dim": 18,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 3,
+            "tie_word_embeddings": True,
+            "attention_bias": True,
         },
     ),  # fmt: skip
     "qwen3-windowed-layers-listed": Case(
         "Qwen3",
         {
-            "head_dim": 16, "use_sliding_window": True, "sliding_window": 5,
+            "head_dim": 16,
+            "use_sliding_window": True,
+            "sliding_window": 5,
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         },
         shard_bytes=50_000,
@@ -171,32 +189,46 @@ DECODERS: Mapping[str, Case] = {
     "gemma2": Case(
         "Gemma2",
         {
-            "head_dim": 24, "sliding_window": 6, "query_pre_attn_scalar": 30,
-            "attn_logit_softcapping": 5.0, "final_logit_softcapping": 4.0,
+            "head_dim": 24,
+            "sliding_window": 6,
+            "query_pre_attn_scalar": 30,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 4.0,
+            "rms_norm_eps": 1e-6,
         },
-        rewrite=without("layer_types", "tie_word_embeddings"),
+        rewrite=without("layer_types", "tie_word_embeddings", "rms_norm_eps"),
     ),  # fmt: skip
     "gemma2-untied-uncapped-biased": Case(
         "Gemma2",
         {
-            "head_dim": 16, "sliding_window": 20, "tie_word_embeddings": False,
-            "attn_logit_softcapping": None, "final_logit_softcapping": None,
-            "attention_bias": True, "vocab_size": 130,
+            "head_dim": 16,
+            "sliding_window": 20,
+            "tie_word_embeddings": False,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "attention_bias": True,
+            "vocab_size": 130,
         },
     ),  # fmt: skip
     "gemma3": Case(
         "Gemma3Text",
         {
-            "head_dim": 24, "sliding_window": 6, "query_pre_attn_scalar": 30,
-            "num_hidden_layers": 4, "rope_parameters": GEMMA3_ROPES,
+            "head_dim": 24,
+            "sliding_window": 6,
+            "query_pre_attn_scalar": 30,
+            "num_hidden_layers": 4,
+            "rope_parameters": GEMMA3_ROPES,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
         },
     ),  # fmt: skip
     "gemma3-old-form": Case(
         "Gemma3Text",
         {
-            "head_dim": 16, "sliding_window": 11, "num_hidden_layers": 4,
-            "final_logit_softcapping": 3.0, "rope_parameters": GEMMA3_ROPES,
+            "head_dim": 16,
+            "sliding_window": 11,
+            "num_hidden_layers": 4,
+            "final_logit_softcapping": 3.0,
+            "rope_parameters": GEMMA3_ROPES,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
         },
         rewrite=as_old_gemma3,
@@ -207,7 +239,9 @@ DECODERS: Mapping[str, Case] = {
         shard_bytes=60_000,
         rewrite=without("layer_types"),
     ),
-    "phi3": Case("Phi3", {"sliding_window": 10, "rms_norm_eps": 1e-4}),
+    "phi3": Case(
+        "Phi3", {"sliding_window": 10, "rms_norm_eps": 1e-5}, rewrite=without("rms_norm_eps")
+    ),
     "phi3-partial-tied": Case(
         "Phi3", rope("default", partial_rotary_factor=0.5) | {"tie_word_embeddings": True}
     ),
@@ -243,11 +277,13 @@ def make(case: Case) -> PreTrainedModel:
 def randomize(model: PreTrainedModel, *, is_offset: bool = False) -> None:
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
-        for weight in model.parameters():
+        for name, weight in model.named_parameters():
             scale = 0.3 if weight.dim() == 1 else 1.3 * weight.shape[-1] ** -0.5
             weight.normal_(0.0, scale, generator=generator)
-            if weight.dim() == 1 and not is_offset:
+            if "norm" in name.lower() and name.endswith("weight") and not is_offset:
                 weight.add_(1.0)
+            if is_offset and "embed_tokens" in name:
+                weight.mul_(0.2)  # or a tied Gemma, which scales it up, says each token again
 
 
 def reference(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

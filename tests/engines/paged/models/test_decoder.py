@@ -41,7 +41,9 @@ class Pair:
 
 
 @pytest.fixture(scope="module", params=DECODERS)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("checkpoint")
     write(DECODERS[request.param], folder)
@@ -51,7 +53,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
     assert torch.equal(found.argmax(-1), expected.argmax(-1))
 
 
