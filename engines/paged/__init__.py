@@ -1,0 +1,1 @@
+"""Continuous batching on a paged KV cache, in PyTorch and Triton."""
