@@ -40,10 +40,14 @@ class Generated(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The model ended the answer, or its tokens were used up."""
+    """The model ended the answer, or its tokens were used up.
+
+    The token by which a model ended it is in no `Generated`.
+    """
 
     reason: FinishReason
     timing: Timing
+    stop_token: int | None = None
 
 
 class PromptScored(NamedTuple):

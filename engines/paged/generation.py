@@ -15,20 +15,11 @@ raised, and step_loop.py ends all. Everything here runs on the step thread.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from engines.chat.answer import Admitted, Ended, Generated, Item, PromptScored
 from engines.errors import EngineError, Unavailable
 from engines.outbox import Mailbox, Outbox
 from engines.paged.scheduler import Scheduler
-from engines.paged.sequence import (
-    Admitted,
-    Ended,
-    Generated,
-    Item,
-    PromptScored,
-    Sampled,
-    Sequence,
-    StepPlan,
-    StepResult,
-)
+from engines.paged.sequence import Sampled, Sequence, StepPlan, StepResult
 from engines.protocol import FinishReason
 
 Launched = Any  # what the runner remembers between `forward` and `sample`

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from msgspec import Struct
 
-from engines.protocol import FinishReason, Timing
+from engines.protocol import Timing
 
 
 class SequenceState(Enum):
@@ -120,37 +120,3 @@ class Sampled(Struct, frozen=True, gc=False):
     sequence: Sequence
     token: int
     finish: Literal["stop", "length"] | None
-
-
-class Admitted(NamedTuple):
-    """To the event loop: the request runs; `cached_tokens` of its prompt are already computed."""
-
-    cached_tokens: int
-
-
-class PromptScored(NamedTuple):
-    """To the event loop: log-probabilities of the prompt from token `start` on.
-
-    A preempted prompt is computed, and scored, again from its first token.
-    """
-
-    start: int
-    logprobs: Any
-
-
-class Generated(NamedTuple):
-    """To the event loop: one more token of the answer."""
-
-    token: int
-    logprob: Any
-
-
-class Ended(NamedTuple):
-    """To the event loop: the answer is over. A stop token comes here, and in no `Generated`."""
-
-    reason: FinishReason
-    timing: Timing
-    stop_token: int | None = None
-
-
-Item = Admitted | PromptScored | Generated | Ended

@@ -10,6 +10,8 @@ import msgspec
 
 from engines.gguf.config import GgufConfig
 from engines.gguf.engine import GgufEngine
+from engines.paged.config import PagedConfig
+from engines.paged.engine import PagedEngine
 from engines.protocol import Engine, GenerateRequest, Sampling
 from tests.fakes import Hold, ScriptedEngine, Step
 from tests.gguf_files import write_gguf
@@ -57,7 +59,18 @@ async def gguf() -> AsyncGenerator[Subject, None]:
         await engine.close()
 
 
+@asynccontextmanager
+async def paged() -> AsyncGenerator[Subject, None]:
+    """The paged engine, on the starter model's safetensors."""
+    config = PagedConfig(max_sequences=8, max_batch_tokens=64, num_threads=1)
+    engine = PagedEngine("gpu0", config)
+    await engine.start()
+    yield Subject(engine, "starter", lambda: engine.num_loads, too_many_words=2100)
+    await engine.close()
+
+
 SUBJECTS: Mapping[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {
     "gguf": gguf,
+    "paged": paged,
     "scripted": scripted,
 }
