@@ -1,5 +1,6 @@
 """Where the official clients are pointed at: a gateway with a script, and the real thing."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,7 +65,24 @@ def _starter(directory: Path) -> Iterator[Place]:
         yield Place(f"{server.url}/v1", "starter", "gpt-4o-mini")
 
 
-@pytest.fixture(scope="session", params=[_scripted, _starter], ids=["scripted", "starter"])
+@contextmanager
+def _paged(directory: Path) -> Iterator[Place]:
+    """The same as `_starter` with one line of the policy changed."""
+    policy = directory / "policy"
+    shutil.copytree(DEV, policy)
+    engines = policy / "engines.toml"
+    written = engines.read_text()
+    assert written.count('kind = "gguf"') == 1
+    engines.write_text(written.replace('kind = "gguf"', 'kind = "paged"'))
+    with serving(open_gateway(settings_in(directory, policy=policy))) as server:
+        yield Place(f"{server.url}/v1", "starter", "gpt-4o-mini")
+
+
+@pytest.fixture(
+    scope="session",
+    params=[_scripted, _starter, _paged],
+    ids=["scripted", "starter", "paged"],
+)
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
