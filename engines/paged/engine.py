@@ -142,7 +142,6 @@ class PagedEngine:
         payload = Request(
             mailbox=Mailbox(),
             sampling=completed(request.sampling, model.sampling),
-            end_ids=end_ids,
             constraint=await constraint_of(model, request, rendered),
             num_logprobs=request.logprobs,
             num_prompt_logprobs=request.prompt_logprobs,

@@ -74,7 +74,7 @@ def load_model(
         free_bytes=free_bytes(config, device, peak),
     )
     cache = _cache(checkpoint, config, num_blocks, device=device, dtype=dtype)
-    runner = _runner(model, cache, config, tokenizer)
+    runner = _runner(model, cache, config, tokenizer, end_ids=sorted(checkpoint.eos_token_ids))
     log.info(
         "model_on_device",
         device=str(device),
@@ -172,7 +172,12 @@ def _cache(
 
 
 def _runner(
-    model: Decoder, cache: KVCache, config: PagedConfig, tokenizer: Tokenizer
+    model: Decoder,
+    cache: KVCache,
+    config: PagedConfig,
+    tokenizer: Tokenizer,
+    *,
+    end_ids: list[int],
 ) -> TorchRunner:
     pieces = tokenizer.pieces + [b""] * max(0, model.shape.vocab_size - len(tokenizer.pieces))
     return TorchRunner(
@@ -180,6 +185,7 @@ def _runner(
         cache,
         max_sequences=config.max_sequences,
         max_batch_tokens=max(config.max_batch_tokens, config.max_sequences),
+        end_ids=end_ids,
         pieces=pieces,
         uses_graphs=config.graphs and cache.keys.device.type == "cuda",
     )

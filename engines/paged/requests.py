@@ -15,7 +15,6 @@ class Request:
 
     mailbox: Mailbox[Any]
     sampling: Sampling
-    end_ids: frozenset[int]  # that may not come where min_tokens or ignore_eos forbid it
     constraint: ConstraintState | AfterThinking | None = None
     num_logprobs: int | None = None
     num_prompt_logprobs: int | None = None

@@ -52,15 +52,21 @@ class TorchRunner:
         *,
         max_sequences: int,
         max_batch_tokens: int,
+        end_ids: SequenceOf[int],
         pieces: SequenceOf[bytes],
         uses_graphs: bool,
     ) -> None:
         self._model = model
         self._cache = cache
         self._device = cache.keys.device
-        self._pieces = pieces
         self._spare_place = max_sequences  # padding's
-        self.sampler = Sampler(max_sequences + 1, model.shape.vocab_size, self._device)
+        self.sampler = Sampler(
+            max_sequences + 1,
+            model.shape.vocab_size,
+            self._device,
+            end_ids=end_ids,
+            pieces=pieces,
+        )
         max_blocks = -(-model.context_tokens // cache.block_size)
         self._tables = BlockTables(
             max_sequences=max_sequences, max_blocks=max_blocks, device=self._device
@@ -84,10 +90,9 @@ class TorchRunner:
         self.sampler.begin(
             sequence.place,
             request.sampling,
-            sequence.tokens[: sequence.num_prompt_tokens],
-            request.end_ids,
+            num_prompt_tokens=sequence.num_prompt_tokens,
             generated=sequence.tokens[sequence.num_prompt_tokens :],
-            logprobs=request.num_logprobs,
+            num_logprobs=request.num_logprobs,
         )
         self._tables.forget(sequence.place)
 
@@ -180,6 +185,7 @@ class TorchRunner:
             tensors.pick_places[:num],
             tensors.pick_positions[:num],
             self._mask(launched.rows, masks, num),
+            at=[row.sequence.place for row in picks],
         )
         return Pending(self._device, sampled.token_ids, sampled.logprobs, picks, scores)
 
