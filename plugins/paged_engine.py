@@ -22,6 +22,11 @@ class PagedEnginePlugin:
 
 
 def _build(name: str, config: "PagedConfig", site: "EngineSite") -> "Engine":
+    if config.isolation == "process":
+        from engines.process import EngineSpec, ProcessEngine
+
+        factory = "engines.paged.engine:PagedEngine"
+        return ProcessEngine(name, EngineSpec.of(factory, config, models_dir=site.models_dir))
     from engines.paged.engine import PagedEngine
 
     return PagedEngine(name, config, models_dir=site.models_dir)

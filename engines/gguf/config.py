@@ -8,6 +8,10 @@ from msgspec import Struct
 class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """llama.cpp models on this machine, loaded on demand."""
 
+    isolation: Literal["thread", "process"] = "thread"
+    """Where it runs: in threads of the gateway's own process, or in a child process that may
+    crash without it. See docs/engines.md#isolation."""
+
     models_dir: str | None = None
     """Folder of GGUF files; None: the gateway's own models folder."""
 

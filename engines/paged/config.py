@@ -62,5 +62,9 @@ class PagedConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     graphs: bool = True
     """Whether steps of answers alone are recorded and replayed as CUDA graphs."""
 
+    isolation: Literal["thread", "process"] = "thread"
+    """Where it computes: in a thread of the gateway, or in a child process, which may fail, as
+    after a CUDA error, without taking the gateway with it."""
+
     num_threads: Positive | None = None
     """Threads that compute on a CPU; None: as torch chooses."""
