@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from engines.errors import EngineError
 from engines.paged.sequence import Sequence, StepPlan, StepResult
 
 VOCABULARY = 61
@@ -136,10 +135,3 @@ class FakeRunner:
         failures = self.failures.get(method)
         if failures:
             raise failures.pop(0)
-
-
-def refusal(message: str) -> EngineError:
-    """What a runner says to parameters that it cannot take."""
-    from engines.errors import RequestRefused
-
-    return RequestRefused(message)
