@@ -104,7 +104,9 @@ class StepLoop:
     @property
     def seconds_stalled(self) -> float:
         """Seconds since the last step while there is something to do; for a watchdog."""
-        return 0.0 if self.is_idle or self.has_ended else self._scheduler.clock() - self.last_step_at
+        return (
+            0.0 if self.is_idle or self.has_ended else self._scheduler.clock() - self.last_step_at
+        )
 
     @property
     def thread_id(self) -> int | None:

@@ -395,3 +395,11 @@ def test_the_times_of_a_sequence_are_those_of_its_phases() -> None:
     timing = one.timing(110.0)
 
     assert (timing.queued, timing.prefill, timing.decode) == (3.0, 3.0, 4.0)
+
+
+def test_what_a_log_may_show_of_a_sequence_says_nothing_of_its_prompt() -> None:
+    one = sequence([271828, 314159], cache_salt="secret")
+
+    assert not {"271828", "314159", "secret"} & set(repr(one).replace("'", " ").split())
+    assert "271828" not in repr(Row(one, 0, 2))
+    assert "secret" not in repr(one)

@@ -214,7 +214,7 @@ def test_whatever_happens_everybody_gets_their_tokens_and_no_block_is_lost() -> 
     run_state_machine_as_test(
         Scheduling,
         settings=settings(
-            max_examples=400,
+            max_examples=300,
             stateful_step_count=60,
             deadline=None,
             derandomize=True,
