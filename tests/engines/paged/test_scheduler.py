@@ -199,6 +199,23 @@ def preempted_with_a_token_unread(*, max_tokens: int) -> tuple[Steps, StepPlan, 
     return steps, unread, victim
 
 
+def test_a_step_that_preempts_admits_nobody() -> None:
+    steps = Steps(num_blocks=13, block_size=4)
+    first, second, victim = sequence(8), sequence(8), sequence(22)
+    steps.add(first, second, victim)
+    for _ in range(5):
+        steps.launch()
+    steps.add(sequence(4, owner="another"))
+
+    plan = steps.launch()
+    after = steps.launch()
+
+    assert plan is not None
+    assert after is not None
+    assert (plan.preempted, plan.admitted) == ((victim,), ())
+    assert len(after.admitted) == 1
+
+
 def test_one_that_was_preempted_waits_until_its_token_was_read() -> None:
     steps, unread, victim = preempted_with_a_token_unread(max_tokens=20)
 

@@ -142,6 +142,22 @@ def test_weights_hold_when_blocks_are_what_is_short() -> None:
     assert share == pytest.approx(0.75, rel=0.1)
 
 
+def test_an_owner_that_was_idle_has_saved_nothing_up() -> None:
+    steps = Steps(max_sequences=2)
+    steps.add(sequence(20, owner="a", max_tokens=1))
+    steps.add(*(sequence(20, owner="b", max_tokens=1) for _ in range(20)))
+    for _ in range(8):
+        steps.step()
+    steps.add(*(sequence(20, owner="a", max_tokens=1) for _ in range(20)))
+
+    admitted: list[str] = []
+    for _ in range(6):
+        plan = steps.step()
+        admitted += [one.owner for one in plan.admitted] if plan else []
+
+    assert abs(admitted.count("a") - admitted.count("b")) <= 2
+
+
 def test_a_large_request_is_reached_although_small_ones_keep_coming() -> None:
     steps = Steps(num_blocks=20, block_size=4, max_sequences=4, max_batch_tokens=32)
     large = sequence(60, max_tokens=10, owner="large")
