@@ -8,6 +8,7 @@ checked; in the end everybody must have said exactly what the model says to thei
 from collections import deque
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -210,6 +211,8 @@ class Scheduling(RuleBasedStateMachine):
         assert said == expected
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # it takes seconds; a loaded machine may take many times that
 def test_whatever_happens_everybody_gets_their_tokens_and_no_block_is_lost() -> None:
     run_state_machine_as_test(
         Scheduling,
