@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from engines.paged.sequence import Row, Sequence, StepPlan
 from torch import Tensor
+
+from engines.paged.sequence import Row, Sequence, StepPlan
 
 _FIELDS = ("ids", "positions", "slots", "rope_positions")  # for each token
 

@@ -11,11 +11,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import structlog
-from engines.paged.checkpoint import Checkpoint
 
 from engines import starter
 from engines.chat.template import ChatTemplate
 from engines.errors import EngineError, ModelNotFound
+from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 from engines.protocol import Capability, ModelInfo
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from engines.paged.embedder import Embedder
-
 from engines.errors import Overloaded, Unavailable
+from engines.paged.embedder import Embedder
 
 Run = Callable[[Callable[[], Any]], "Future[Any]"]
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import msgspec
-from engines.paged.sequence import Sequence as Running
 
 from engines.chat.answer import Answer
 from engines.chat.output import ChatOutput
@@ -24,6 +23,7 @@ from engines.paged.catalog import Catalog
 from engines.paged.config import PagedConfig
 from engines.paged.loaded_model import LoadedModel
 from engines.paged.requests import Request
+from engines.paged.sequence import Sequence as Running
 from engines.pool import Lease, Pool
 from engines.protocol import (
     Embeddings,

@@ -123,8 +123,9 @@ class Generation:
         """Let a sequence wait for its turn, or tell its reader why it cannot."""
         try:
             self._scheduler.add(sequence)
-        except EngineError as error:
-            self._post(sequence, error)
+        # It is in no line yet, so nobody else would ever tell its reader.
+        except Exception as error:  # noqa: BLE001
+            self._post(sequence, _failure(error))
 
     def drop(self, sequence: Sequence) -> None:
         """Forget a sequence wherever it is; idempotent. Nothing is posted."""
@@ -245,12 +246,13 @@ class Generation:
         self._post(sequence, ended)
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
-        failure = (
-            error if isinstance(error, EngineError) else Unavailable(f"sampling failed: {error}")
-        )
         self.drop(sequence)
-        self._post(sequence, failure)
+        self._post(sequence, _failure(error))
 
     def _post(self, sequence: Sequence, item: Item | EngineError) -> None:
         recipient: Recipient = sequence.payload
         self._outbox.post(recipient.mailbox, item)
+
+
+def _failure(error: Exception) -> EngineError:
+    return error if isinstance(error, EngineError) else Unavailable(f"sampling failed: {error}")

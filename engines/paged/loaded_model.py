@@ -12,20 +12,20 @@ from functools import cached_property
 from typing import Any
 
 import structlog
-from engines.paged.block_pool import BlockPool
-from engines.paged.checkpoint import Checkpoint
-from engines.paged.scheduler import Scheduler
-from engines.paged.sequence import Sequence
-from engines.paged.step_loop import StepLoop
 
 from engines.chat.constraints import ConstraintCompiler
 from engines.chat.prepared import FALLBACK, completed
 from engines.chat.template import ChatTemplate
 from engines.errors import Unavailable
 from engines.outbox import Outbox
+from engines.paged.block_pool import BlockPool
+from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 from engines.paged.embed_line import EmbedLine
 from engines.paged.loading import Loaded, load_model
+from engines.paged.scheduler import Scheduler
+from engines.paged.sequence import Sequence
+from engines.paged.step_loop import StepLoop
 from engines.paged.tokenizer import Tokenizer
 from engines.protocol import Sampling
 

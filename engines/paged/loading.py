@@ -6,19 +6,20 @@ from typing import NamedTuple
 
 import structlog
 import torch
-from engines.paged.checkpoint import Checkpoint
-from engines.paged.embedder import Embedder
-from engines.paged.models.decoder import Decoder
-from engines.paged.pooling import Pooling
-from engines.paged.step_inputs import KVCache, StepInputs
-from engines.paged.weights import load
 
 from engines.errors import Unavailable
 from engines.paged.catalog import context_tokens
+from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
+from engines.paged.embedder import Embedder
 from engines.paged.memory import blocks_that_fit, free_bytes
+from engines.paged.models.decoder import Decoder
+from engines.paged.pooling import Pooling
 from engines.paged.runner import TorchRunner
+from engines.paged.sampler import Sampler
+from engines.paged.step_inputs import KVCache, StepInputs
 from engines.paged.tokenizer import Tokenizer
+from engines.paged.weights import load
 
 log = structlog.get_logger()
 
@@ -180,12 +181,18 @@ def _runner(
     end_ids: list[int],
 ) -> TorchRunner:
     pieces = tokenizer.pieces + [b""] * max(0, model.shape.vocab_size - len(tokenizer.pieces))
+    device = cache.keys.device
+    sampler = Sampler(
+        config.max_sequences + 1,  # one for padding
+        model.shape.vocab_size,
+        device,
+        end_ids=end_ids,
+        pieces=pieces,
+    )
     return TorchRunner(
         model,
         cache,
-        max_sequences=config.max_sequences,
+        sampler,
         max_batch_tokens=max(config.max_batch_tokens, config.max_sequences),
-        end_ids=end_ids,
-        pieces=pieces,
-        uses_graphs=config.graphs and cache.keys.device.type == "cuda",
+        uses_graphs=config.graphs and device.type == "cuda",
     )

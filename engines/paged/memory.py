@@ -5,9 +5,9 @@ known and not guessed.
 """
 
 import torch
-from engines.paged.checkpoint import Checkpoint
 
 from engines.errors import Unavailable
+from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 
 MAX_CPU_CACHE_BYTES = 1 << 30

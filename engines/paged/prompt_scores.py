@@ -8,11 +8,11 @@ from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import torch
-from engines.paged.models.decoder import Decoder
-from engines.paged.sequence import Row
 from torch import Tensor
 
 from engines.paged.batch import StepTensors
+from engines.paged.models.decoder import Decoder
+from engines.paged.sequence import Row
 from engines.protocol import TokenLogprob, TopLogprob
 
 _TOKENS_AT_ONCE = 128

@@ -5,8 +5,9 @@ from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import torch
-from engines.paged.sequence import Row, StepResult
 from torch import Tensor
+
+from engines.paged.sequence import Row, StepResult
 
 ToRead = Any  # turns a pick's row of log-probabilities into what its reader gets
 

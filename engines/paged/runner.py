@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from engines.paged.models.decoder import Decoder
-from engines.paged.sampler import Sampler
-from engines.paged.sequence import Row, Sequence, StepPlan
-from engines.paged.step_inputs import KVCache, StepInputs
 from torch import Tensor
 
 from engines.paged.batch import BlockTables, StepBuffers, StepTensors
 from engines.paged.graphs import Graphs
+from engines.paged.models.decoder import Decoder
 from engines.paged.prompt_scores import PromptScores
 from engines.paged.results import Pending
+from engines.paged.sampler import Sampler
+from engines.paged.sequence import Row, Sequence, StepPlan
+from engines.paged.step_inputs import KVCache, StepInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +49,17 @@ class TorchRunner:
         self,
         model: Decoder,
         cache: KVCache,
+        sampler: Sampler,
         *,
-        max_sequences: int,
         max_batch_tokens: int,
-        end_ids: SequenceOf[int],
-        pieces: SequenceOf[bytes],
         uses_graphs: bool,
     ) -> None:
         self._model = model
         self._cache = cache
         self._device = cache.keys.device
+        self.sampler = sampler
+        max_sequences = sampler.max_places - 1
         self._spare_place = max_sequences  # padding's
-        self.sampler = Sampler(
-            max_sequences + 1,
-            model.shape.vocab_size,
-            self._device,
-            end_ids=end_ids,
-            pieces=pieces,
-        )
         max_blocks = -(-model.context_tokens // cache.block_size)
         self._tables = BlockTables(
             max_sequences=max_sequences, max_blocks=max_blocks, device=self._device
@@ -82,7 +75,7 @@ class TorchRunner:
 
         self._mixed, self._answers = buffers(max_batch_tokens), buffers(max_sequences)
         self._graphs = Graphs(self, max_sequences) if uses_graphs else None
-        self._prompt_scores = PromptScores(model, pieces)
+        self._prompt_scores = PromptScores(model, sampler.pieces)
 
     def begin(self, sequence: Sequence) -> None:
         """Set up the device's state for a sequence that got its place."""

@@ -106,8 +106,9 @@ class Sampler:
         end_ids: Iterable[int],
         pieces: SequenceOf[bytes],
     ) -> None:
+        self.max_places = max_places
+        self.pieces = pieces
         self._device = device
-        self._pieces = pieces
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=device)
 
         def table(value: float, dtype: torch.dtype) -> Tensor:
@@ -205,7 +206,7 @@ class Sampler:
         logprobs = None
         if raw is not None:
             num_top = [wishes.num_logprobs for wishes in asked]
-            logprobs = Logprobs.of(raw, tokens, num_top, self._pieces)
+            logprobs = Logprobs.of(raw, tokens, num_top, self.pieces)
         return SampledTokens(tokens, logprobs)
 
     def _draw(self, logits: Tensor, places: Tensor, positions: Tensor, top_k: Tensor) -> Tensor:

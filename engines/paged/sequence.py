@@ -34,15 +34,17 @@ class Sequence:
     """
 
     id: str
-    tokens: list[int]  # the prompt, then every sampled token that has been read back
+    # The prompt, then every sampled token that has been read back. What may end up in a log
+    # with a traceback says nothing of it.
+    tokens: list[int] = field(repr=False)
     num_prompt_tokens: int
     max_tokens: int  # most new tokens
     stop_tokens: frozenset[int] = frozenset()  # ids that end the answer
     owner: str = "-"  # whose share of the engine it spends
     weight: float = 1.0
     priority: int = 0  # lower goes first, across owners
-    cache_salt: str = ""  # blocks are shared only within one salt
-    payload: Any = None  # the engine's own; see `Reader` in step_loop.py
+    cache_salt: str = field(default="", repr=False)  # blocks are shared only within one salt
+    payload: Any = field(default=None, repr=False)  # the engine's; see `Recipient` in generation.py
     reads_cache: bool = True  # False: compute the whole prompt, whoever computed it before
 
     # The scheduler's from here on.
@@ -53,7 +55,8 @@ class Sequence:
     num_cached: int = 0  # prompt tokens found in the prefix cache at first admission
     place: int = -1  # index into the device's per-sequence state, while running
     max_length: int = 0  # of prompt and answer: `max_tokens`, the context and the cache bound it
-    digests: list[bytes] = field(default_factory=list[bytes])  # of the full blocks of `tokens`
+    # Of the full blocks of `tokens`.
+    digests: list[bytes] = field(default_factory=list[bytes], repr=False)
     num_published: int = 0  # leading blocks that others may find by their digest
     num_charged: int = 0  # leading tokens that its owner has been charged for
     serial: int = 0  # its place in the order of admissions, its latest counting

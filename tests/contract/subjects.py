@@ -18,7 +18,6 @@ from tests.engines.process import children
 from tests.fakes import Hold, ScriptedEngine, Step
 from tests.gguf_files import write_gguf
 
-
 _PAGED = PagedConfig(max_sequences=8, max_batch_tokens=64, num_threads=1)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from engines.errors import EngineError
 from engines.paged.sequence import Sequence, StepPlan, StepResult
 
 VOCABULARY = 61
@@ -37,13 +36,16 @@ def answer(prompt: list[int], num_tokens: int, stop_tokens: Iterable[int] = ()) 
 class FakePending:
     """A launched step; `failure` is raised when it is read."""
 
+    number: int
     result: StepResult
+    events: list[str]
     failure: Exception | None = None
     is_read: bool = False
 
     def read(self) -> StepResult:
         assert not self.is_read, "a step is read once"
         self.is_read = True
+        self.events.append(f"read {self.number}")
         if self.failure is not None:
             raise self.failure
         return self.result
@@ -59,6 +61,7 @@ class FakeRunner:
     seated: dict[int, Sequence] = field(default_factory=dict)
     plans: list[StepPlan] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    scored: set[str] = field(default_factory=set)  # ids of those who want their prompt scored
     refused: dict[str, Exception] = field(default_factory=dict)  # by sequence id, from begin
     failures: dict[str, list[Exception]] = field(default_factory=dict)  # by method, next first
 
@@ -92,7 +95,8 @@ class FakeRunner:
         self, launched: list[tuple[int, int, int]], masks: Mapping[int, set[int]], /
     ) -> FakePending:
         self._maybe_fail("sample")
-        self.events.append(f"sample {len(self.plans) - 1}")
+        number = len(self.plans) - 1
+        self.events.append(f"sample {number}")
         tokens: list[int] = []
         for row, place, token in launched:
             allowed = masks.get(row)
@@ -100,9 +104,14 @@ class FakeRunner:
                 token = (token + 1) % VOCABULARY
             self.last_tokens[place] = token
             tokens.append(token)
+        prompts = {
+            index: [-float(token) for token in row.sequence.tokens[row.start :][: row.count]]
+            for index, row in enumerate(self.plans[-1].rows)
+            if row.sequence.id in self.scored
+        }
+        result = StepResult(tokens, [-float(token) for token in tokens], prompts)
         failures = self.failures.get("read")
-        logprobs = [-float(token) for token in tokens]
-        return FakePending(StepResult(tokens, logprobs), failures.pop(0) if failures else None)
+        return FakePending(number, result, self.events, failures.pop(0) if failures else None)
 
     def _copy(self, copies: Iterable[tuple[int, int]]) -> None:
         sources = {source for source, _ in copies}
@@ -136,10 +145,3 @@ class FakeRunner:
         failures = self.failures.get(method)
         if failures:
             raise failures.pop(0)
-
-
-def refusal(message: str) -> EngineError:
-    """What a runner says to parameters that it cannot take."""
-    from engines.errors import RequestRefused
-
-    return RequestRefused(message)

@@ -124,14 +124,14 @@ async def test_a_scored_prompt_is_the_same_as_an_answer_that_was_scored(
 
 
 async def test_a_seed_repeats_an_answer_in_any_company(engine: PagedEngine) -> None:
-    hot = Sampling(temperature=1.2, seed=11)
+    hot = Sampling(temperature=3.0, top_k=0, min_p=0.0, seed=11)
     request = asking("Tell me a story about a cat.", sampling=hot)
     alone = await text(engine, request)
 
     others = [asking(f"Tell me about {word}.", sampling=hot) for word in ("rain", "dogs", "tea")]
     crowd = await asyncio.gather(*(text(engine, one) for one in [*others, request]))
     reseeded = await text(
-        engine, msgspec.structs.replace(request, sampling=Sampling(temperature=1.2, seed=12))
+        engine, msgspec.structs.replace(request, sampling=msgspec.structs.replace(hot, seed=12))
     )
 
     assert crowd[-1] == alone
@@ -272,7 +272,7 @@ async def test_an_engine_of_one_model_knows_no_other(tmp_path: Path) -> None:
         ({"model": "acme/unknown"}, "acme/unknown"),
         ({"model": "starter", "device": "cuda:7"}, "cuda:7"),
         ({"model": "starter", "device": "toaster"}, "toaster"),
-        ({"model": "starter", "kv_cache_bytes": 1000}, "context_tokens"),
+        ({"model": "starter", "kv_cache_bytes": 1_000_000}, "context_tokens"),
     ],
 )
 async def test_a_start_that_cannot_be_says_what_to_change(

@@ -6,7 +6,9 @@ checked; in the end everybody must have said exactly what the model says to thei
 """
 
 from collections import deque
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,9 +27,19 @@ from engines.paged.sequence import Sequence, SequenceState, StepPlan
 from tests.engines.paged.fake_runner import VOCABULARY, FakePending, FakeRunner, answer
 
 CONTEXT_TOKENS = 30
+MAX_WAITING = 6
 MIN_STEPS = 10_000
+MAX_IN_FLIGHT = 3  # the step loop never has more than 2
 # Prompts that share beginnings of every length.
 STORY = [(7 * number) % VOCABULARY for number in range(CONTEXT_TOKENS)]
+WISHES: dict[str, st.SearchStrategy[Any]] = {
+    "max_tokens": st.integers(1, 20),
+    "stop_tokens": st.frozensets(st.integers(0, VOCABULARY - 1), max_size=3),
+    "owner": st.sampled_from("ab"),
+    "priority": st.integers(0, 1),
+    "cache_salt": st.sampled_from(["", "", "salt"]),
+    "reads_cache": st.sampled_from([True, True, True, False]),
+}
 
 
 class Scheduling(RuleBasedStateMachine):
@@ -39,9 +51,9 @@ class Scheduling(RuleBasedStateMachine):
     num_hits = 0
 
     @initialize(
-        block_size=st.integers(1, 5),
-        num_blocks=st.integers(4, 16),
-        max_sequences=st.integers(1, 5),
+        block_size=st.sampled_from([1, 2, 2, 3, 4]),
+        num_blocks=st.integers(4, 12),
+        max_sequences=st.integers(1, 6),
         more_tokens=st.integers(0, 12),
         caching=st.sampled_from([True, True, True, False]),
     )
@@ -59,7 +71,7 @@ class Scheduling(RuleBasedStateMachine):
             self.pool,
             max_batch_tokens=max_sequences + more_tokens,
             max_sequences=max_sequences,
-            max_waiting=6,
+            max_waiting=MAX_WAITING,
             max_context_tokens=CONTEXT_TOKENS,
             clock=lambda: self.now,
         )
@@ -72,43 +84,34 @@ class Scheduling(RuleBasedStateMachine):
         self.cache_length = num_blocks * block_size
 
     @rule(
-        num_shared=st.integers(0, CONTEXT_TOKENS - 1),
-        own=st.lists(st.integers(0, 5), max_size=3),
-        max_tokens=st.integers(1, 12),
-        stop_tokens=st.frozensets(st.integers(0, VOCABULARY - 1), max_size=6),
-        owner=st.sampled_from("ab"),
-        priority=st.integers(0, 1),
-        salt=st.sampled_from(["", "", "salt"]),
-        reads_cache=st.sampled_from([True, True, True, False]),
+        num_shared=st.sampled_from([*range(13), *range(13), CONTEXT_TOKENS - 1]),
+        own=st.one_of(st.just([]), st.lists(st.integers(0, 5), max_size=3)),
+        wishes=st.fixed_dictionaries(WISHES),
     )
-    def add(
-        self,
-        num_shared: int,
-        own: list[int],
-        max_tokens: int,
-        stop_tokens: frozenset[int],
-        owner: str,
-        priority: int,
-        salt: str,
-        reads_cache: bool,
-    ) -> None:
-        prompt = STORY[:num_shared] + own
+    def add(self, num_shared: int, own: list[int], wishes: dict[str, Any]) -> None:
+        self.submit(STORY[:num_shared] + own, wishes)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), wishes=st.fixed_dictionaries(WISHES))
+    def continue_a_conversation(self, data: st.DataObject, wishes: dict[str, Any]) -> None:
+        """A prompt that may be in the cache to its last token."""
+        earlier = data.draw(st.sampled_from(self.sequences))
+        num_blocks = len(earlier.tokens) // self.pool.block_size
+        wishes["cache_salt"] = earlier.cache_salt
+        self.submit(earlier.tokens[: num_blocks * self.pool.block_size], wishes)
+
+    def submit(self, prompt: list[int], wishes: dict[str, Any]) -> None:
         sequence = Sequence(
             id=str(len(self.sequences)),
             tokens=list(prompt),
             num_prompt_tokens=len(prompt),
-            max_tokens=max_tokens,
-            stop_tokens=stop_tokens,
-            owner=owner,
-            weight=2.0 if owner == "a" else 1.0,
-            priority=priority,
-            cache_salt=salt,
-            reads_cache=reads_cache,
+            weight=2.0 if wishes["owner"] == "a" else 1.0,
+            **wishes,
         )
         try:
             self.scheduler.add(sequence)
         except Overloaded as error:
-            assert self.scheduler.num_waiting >= 6
+            assert self.scheduler.num_waiting >= MAX_WAITING
             assert error.retry_after is None or error.retry_after >= 1
         except ContextTooLong:
             assert len(prompt) >= CONTEXT_TOKENS
@@ -128,7 +131,7 @@ class Scheduling(RuleBasedStateMachine):
         self.scheduler.abort(sequence)
         self.vacate(sequence)
 
-    @precondition(lambda self: len(self.in_flight) < 2)
+    @precondition(lambda self: len(self.in_flight) < MAX_IN_FLIGHT)
     @rule()
     def launch(self) -> None:
         self.now += 1
@@ -158,10 +161,9 @@ class Scheduling(RuleBasedStateMachine):
                 assert sampled.sequence.state is SequenceState.FINISHED
                 self.vacate(sampled.sequence)
 
-    # One step ahead, as the step loop does it: the rules above also do worse.
-    @precondition(lambda self: len(self.in_flight) < 2)
     @rule(times=st.integers(1, 6))
-    def run_ahead(self, times: int) -> None:
+    def run_one_ahead(self, times: int) -> None:
+        """As the step loop does it; the rules above also do worse."""
         for _ in range(times):
             if len(self.in_flight) < 2:
                 self.launch()
@@ -192,7 +194,7 @@ class Scheduling(RuleBasedStateMachine):
         for _ in range(3 * bound + 10):
             if not (self.in_flight or self.scheduler.num_running or self.scheduler.num_waiting):
                 break
-            self.run_ahead(1)
+            self.run_one_ahead(1)
         self.everything_adds_up()
         assert (self.scheduler.num_running, self.scheduler.num_waiting) == (0, 0), "starved"
         assert not self.runner.seated
@@ -209,11 +211,13 @@ class Scheduling(RuleBasedStateMachine):
         assert said == expected
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # it takes seconds; a loaded machine may take many times that
 def test_whatever_happens_everybody_gets_their_tokens_and_no_block_is_lost() -> None:
     run_state_machine_as_test(
         Scheduling,
         settings=settings(
-            max_examples=250,
+            max_examples=300,
             stateful_step_count=60,
             deadline=None,
             derandomize=True,
@@ -225,5 +229,5 @@ def test_whatever_happens_everybody_gets_their_tokens_and_no_block_is_lost() -> 
     # So that a change of hypothesis or of the rules cannot make this test easy.
     assert Scheduling.num_steps >= MIN_STEPS
     assert Scheduling.num_preemptions > 100
-    assert Scheduling.num_copies > 100
+    assert Scheduling.num_copies > 50
     assert Scheduling.num_hits > 100
