@@ -63,19 +63,16 @@ class StepBuffers:
         # On a CPU the host's buffer is the device's, and each of the two is.
         self._target = torch.zeros(size, dtype=torch.uint8, device=device) if pinned else None
 
-    def fill(
-        self, plan: StepPlan, *, num_rows: int, spare_place: int, rope_shift: Any = None
-    ) -> StepTensors:
+    def fill(self, plan: StepPlan, *, num_rows: int, spare_place: int) -> StepTensors:
         """Write a plan and send it; rows from `len(plan.rows)` to `num_rows` are padding.
 
-        Padding is for plans whose rows have one token each. `rope_shift(sequence)` is added
-        to the positions by which a sequence is turned.
+        Padding is for plans whose rows have one token each.
         """
         self._turn ^= 1
         host = self._hosts[self._turn]
         write = _Writer(host.numpy(), self._offsets, self._block_size)
         for row in plan.rows:
-            write.row(row, 0 if rope_shift is None else rope_shift(row.sequence))
+            write.row(row)
         num_picks = write.num_picks
         write.pad(num_rows, spare_place)
         source = host
@@ -138,7 +135,7 @@ class _Writer:
         self.num_tokens = self.num_rows = self.num_picks = 0
         self.max_query_tokens = self.max_context_tokens = 1
 
-    def row(self, row: Row, rope_shift: int) -> None:
+    def row(self, row: Row) -> None:
         """Add the tokens of one sequence."""
         sequence, start, count, field = row.sequence, row.start, row.count, self._field
         at, end = self.num_tokens, self.num_tokens + count
@@ -148,7 +145,7 @@ class _Writer:
             field["ids"][at] = sequence.tokens[start] if is_known else -1 - sequence.place
             field["positions"][at] = start
             field["slots"][at] = sequence.blocks[start // size] * size + start % size
-            field["rope_positions"][at] = start + rope_shift
+            field["rope_positions"][at] = start + sequence.rope_shift
         else:
             positions = np.arange(start, start + count)
             known = sequence.tokens[start : start + count]
@@ -158,7 +155,7 @@ class _Writer:
             first = start // size
             blocks = np.asarray(sequence.blocks[first : (start + count - 1) // size + 1])
             field["slots"][at:end] = blocks[positions // size - first] * size + positions % size
-            field["rope_positions"][at:end] = positions + rope_shift
+            field["rope_positions"][at:end] = positions + sequence.rope_shift
             self.max_query_tokens = max(self.max_query_tokens, count)
         length = start + count
         field["places"][self.num_rows] = sequence.place

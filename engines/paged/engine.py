@@ -156,6 +156,7 @@ class PagedEngine:
             weight=request.weight,
             priority=request.priority,
             cache_salt=request.cache_salt,
+            turning=model.turning,
             payload=payload,
             reads_cache=request.prompt_logprobs is None,  # what is not computed is not scored
         )

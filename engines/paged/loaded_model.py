@@ -48,6 +48,7 @@ class LoadedModel:
         self.spoken_pieces = tokenizer.spoken_pieces
         self.context_tokens = loaded.context_tokens
         self.memory_bytes = loaded.memory_bytes
+        self.turning = loaded.turning
         self.embedder = loaded.embedder
         self.end_ids = sorted(checkpoint.eos_token_ids)
         self.failure: BaseException | None = None

@@ -17,6 +17,7 @@ from engines.paged.models.decoder import Decoder
 from engines.paged.pooling import Pooling
 from engines.paged.runner import TorchRunner
 from engines.paged.sampler import Sampler
+from engines.paged.sequence import Turning
 from engines.paged.step_inputs import KVCache, StepInputs
 from engines.paged.tokenizer import Tokenizer
 from engines.paged.weights import load
@@ -32,6 +33,7 @@ class Loaded(NamedTuple):
     context_tokens: int
     num_blocks: int
     memory_bytes: int
+    turning: Turning | None = None
 
 
 def load_model(
@@ -86,7 +88,9 @@ def load_model(
         cache_tokens=num_blocks * config.block_size,
     )
     cache_bytes = num_blocks * config.block_size * checkpoint.kv_bytes_per_token(dtype)
-    return Loaded(embedder, runner, context, num_blocks, weight_bytes + cache_bytes)
+    return Loaded(
+        embedder, runner, context, num_blocks, weight_bytes + cache_bytes, _turning(model)
+    )
 
 
 def device_of(config: PagedConfig) -> torch.device:
@@ -170,6 +174,11 @@ def _cache(
             f"a KV cache of {num_blocks * config.block_size} tokens does not fit: lower "
             f"memory_fraction (it is {config.memory_fraction}) or set kv_cache_bytes"
         ) from error
+
+
+def _turning(model: Decoder) -> Turning | None:
+    offset, length = model.long_rope_offset, model.shape.short_rope_tokens
+    return None if offset is None or length is None else Turning(length, offset)
 
 
 def _runner(

@@ -104,21 +104,14 @@ class TorchRunner:
         self._tables.send([row.sequence for row in rows])
         if plan.num_tokens == len(rows) and all(row.samples for row in rows):
             return self._answer(plan)
-        tensors = self._mixed.fill(
-            plan,
-            num_rows=len(rows),
-            spare_place=self._spare_place,
-            rope_shift=self._rope_shift,
-        )
+        tensors = self._mixed.fill(plan, num_rows=len(rows), spare_place=self._spare_place)
         return Launched(rows, tensors, self.states(tensors))
 
     def _answer(self, plan: StepPlan) -> Launched:
         """A step in which every row has one token: the kind that a graph can hold."""
         graphs, rows = self._graphs, plan.rows
         bucket = len(rows) if graphs is None else graphs.bucket(len(rows))
-        tensors = self._answers.fill(
-            plan, num_rows=bucket, spare_place=self._spare_place, rope_shift=self._rope_shift
-        )
+        tensors = self._answers.fill(plan, num_rows=bucket, spare_place=self._spare_place)
         if graphs is not None:
             plain = self.sampler.is_plain([row.sequence.place for row in rows])
             replayed = graphs.replay(self._answers, bucket, samples=plain)
@@ -199,10 +192,3 @@ class TorchRunner:
         if self._device.type == "cuda":
             return bits.pin_memory().to(self._device, non_blocking=True)
         return bits
-
-    def _rope_shift(self, sequence: Sequence) -> int:
-        """How far down the rotary table a long sequence of a longrope model reads."""
-        offset, short = self._model.long_rope_offset, self._model.shape.short_rope_tokens
-        if offset is None or short is None:
-            return 0
-        return offset if sequence.max_length > short else 0

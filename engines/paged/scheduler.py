@@ -90,6 +90,8 @@ class Scheduler:
         Raises `ContextTooLong` or `RequestRefused` for one that could never run, and
         `Overloaded` when too many wait.
         """
+        if _must_turn(sequence):
+            _turn(sequence)
         is_blocked = self._is_backed_up and len(self._running) > 0
         num_places = 0 if is_blocked else len(self._places)
         self._waiting.join(sequence, num_places=num_places, running=self._running)
@@ -114,6 +116,7 @@ class Scheduler:
         preempted: list[Sequence] = []
         admitted: list[Sequence] = []
         copies: list[tuple[int, int]] = []
+        turned = self._turn_long_ones()
         budget = self._plan_running(rows, preempted)
         # Whoever was preempted for want of blocks would be back at once, to no good.
         if not preempted:
@@ -123,7 +126,8 @@ class Scheduler:
         if not rows:
             return None
         num_tokens = self._max_batch_tokens - budget
-        return StepPlan(tuple(rows), tuple(copies), num_tokens, tuple(preempted), tuple(admitted))
+        left = (*turned, *preempted)
+        return StepPlan(tuple(rows), tuple(copies), num_tokens, left, tuple(admitted))
 
     def complete(self, plan: StepPlan, tokens: SequenceOf[int]) -> list[Sampled]:
         """Take in the tokens of a step, one for each row that samples, in their order.
@@ -187,8 +191,8 @@ class Scheduler:
         for sequence in running:  # which a preemption shortens, at the far end
             known = len(sequence.tokens) + sequence.num_pending
             start = sequence.num_computed
-            if known >= sequence.max_length:
-                budget += 1  # its last token is sampled already
+            if known >= sequence.max_length or _must_turn(sequence):
+                budget += 1  # its last token is sampled already, or waits to be read
             elif known - start == 1:
                 if start >= len(sequence.blocks) * block_size:
                     num_preempted = len(preempted)
@@ -218,6 +222,21 @@ class Scheduler:
         self.pool.publish(sequence, min(start + count, len(sequence.tokens)))
         return count
 
+    def _turn_long_ones(self) -> list[Sequence]:
+        """Let those wait again, and first of their owners, that must be computed anew."""
+        turned = [one for one in self._running if _must_turn(one) and not one.num_pending]
+        for sequence in turned:
+            self._running.remove(sequence)
+            self._preempt(sequence)
+            _turn(sequence)
+        return turned
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._take_back(sequence)
+        sequence.state = _WAITING
+        sequence.num_computed = 0
+        self._waiting.put_back(sequence)
+
     def _grow(self, sequence: Sequence, preempted: list[Sequence]) -> bool:
         """Give a running sequence one more block, from the last in order if need be.
 
@@ -228,10 +247,7 @@ class Scheduler:
             if self._running[-1] is sequence:
                 return False
             victim = self._running.pop()
-            self._take_back(victim)
-            victim.state = _WAITING
-            victim.num_computed = 0
-            self._waiting.put_back(victim)
+            self._preempt(victim)
             preempted.append(victim)
         sequence.blocks.append(block)
         return True
@@ -308,6 +324,19 @@ class Scheduler:
             self._waiting.leave(sequence)
         sequence.state = _FINISHED
         return was_running
+
+
+def _turn(sequence: Sequence) -> None:
+    turning = sequence.turning
+    assert turning is not None
+    sequence.rope_shift, sequence.turning = turning.rope_shift, None
+    sequence.cache_salt += turning.salt
+    sequence.digests = []
+
+
+def _must_turn(sequence: Sequence) -> bool:
+    turning = sequence.turning
+    return turning is not None and len(sequence.tokens) + sequence.num_pending > turning.length
 
 
 def _order(sequence: Sequence) -> tuple[int, int]:

@@ -24,6 +24,21 @@ class SequenceState(Enum):
     FINISHED = auto()
 
 
+class Turning(Struct, frozen=True):
+    """Past `length` tokens, all of a sequence is turned otherwise, and computed anew for that.
+
+    Only for models with frequencies of their own for long sequences (layers/rotary.py).
+    """
+
+    length: int
+    rope_shift: int
+
+    @property
+    def salt(self) -> str:
+        """Added to the salt of who is past it: blocks of the two kinds are not the same."""
+        return f"\0rope {self.rope_shift}"
+
+
 @dataclass(eq=False, slots=True)
 class Sequence:
     """A prompt and the answer so far.
@@ -46,6 +61,8 @@ class Sequence:
     cache_salt: str = field(default="", repr=False)  # blocks are shared only within one salt
     payload: Any = field(default=None, repr=False)  # the engine's; see `Recipient` in generation.py
     reads_cache: bool = True  # False: compute the whole prompt, whoever computed it before
+    rope_shift: int = 0  # added to the positions by which its tokens are turned
+    turning: "Turning | None" = None
 
     # The scheduler's from here on.
     state: SequenceState = SequenceState.WAITING

@@ -124,7 +124,7 @@ async def test_a_scored_prompt_is_the_same_as_an_answer_that_was_scored(
 
 
 async def test_a_seed_repeats_an_answer_in_any_company(engine: PagedEngine) -> None:
-    hot = Sampling(temperature=3.0, top_k=0, min_p=0.0, seed=11)
+    hot = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, seed=11)
     request = asking("Tell me a story about a cat.", sampling=hot)
     alone = await text(engine, request)
 
