@@ -95,8 +95,8 @@ def _kind(config: JsonFields) -> PoolingKind:
     if named is None:
         named = [kind for switch, kind in SWITCHES.items() if config.values.get(switch)] or "mean"
     kinds = named if isinstance(named, list) else [named]
-    if len(kinds) == 1 and kinds[0] in KINDS:
-        return KINDS[kinds[0]]
+    if len(kinds) == 1 and str(kinds[0]) in KINDS:
+        return KINDS[str(kinds[0])]
     raise UnsupportedCheckpoint(
         f"Pooling: {shown(named)} is not supported; there are, one at a time: {', '.join(KINDS)}"
     )

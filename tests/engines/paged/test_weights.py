@@ -15,7 +15,14 @@ from engines.paged.tensor_files import INDEX, SINGLE
 from engines.paged.weights import load, num_bytes
 from engines.starter import SAFETENSORS_DIR
 from tests.engines.paged.forward import Driver
-from tests.engines.paged.random_checkpoints import DECODERS, SIZES, Case, randomize, reference, write
+from tests.engines.paged.random_checkpoints import (
+    DECODERS,
+    SIZES,
+    Case,
+    randomize,
+    reference,
+    write,
+)
 
 PROMPT = [5, 9, 100, 42, 7, 7, 30, 81]
 

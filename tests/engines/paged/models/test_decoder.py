@@ -44,7 +44,6 @@ class Pair:
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("checkpoint")
     write(DECODERS[request.param], folder)
     ours = load(Checkpoint(folder), "cpu", torch.float32)
