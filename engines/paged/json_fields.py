@@ -25,16 +25,22 @@ def read_json(path: Path) -> Any:
             raise MalformedCheckpoint(
                 f"{path.name} has {path.stat().st_size} bytes; expected at most {MAX_JSON_BYTES}"
             )
-        return msgspec.json.decode(path.read_bytes())
+        return decode_json(path.read_bytes(), path.name)
     except FileNotFoundError:
         raise MalformedCheckpoint(
             f"{path.name} is missing; the folder must be a HuggingFace checkpoint"
         ) from None
     except OSError as error:
         raise MalformedCheckpoint(f"{path.name} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+
+
+def decode_json(content: bytes, what: str) -> Any:
+    """Decode JSON that is found in `what`. Raises `MalformedCheckpoint`."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedCheckpoint(
-            f"{path.name} is not valid JSON ({error}); download it again"
+            f"{what} is not valid JSON ({error}); download it again"
         ) from error
 
 

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from engines.paged.checkpoint_errors import MalformedCheckpoint, UnsupportedCheckpoint
-from engines.paged.json_fields import JsonFields, shown
+from engines.paged.json_fields import JsonFields, decode_json, shown
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -104,10 +102,7 @@ def read_header(path: Path) -> list[TensorEntry]:
                 f"begins with a header length of {length}; download it again"
             )
         content = file.read(length)
-    try:
-        header = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise MalformedCheckpoint(f"{path.name}: its header is not valid JSON ({error})") from error
+    header = decode_json(content, f"{path.name}: its header")
     if not isinstance(header, dict):
         raise MalformedCheckpoint(f"{path.name}: its header is no JSON object")
     header.pop("__metadata__", None)
