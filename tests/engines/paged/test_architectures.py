@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 from engines.paged.architectures import FAMILIES, read_shape
-from engines.paged.checkpoint_errors import MalformedCheckpoint, UnsupportedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.json_fields import JsonFields
 from tests.engines.paged.random_checkpoints import DECODERS, make
 
@@ -53,7 +53,7 @@ def test_an_encoders_parameters_are_counted_without_its_pooler():
 
 
 def test_an_unknown_architecture_is_refused_with_the_list_of_what_there_is():
-    with pytest.raises(UnsupportedCheckpoint) as refused:
+    with pytest.raises(CheckpointUnsupported) as refused:
         read_shape(fields(architectures=["MambaForCausalLM"]))
 
     assert "MambaForCausalLM" in refused.value.message
@@ -68,7 +68,7 @@ def test_an_unknown_architecture_is_refused_with_the_list_of_what_there_is():
     ],
 )
 def test_a_quantized_checkpoint_is_refused_by_its_method(quantization: Any, method: str):
-    with pytest.raises(UnsupportedCheckpoint, match=f"quantized.*{method}.*unquantized"):
+    with pytest.raises(CheckpointUnsupported, match=f"quantized.*{method}.*unquantized"):
         read_shape(fields(quantization_config=quantization))
 
 
@@ -92,7 +92,7 @@ def test_a_quantized_checkpoint_is_refused_by_its_method(quantization: Any, meth
     ],
 )
 def test_a_broken_configuration_is_refused_with_its_key_and_value(changes: Any, message: str):
-    with pytest.raises(MalformedCheckpoint, match=message):
+    with pytest.raises(CheckpointUnavailable, match=message):
         read_shape(fields(**changes))
 
 
@@ -106,7 +106,7 @@ def test_a_broken_configuration_is_refused_with_its_key_and_value(changes: Any, 
     ],
 )
 def test_a_feature_that_is_not_there_is_refused_by_name(changes: Any, message: str):
-    with pytest.raises(UnsupportedCheckpoint, match=message):
+    with pytest.raises(CheckpointUnsupported, match=message):
         read_shape(fields(**changes))
 
 
@@ -119,7 +119,7 @@ def test_null_and_missing_are_two_things():
 
 def test_a_layer_list_of_the_wrong_length_or_kind_is_refused():
     for types in (["full_attention"], ["full_attention", "chunked_attention"]):
-        with pytest.raises(MalformedCheckpoint, match="layer_types"):
+        with pytest.raises(CheckpointUnavailable, match="layer_types"):
             read_shape(fields(architectures=["Qwen2ForCausalLM"], layer_types=types))
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from engines.errors import Unavailable, Unsupported
-from engines.paged.checkpoint import Checkpoint, MalformedCheckpoint, UnsupportedCheckpoint
+from engines.paged.checkpoint import Checkpoint, CheckpointUnavailable, CheckpointUnsupported
 from engines.protocol import Capability, Sampling
 from engines.starter import SAFETENSORS_DIR
 
@@ -59,8 +59,8 @@ def test_the_starter_models_folder_is_read_whole():
 
 
 def test_what_is_wrong_with_a_checkpoint_is_an_engines_error():
-    assert issubclass(MalformedCheckpoint, Unavailable)
-    assert issubclass(UnsupportedCheckpoint, Unsupported)
+    assert issubclass(CheckpointUnavailable, Unavailable)
+    assert issubclass(CheckpointUnsupported, Unsupported)
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_a_configuration_that_is_no_json_object_is_refused(
 ):
     (tmp_path / "config.json").write_bytes(content)
 
-    with pytest.raises(MalformedCheckpoint, match=message):
+    with pytest.raises(CheckpointUnavailable, match=message):
         Checkpoint(tmp_path)
 
 
 def test_a_folder_without_a_configuration_is_refused(tmp_path: Path):
-    with pytest.raises(MalformedCheckpoint, match=r"config\.json is missing"):
+    with pytest.raises(CheckpointUnavailable, match=r"config\.json is missing"):
         Checkpoint(tmp_path)
-    with pytest.raises(MalformedCheckpoint, match="'nowhere' is not a folder"):
+    with pytest.raises(CheckpointUnavailable, match="'nowhere' is not a folder"):
         Checkpoint(tmp_path / "nowhere")
 
 
@@ -123,7 +123,7 @@ def test_the_tokens_that_end_an_answer(tmp_path: Path, config: Any, generation: 
 
 
 def test_an_end_that_is_no_token_is_refused(tmp_path: Path):
-    with pytest.raises(MalformedCheckpoint, match="eos_token_id is '</s>'; expected a token id"):
+    with pytest.raises(CheckpointUnavailable, match="eos_token_id is '</s>'; expected a token id"):
         _ = opened(tmp_path, {"eos_token_id": "</s>"}).eos_token_ids
 
 
@@ -157,7 +157,7 @@ def test_a_type_that_the_configuration_leaves_out_is_that_of_most_weights(tmp_pa
 
 
 def test_a_type_that_is_not_computed_in_is_refused(tmp_path: Path):
-    with pytest.raises(UnsupportedCheckpoint, match="dtype 'float8_e4m3fn' is not supported"):
+    with pytest.raises(CheckpointUnsupported, match="dtype 'float8_e4m3fn' is not supported"):
         _ = opened(tmp_path, {"dtype": "float8_e4m3fn"}).dtype
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engines.paged.checkpoint_errors import MalformedCheckpoint, UnsupportedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.pooling import Pooling, read_pooling
 
 TRANSFORMER = {"path": "", "type": "sentence_transformers.models.Transformer"}
@@ -70,14 +70,14 @@ def test_what_goes_before_a_text_and_how_long_it_may_be(tmp_path: Path):
     ],
 )
 def test_another_kind_is_refused_with_those_there_are(tmp_path: Path, pooling: Any):
-    with pytest.raises(UnsupportedCheckpoint, match=r"Pooling: .* not supported.* cls, lasttoken"):
+    with pytest.raises(CheckpointUnsupported, match=r"Pooling: .* not supported.* cls, lasttoken"):
         read(tmp_path, pooling)
 
 
 def test_a_step_that_is_not_taken_is_refused_by_name(tmp_path: Path):
     dense = {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}
 
-    with pytest.raises(UnsupportedCheckpoint, match=r"sentence_transformers\.models\.Dense"):
+    with pytest.raises(CheckpointUnsupported, match=r"sentence_transformers\.models\.Dense"):
         read(tmp_path, {"pooling_mode_mean_tokens": True}, modules=[TRANSFORMER, POOLING, dense])
 
 
@@ -85,19 +85,19 @@ def test_a_prompt_that_is_left_out_of_the_mean_is_refused(tmp_path: Path):
     prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
     pooling = {"pooling_mode_mean_tokens": True, "include_prompt": False}
 
-    with pytest.raises(UnsupportedCheckpoint, match="include_prompt"):
+    with pytest.raises(CheckpointUnsupported, match="include_prompt"):
         read(tmp_path, pooling, config_sentence_transformers=prompts)
 
 
 @pytest.mark.parametrize(
     ("modules", "error"),
     [
-        ({}, MalformedCheckpoint),
-        ([1], MalformedCheckpoint),
-        ([{"path": ""}], MalformedCheckpoint),
-        ([TRANSFORMER], UnsupportedCheckpoint),
-        ([TRANSFORMER, {**POOLING, "path": "../elsewhere"}], MalformedCheckpoint),
-        ([TRANSFORMER, {**POOLING, "path": "3_Pooling"}], MalformedCheckpoint),
+        ({}, CheckpointUnavailable),
+        ([1], CheckpointUnavailable),
+        ([{"path": ""}], CheckpointUnavailable),
+        ([TRANSFORMER], CheckpointUnsupported),
+        ([TRANSFORMER, {**POOLING, "path": "../elsewhere"}], CheckpointUnavailable),
+        ([TRANSFORMER, {**POOLING, "path": "3_Pooling"}], CheckpointUnavailable),
     ],
 )
 def test_steps_that_lead_nowhere_are_refused(tmp_path: Path, modules: Any, error: Any):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from engines.paged.checkpoint_errors import MalformedCheckpoint, UnsupportedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.json_fields import JsonFields
 from engines.paged.model_shape import RopeShape
 from engines.paged.rope_config import KINDS, RopeSource, read_rope, rope_parameters
@@ -21,7 +21,7 @@ def read(config: dict[str, Any], **source: Any) -> RopeShape:
 
 @pytest.mark.parametrize("kind", ["mrope", "proportional", "ntk", ""])
 def test_an_unknown_kind_is_refused_with_those_there_are(kind: str):
-    with pytest.raises(UnsupportedCheckpoint) as refused:
+    with pytest.raises(CheckpointUnsupported) as refused:
         read({"rope_scaling": {"rope_type": kind}})
 
     assert repr(kind) in refused.value.message
@@ -60,7 +60,7 @@ def test_a_model_that_does_not_scale_has_the_default(config: dict[str, Any]):
     ],
 )
 def test_a_broken_scaling_is_refused_with_its_key_and_value(scaling: Any, message: str):
-    with pytest.raises(MalformedCheckpoint, match=message):
+    with pytest.raises(CheckpointUnavailable, match=message):
         read({"rope_scaling": scaling})
 
 
@@ -81,5 +81,5 @@ def test_a_fraction_of_a_head_that_cannot_turn_is_refused(fraction: float):
         config=whole, parameters=JsonFields("config.json", {}), head_dim=10, allows_partial=True
     )
 
-    with pytest.raises(MalformedCheckpoint, match="partial_rotary_factor"):
+    with pytest.raises(CheckpointUnavailable, match="partial_rotary_factor"):
         read_rope(source)

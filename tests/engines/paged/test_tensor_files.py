@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engines.paged.checkpoint_errors import MalformedCheckpoint, UnsupportedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.tensor_files import INDEX, SINGLE, read_entries, read_header
 
 
@@ -41,7 +41,7 @@ def test_a_file_that_was_cut_short_is_named(tmp_path: Path, kept: int):
     content = (tmp_path / SINGLE).read_bytes()
     (tmp_path / SINGLE).write_bytes(content[:kept])
 
-    with pytest.raises(MalformedCheckpoint, match=r"model.safetensors .*download it again"):
+    with pytest.raises(CheckpointUnavailable, match=r"model.safetensors .*download it again"):
         read_entries(tmp_path)
 
 
@@ -50,7 +50,9 @@ def test_a_file_that_is_too_long_is_named(tmp_path: Path):
     with (tmp_path / SINGLE).open("ab") as file:
         file.write(b"more")
 
-    with pytest.raises(MalformedCheckpoint, match=r"404 bytes of weights, but its header says 400"):
+    with pytest.raises(
+        CheckpointUnavailable, match=r"404 bytes of weights, but its header says 400"
+    ):
         read_entries(tmp_path)
 
 
@@ -73,26 +75,26 @@ def test_a_file_that_is_too_long_is_named(tmp_path: Path):
 def test_a_header_that_lies_is_refused(tmp_path: Path, header: Any, message: str):
     write(tmp_path / SINGLE, header, bytes(12))
 
-    with pytest.raises(MalformedCheckpoint, match=message):
+    with pytest.raises(CheckpointUnavailable, match=message):
         read_header(tmp_path / SINGLE)
 
 
 def test_a_folder_with_pickles_only_is_refused_with_the_way_out(tmp_path: Path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
 
-    with pytest.raises(UnsupportedCheckpoint, match=r"pytorch_model.bin .*pickle.*safetensors"):
+    with pytest.raises(CheckpointUnsupported, match=r"pytorch_model.bin .*pickle.*safetensors"):
         read_entries(tmp_path)
 
 
 def test_a_folder_with_gguf_only_is_sent_to_the_other_engine(tmp_path: Path):
     (tmp_path / "model.gguf").write_bytes(b"")
 
-    with pytest.raises(UnsupportedCheckpoint, match='kind = "gguf"'):
+    with pytest.raises(CheckpointUnsupported, match='kind = "gguf"'):
         read_entries(tmp_path)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path):
-    with pytest.raises(MalformedCheckpoint, match=f"{SINGLE} is missing, and so is {INDEX}"):
+    with pytest.raises(CheckpointUnavailable, match=f"{SINGLE} is missing, and so is {INDEX}"):
         read_entries(tmp_path)
 
 
@@ -111,12 +113,12 @@ def test_an_index_that_lies_is_refused(tmp_path: Path, places: Any, message: str
     save_file({"a": torch.zeros(2)}, tmp_path / "one.safetensors")
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": places}))
 
-    with pytest.raises(MalformedCheckpoint, match=message):
+    with pytest.raises(CheckpointUnavailable, match=message):
         read_entries(tmp_path)
 
 
 def test_an_index_that_is_no_json_is_refused(tmp_path: Path):
     (tmp_path / INDEX).write_text("{")
 
-    with pytest.raises(MalformedCheckpoint, match=f"{INDEX} is not valid JSON"):
+    with pytest.raises(CheckpointUnavailable, match=f"{INDEX} is not valid JSON"):
         read_entries(tmp_path)

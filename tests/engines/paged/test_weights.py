@@ -9,7 +9,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from engines.errors import Unavailable
-from engines.paged.checkpoint import Checkpoint, MalformedCheckpoint, UnsupportedCheckpoint
+from engines.paged.checkpoint import Checkpoint, CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.models.decoder import Decoder
 from engines.paged.tensor_files import INDEX, SINGLE
 from engines.paged.weights import load, num_bytes
@@ -60,21 +60,23 @@ def expected_logits(folder: Path) -> torch.Tensor:
 def test_missing_tensors_are_named(folder: Path):
     rewrite(folder, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
 
-    with pytest.raises(MalformedCheckpoint, match=r"lack model\.layers\.1\.mlp\.up_proj\.weight;"):
+    with pytest.raises(
+        CheckpointUnavailable, match=r"lack model\.layers\.1\.mlp\.up_proj\.weight;"
+    ):
         loaded(folder)
 
 
 def test_tensors_that_have_no_place_are_named(folder: Path):
     rewrite(folder, lambda tensors: tensors.update({"model.layers.0.gate": torch.zeros(2)}))
 
-    with pytest.raises(MalformedCheckpoint, match=r"have model\.layers\.0\.gate, for which"):
+    with pytest.raises(CheckpointUnavailable, match=r"have model\.layers\.0\.gate, for which"):
         loaded(folder)
 
 
 def test_of_many_wrong_names_the_first_few_are_shown(folder: Path):
     rewrite(folder, lambda tensors: None, config={"num_hidden_layers": 5})
 
-    with pytest.raises(MalformedCheckpoint, match=r"model\.layers\.3\.\S+ and 14 more"):
+    with pytest.raises(CheckpointUnavailable, match=r"model\.layers\.3\.\S+ and 14 more"):
         loaded(folder)
 
 
@@ -82,14 +84,18 @@ def test_a_tensor_of_the_wrong_shape_is_named_with_both_shapes(folder: Path):
     name = "model.layers.0.self_attn.k_proj.weight"
     rewrite(folder, lambda tensors: tensors.update({name: torch.zeros(24, 40)}))
 
-    with pytest.raises(MalformedCheckpoint, match=rf"{name}'.* \[24, 40\]; .* makes it \[24, 48\]"):
+    with pytest.raises(
+        CheckpointUnavailable, match=rf"{name}'.* \[24, 40\]; .* makes it \[24, 48\]"
+    ):
         loaded(folder)
 
 
 def test_a_checkpoint_that_its_configuration_does_not_fit_is_refused(folder: Path):
     rewrite(folder, lambda tensors: None, config={"vocab_size": 204})
 
-    with pytest.raises(MalformedCheckpoint, match=r"\[203, 48\]; config.json makes it \[204, 48\]"):
+    with pytest.raises(
+        CheckpointUnavailable, match=r"\[203, 48\]; config.json makes it \[204, 48\]"
+    ):
         loaded(folder)
 
 
@@ -101,7 +107,7 @@ def test_weights_of_eight_bits_are_refused_as_quantized(folder: Path):
 
     rewrite(folder, shrink)
 
-    with pytest.raises(UnsupportedCheckpoint, match=rf"{name}' is F8_E4M3.*quantized"):
+    with pytest.raises(CheckpointUnsupported, match=rf"{name}' is F8_E4M3.*quantized"):
         loaded(folder)
 
 
@@ -111,7 +117,7 @@ def test_a_file_that_shrinks_after_its_header_was_read_is_named(folder: Path):
     content = (folder / SINGLE).read_bytes()
     (folder / SINGLE).write_bytes(content[: len(content) // 2])
 
-    with pytest.raises(MalformedCheckpoint, match=f"{SINGLE} cannot be read"):
+    with pytest.raises(CheckpointUnavailable, match=f"{SINGLE} cannot be read"):
         load(checkpoint, "cpu", torch.float32)
 
 
@@ -199,7 +205,7 @@ def test_a_tied_model_with_another_head_in_its_file_is_refused(tmp_path: Path):
     write(Case("Llama", {"tie_word_embeddings": True}), tmp_path)
     rewrite(tmp_path, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(203, 48)}))
 
-    with pytest.raises(MalformedCheckpoint, match="set tie_word_embeddings to false"):
+    with pytest.raises(CheckpointUnavailable, match="set tie_word_embeddings to false"):
         loaded(tmp_path)
 
 
@@ -288,7 +294,7 @@ def test_a_dummy_encoder_is_finite(tmp_path: Path):
 
 
 def test_a_context_beyond_the_models_is_refused(folder: Path):
-    with pytest.raises(UnsupportedCheckpoint, match="context_tokens is 129; expected 1 to 128"):
+    with pytest.raises(CheckpointUnsupported, match="context_tokens is 129; expected 1 to 128"):
         load(Checkpoint(folder), "cpu", context_tokens=129)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from engines.paged.checkpoint import Checkpoint, MalformedCheckpoint
+from engines.paged.checkpoint import Checkpoint, CheckpointUnavailable
 from engines.paged.models.encoder import Encoder, Packing
 from engines.paged.weights import load
 from tests.engines.paged.random_checkpoints import randomize
@@ -102,5 +102,5 @@ def test_a_bert_of_another_kind_is_refused(tmp_path: Path, key: str, value: obje
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
 
-    with pytest.raises(MalformedCheckpoint, match=key):
+    with pytest.raises(CheckpointUnavailable, match=key):
         Checkpoint(tmp_path)
