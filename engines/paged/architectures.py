@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from engines.paged.checkpoint_errors import UnsupportedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnsupported
 from engines.paged.family_config import (
     FULL,
     WINDOWED,
@@ -26,7 +26,7 @@ from engines.paged.rope_config import RopeSource, read_rope, rope_parameters
 
 
 def read_shape(config: JsonFields) -> ModelShape:
-    """Read a config.json. Raises `MalformedCheckpoint` or `UnsupportedCheckpoint`."""
+    """Read a config.json. Raises `CheckpointUnavailable` or `CheckpointUnsupported`."""
     _refuse_quantized(config)
     architecture = _architecture(config)
     text = config.fields("text_config") if config.has("text_config") else config
@@ -44,7 +44,7 @@ def _architecture(config: JsonFields) -> str:
     for architecture in named:
         if architecture in FAMILIES:
             return architecture
-    raise UnsupportedCheckpoint(
+    raise CheckpointUnsupported(
         f"{config.file}: architecture {shown(', '.join(named))} is not supported; there are: "
         + ", ".join(sorted(FAMILIES))
     )
@@ -56,7 +56,7 @@ def _refuse_quantized(config: JsonFields) -> None:
             continue
         quantization = config.fields(key)
         method = quantization.values.get("quant_method") or quantization.values.get("format")
-        raise UnsupportedCheckpoint(
+        raise CheckpointUnsupported(
             f"{config.file}: the weights are quantized ({key} names the method "
             f"{shown(method)}), which this engine cannot read yet; use the model's unquantized "
             'safetensors, or its GGUF file with an engine of kind = "gguf"'
@@ -67,7 +67,7 @@ def _refuse_bidirectional(config: JsonFields) -> None:
     looks_ahead = config.values.get("use_bidirectional_attention")
     if looks_ahead or config.values.get("is_causal") is False:
         key = "use_bidirectional_attention" if looks_ahead else "is_causal"
-        raise UnsupportedCheckpoint(
+        raise CheckpointUnsupported(
             f"{config.file}: {key} is {shown(config.values[key])}; a decoder that looks ahead is "
             "not supported"
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.paged.architectures import read_shape
-from engines.paged.checkpoint_errors import MalformedCheckpoint, UnsupportedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.json_fields import JsonFields
 from engines.paged.model_shape import LayerShape, ModelShape, RopeShape
 from engines.paged.pooling import Pooling, read_pooling
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoint",
+    "CheckpointUnavailable",
+    "CheckpointUnsupported",
     "LayerShape",
-    "MalformedCheckpoint",
     "ModelShape",
     "Pooling",
     "RopeShape",
-    "UnsupportedCheckpoint",
 ]
 
 # What generation_config.json calls the fields of `Sampling`.
@@ -44,11 +44,11 @@ DTYPES: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat
 
 
 class Checkpoint:
-    """One model's files. Raises `MalformedCheckpoint` or `UnsupportedCheckpoint` at once."""
+    """One model's files. Raises `CheckpointUnavailable` or `CheckpointUnsupported` at once."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise MalformedCheckpoint(f"{folder.name!r} is not a folder; expected a checkpoint")
+            raise CheckpointUnavailable(f"{folder.name!r} is not a folder; expected a checkpoint")
         self.folder = folder
         self._config = JsonFields.read(folder / "config.json")
         self._generation = self._optional("generation_config.json")
@@ -150,7 +150,7 @@ class Checkpoint:
             most = max(bytes_of, key=lambda dtype: bytes_of[dtype], default="F32")
             named = DTYPES.get(most, most)
         if named not in DTYPES.values():
-            raise UnsupportedCheckpoint(
+            raise CheckpointUnsupported(
                 f"{self._config.file}: dtype {named!r} is not supported; there are: "
                 + ", ".join(sorted(DTYPES.values()))
             )
@@ -185,7 +185,7 @@ def _token_ids(fields: JsonFields, key: str, vocab_size: int) -> list[int]:
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_TEMPLATE_BYTES:
-            raise MalformedCheckpoint(f"{path.name} is longer than {MAX_TEMPLATE_BYTES} bytes")
+            raise CheckpointUnavailable(f"{path.name} is longer than {MAX_TEMPLATE_BYTES} bytes")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise MalformedCheckpoint(f"{path.name} is not UTF-8 text") from error
+        raise CheckpointUnavailable(f"{path.name} is not UTF-8 text") from error

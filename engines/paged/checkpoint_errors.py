@@ -8,9 +8,9 @@ runs the gateway, and holds no path but the names of files in the folder.
 from engines.errors import Unavailable, Unsupported
 
 
-class MalformedCheckpoint(Unavailable):
+class CheckpointUnavailable(Unavailable):
     """Files that are missing, cut short, or at odds with each other."""
 
 
-class UnsupportedCheckpoint(Unsupported):
+class CheckpointUnsupported(Unsupported):
     """A checkpoint that may be in perfect order, of a kind that this engine cannot run."""

@@ -6,7 +6,7 @@ architectures.py puts them together; a family overrides what it does differently
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engines.paged.checkpoint_errors import UnsupportedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnsupported
 from engines.paged.json_fields import JsonFields
 from engines.paged.model_shape import Activation, LayerShape, ModelShape, RopeShape
 from engines.paged.rope_config import (
@@ -84,11 +84,11 @@ def decoder_shape(
 
 
 def activation(config: JsonFields, key: str, default: str) -> Activation:
-    """The MLP's activation function. Raises `UnsupportedCheckpoint`."""
+    """The MLP's activation function. Raises `CheckpointUnsupported`."""
     named = config.text(key, default)
     if named in ACTIVATIONS:
         return ACTIVATIONS[named]
-    raise UnsupportedCheckpoint(
+    raise CheckpointUnsupported(
         f"{config.file}: activation {named!r} is not supported; there are: "
         + ", ".join(sorted(ACTIVATIONS))
     )

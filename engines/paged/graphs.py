@@ -9,7 +9,7 @@ compiles what is not compiled yet. So nothing is recorded that is not used, and
 start-up does not wait for it. All graphs share one pool of memory.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 import torch
@@ -56,7 +56,7 @@ class Graphs:
         self._buckets = buckets(max_rows)
         self._seen: set[tuple[int, bool]] = set()
         self._recorded: dict[tuple[int, bool], _Recorded | None] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def bucket(self, num_rows: int) -> int:
         """How many rows a step of `num_rows` is padded to."""

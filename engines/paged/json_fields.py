@@ -12,29 +12,35 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from engines.paged.checkpoint_errors import MalformedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnavailable
 
 MAX_JSON_BYTES = 64 * 2**20  # an index of a model in a thousand files has 10 MB
 MISSING: Any = object()
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises `MalformedCheckpoint`."""
+    """The content of a JSON file. Raises `CheckpointUnavailable`."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise MalformedCheckpoint(
+            raise CheckpointUnavailable(
                 f"{path.name} has {path.stat().st_size} bytes; expected at most {MAX_JSON_BYTES}"
             )
-        return msgspec.json.decode(path.read_bytes())
+        return decode_json(path.read_bytes(), path.name)
     except FileNotFoundError:
-        raise MalformedCheckpoint(
+        raise CheckpointUnavailable(
             f"{path.name} is missing; the folder must be a HuggingFace checkpoint"
         ) from None
     except OSError as error:
-        raise MalformedCheckpoint(f"{path.name} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise MalformedCheckpoint(
-            f"{path.name} is not valid JSON ({error}); download it again"
+        raise CheckpointUnavailable(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def decode_json(content: bytes, what: str) -> Any:
+    """Decode JSON that is found in `what`. Raises `CheckpointUnavailable`."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CheckpointUnavailable(
+            f"{what} is not valid JSON ({error}); download it again"
         ) from error
 
 
@@ -57,13 +63,13 @@ class JsonFields:
         """The object that a file holds."""
         content = read_json(path)
         if not isinstance(content, dict):
-            raise MalformedCheckpoint(f"{path.name} is {shown(content)}; expected an object")
+            raise CheckpointUnavailable(f"{path.name} is {shown(content)}; expected an object")
         return cls(path.name, content)
 
     def fail(self, key: str, expected: str) -> NoReturn:
         """Refuse the value of a key."""
         found = shown(self.values[key]) if key in self.values else "missing"
-        raise MalformedCheckpoint(
+        raise CheckpointUnavailable(
             f"{self.file}: {self._inside}{key} is {found}; expected {expected}"
         )
 

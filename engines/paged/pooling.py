@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engines.paged.checkpoint_errors import MalformedCheckpoint, UnsupportedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.json_fields import JsonFields, read_json, shown
 
 PoolingKind = Literal["mean", "cls", "last", "max"]
@@ -58,16 +58,16 @@ def read_pooling(folder: Path) -> Pooling | None:
             kind = _kind(config)
             pools_prompt = config.flag("include_prompt", default=True)
         elif step not in ("Transformer", "Normalize") or (step == "Transformer" and position):
-            raise UnsupportedCheckpoint(
+            raise CheckpointUnsupported(
                 f"{MODULES}: step {module.text('type')!r} is not supported; there are: "
                 "Transformer, Pooling, Normalize"
             )
     if kind is None:
-        raise UnsupportedCheckpoint(f"{MODULES}: has no Pooling step, so no vector of one text")
+        raise CheckpointUnsupported(f"{MODULES}: has no Pooling step, so no vector of one text")
     transformer = _optional(folder / "sentence_bert_config.json")
     prompt = _prompt(_optional(folder / "config_sentence_transformers.json"))
     if prompt and not pools_prompt:
-        raise UnsupportedCheckpoint("Pooling: include_prompt = false is not supported")
+        raise CheckpointUnsupported("Pooling: include_prompt = false is not supported")
     return Pooling(
         kind=kind,
         max_tokens=transformer.optional_integer("max_seq_length", None),
@@ -79,7 +79,7 @@ def read_pooling(folder: Path) -> Pooling | None:
 def _modules(path: Path) -> list[JsonFields]:
     content = read_json(path)
     if not isinstance(content, list) or not all(isinstance(module, dict) for module in content):
-        raise MalformedCheckpoint(f"{MODULES} is {shown(content)}; expected a list of steps")
+        raise CheckpointUnavailable(f"{MODULES} is {shown(content)}; expected a list of steps")
     return [JsonFields(MODULES, module) for module in content]
 
 
@@ -95,9 +95,9 @@ def _kind(config: JsonFields) -> PoolingKind:
     if named is None:
         named = [kind for switch, kind in SWITCHES.items() if config.values.get(switch)] or "mean"
     kinds = named if isinstance(named, list) else [named]
-    if len(kinds) == 1 and kinds[0] in KINDS:
-        return KINDS[kinds[0]]
-    raise UnsupportedCheckpoint(
+    if len(kinds) == 1 and str(kinds[0]) in KINDS:
+        return KINDS[str(kinds[0])]
+    raise CheckpointUnsupported(
         f"Pooling: {shown(named)} is not supported; there are, one at a time: {', '.join(KINDS)}"
     )
 

@@ -8,7 +8,7 @@ means is taken from transformers, because that is what wrote the file.
 import math
 from dataclasses import dataclass
 
-from engines.paged.checkpoint_errors import UnsupportedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnsupported
 from engines.paged.json_fields import JsonFields
 from engines.paged.model_shape import RopeKind, RopeShape
 
@@ -68,7 +68,7 @@ def _kind(source: RopeSource) -> RopeKind:
     for kind in KINDS:
         if kind == named:
             return kind
-    raise UnsupportedCheckpoint(
+    raise CheckpointUnsupported(
         f"{parameters.file}: rope type {written!r} is not supported; there are: {', '.join(KINDS)}"
     )
 
@@ -80,7 +80,7 @@ def _rotary_dim(source: RopeSource) -> int:
     if fraction > 1.0:
         owner.fail(key, "a number from 0 to 1")
     if fraction < 1.0 and not source.allows_partial:
-        raise UnsupportedCheckpoint(
+        raise CheckpointUnsupported(
             f"{owner.file}: {key} {fraction:g} is supported for Phi3ForCausalLM only"
         )
     size = int(source.head_dim * fraction)

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from engines.paged.checkpoint_errors import MalformedCheckpoint, UnsupportedCheckpoint
-from engines.paged.json_fields import JsonFields, shown
+from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
+from engines.paged.json_fields import JsonFields, decode_json, shown
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -42,7 +40,7 @@ class TensorEntry:
 def read_entries(folder: Path) -> Mapping[str, TensorEntry]:
     """Every tensor of a checkpoint by name, in the order of its files and of their bytes.
 
-    Raises `MalformedCheckpoint`, or `UnsupportedCheckpoint` where the weights are there in
+    Raises `CheckpointUnavailable`, or `CheckpointUnsupported` where the weights are there in
     a format that this engine does not read.
     """
     if (folder / INDEX).exists():
@@ -60,7 +58,7 @@ def _indexed(folder: Path) -> Mapping[str, TensorEntry]:
     entries: dict[str, TensorEntry] = {}
     for file in sorted({str(file) for file in places.values()}):
         if Path(file).name != file or not file.endswith(".safetensors"):
-            raise MalformedCheckpoint(
+            raise CheckpointUnavailable(
                 f"{INDEX}: {shown(file)} is not the name of a safetensors file in this folder"
             )
         for entry in read_header(folder / file):
@@ -68,7 +66,7 @@ def _indexed(folder: Path) -> Mapping[str, TensorEntry]:
                 entries[entry.name] = entry
     for name, file in places.items():
         if name not in entries:
-            raise MalformedCheckpoint(
+            raise CheckpointUnavailable(
                 f"{INDEX}: says that tensor {name!r} is in {file}, which does not have it; "
                 "download both again"
             )
@@ -78,16 +76,16 @@ def _indexed(folder: Path) -> Mapping[str, TensorEntry]:
 def _nothing_to_read(folder: Path) -> Exception:
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles:
-        return UnsupportedCheckpoint(
+        return CheckpointUnsupported(
             f"the weights are there as {pickles[0]} only, a pickle, which can run code when it is "
             "read and never is; convert them to safetensors (in transformers: "
             'model.save_pretrained(folder)) or get the model\'s revision "refs/pr/…" that has them'
         )
     if any(folder.glob("*.gguf")):
-        return UnsupportedCheckpoint(
+        return CheckpointUnsupported(
             'the weights are there as GGUF only; serve them with an engine of kind = "gguf"'
         )
-    return MalformedCheckpoint(
+    return CheckpointUnavailable(
         f"{SINGLE} is missing, and so is {INDEX}; the folder must hold the model's weights"
     )
 
@@ -99,17 +97,14 @@ def read_header(path: Path) -> list[TensorEntry]:
         start = file.read(_LENGTH.size)
         length = _LENGTH.unpack(start)[0] if len(start) == _LENGTH.size else 0
         if not 2 <= length <= MAX_HEADER_BYTES or length + _LENGTH.size > size:
-            raise MalformedCheckpoint(
+            raise CheckpointUnavailable(
                 f"{path.name} is cut short or is not a safetensors file: it has {size} bytes and "
                 f"begins with a header length of {length}; download it again"
             )
         content = file.read(length)
-    try:
-        header = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise MalformedCheckpoint(f"{path.name}: its header is not valid JSON ({error})") from error
+    header = decode_json(content, f"{path.name}: its header")
     if not isinstance(header, dict):
-        raise MalformedCheckpoint(f"{path.name}: its header is no JSON object")
+        raise CheckpointUnavailable(f"{path.name}: its header is no JSON object")
     header.pop("__metadata__", None)
     entries = sorted(
         (_entry(path, name, fields) for name, fields in header.items()),
@@ -123,7 +118,7 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
-        raise MalformedCheckpoint(
+        raise CheckpointUnavailable(
             f"{path.name} is missing, and {INDEX} names it; download it"
         ) from None
 
@@ -132,13 +127,13 @@ def _check_length(path: Path, size: int, entries: list[TensorEntry]) -> None:
     position = 0
     for entry in entries:
         if entry.begin != position:
-            raise MalformedCheckpoint(
+            raise CheckpointUnavailable(
                 f"{path.name}: tensor {entry.name!r} begins at byte {entry.begin}, but the one "
                 f"before it ends at {position}; download the file again"
             )
         position = entry.end
     if size != position:
-        raise MalformedCheckpoint(
+        raise CheckpointUnavailable(
             f"{path.name} holds {size} bytes of weights, but its header says {position}; it was "
             "cut short or overwritten, download it again"
         )
@@ -151,12 +146,12 @@ def _entry(path: Path, name: str, fields: Any) -> TensorEntry:
         is_sound = all(isinstance(count, int) and count >= 0 for count in counts)
         num_bytes = math.prod(shape) * DTYPE_BYTES.get(dtype, 0)
     except (KeyError, TypeError, ValueError):
-        raise MalformedCheckpoint(
+        raise CheckpointUnavailable(
             f"{path.name}: the header's entry for {name!r} is {shown(fields)}; expected dtype, "
             "shape and data_offsets"
         ) from None
     if not is_sound or (dtype in DTYPE_BYTES and num_bytes != end - begin):
-        raise MalformedCheckpoint(
+        raise CheckpointUnavailable(
             f"{path.name}: tensor {name!r} is {dtype} {shape}, but its data_offsets are "
             f"{[begin, end]}"
         )

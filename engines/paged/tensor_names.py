@@ -9,7 +9,7 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from engines.paged.checkpoint_errors import MalformedCheckpoint
+from engines.paged.checkpoint_errors import CheckpointUnavailable
 from engines.paged.model_shape import ModelShape
 
 _LAYER = re.compile(r"(layers\.\d+)\.(.+)\.(weight|bias)")
@@ -117,13 +117,13 @@ def check_names(needed: Iterable[str], present: Iterable[str], names: TensorName
     """Refuse a checkpoint that lacks a tensor, or has one that no weight takes."""
     wanted, there = set(needed), set(present)
     if missing := sorted(wanted - there):
-        raise MalformedCheckpoint(
+        raise CheckpointUnavailable(
             f"the weights lack {_listed(missing)}; config.json does not fit them, or a file is "
             "not there"
         )
     extra = sorted(name for name in there - wanted if not names.is_needless(name))
     if extra:
-        raise MalformedCheckpoint(
+        raise CheckpointUnavailable(
             f"the weights have {_listed(extra)}, for which the model that config.json describes "
             "has no place"
         )

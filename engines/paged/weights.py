@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from engines.errors import Unavailable
-from engines.paged.checkpoint import Checkpoint, MalformedCheckpoint, UnsupportedCheckpoint
+from engines.paged.checkpoint import Checkpoint, CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.layers.linear import Linear, Placement
 from engines.paged.models.decoder import Decoder
 from engines.paged.models.encoder import Encoder
@@ -53,7 +53,7 @@ def load(
     `load_format="dummy"` reads no weights: they are random, the same every time, and of
     a scale that gives finite scores. `report` hears how far loading is, 0 to 1.
 
-    Raises `MalformedCheckpoint`, `UnsupportedCheckpoint`, or `Unavailable` where the
+    Raises `CheckpointUnavailable`, `CheckpointUnsupported`, or `Unavailable` where the
     device lacks the memory.
     """
     placement = Placement(torch.device(device), dtype or getattr(torch, checkpoint.dtype))
@@ -77,7 +77,7 @@ def _context(checkpoint: Checkpoint, context_tokens: int | None) -> int:
     if context_tokens is None:
         return longest
     if not 1 <= context_tokens <= longest:
-        raise UnsupportedCheckpoint(
+        raise CheckpointUnsupported(
             f"context_tokens is {context_tokens}; expected 1 to {longest}, which is as far as this "
             "model goes"
         )
@@ -123,12 +123,12 @@ def _check(checkpoint: Checkpoint, names: TensorNames, fillings: list[Filling]) 
     for filling in fillings:
         entry, expected = checkpoint.entries[filling.name], tuple(filling.target.shape)
         if entry.shape != expected:
-            raise MalformedCheckpoint(
+            raise CheckpointUnavailable(
                 f"{entry.file.name}: tensor {entry.name!r} has the shape {list(entry.shape)}; "
                 f"config.json makes it {list(expected)}"
             )
         if entry.dtype not in READABLE:
-            raise UnsupportedCheckpoint(
+            raise CheckpointUnsupported(
                 f"{entry.file.name}: tensor {entry.name!r} is {entry.dtype}, so the weights are "
                 "quantized, which this engine cannot read yet; use the model's unquantized weights"
             )
@@ -150,7 +150,7 @@ def _fill(
                     if report is not None:
                         report(done / total)
         except (SafetensorError, OSError) as error:
-            raise MalformedCheckpoint(f"{file.name} cannot be read: {error}") from error
+            raise CheckpointUnavailable(f"{file.name} cannot be read: {error}") from error
 
 
 def _check_tied(checkpoint: Checkpoint, names: TensorNames, model: Model) -> None:
@@ -166,7 +166,7 @@ def _check_tied(checkpoint: Checkpoint, names: TensorNames, model: Model) -> Non
     same_shape = stored.shape == embedding.shape
     taken = stored[rows].to(embedding.dtype) if same_shape else stored
     if not same_shape or not torch.equal(taken, embedding[rows.to(embedding.device)].cpu()):
-        raise MalformedCheckpoint(
+        raise CheckpointUnavailable(
             f"{head.file.name}: tensor {head.name!r} is not the embedding, though config.json "
             "ties them; set tie_word_embeddings to false"
         )

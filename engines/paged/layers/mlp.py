@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from engines.paged.kernels.activation import gated
 from engines.paged.layers.linear import Placement, make_linear
-from engines.paged.model_shape import ModelShape
+from engines.paged.model_shape import Activation, ModelShape
 
 
 class GatedMlp(nn.Module):
@@ -15,7 +15,7 @@ class GatedMlp(nn.Module):
         inner, hidden, has_bias = shape.intermediate_size, shape.hidden_size, shape.has_mlp_bias
         self.gate_up = make_linear(hidden, [inner, inner], has_bias=has_bias, placement=placement)
         self.down = make_linear(inner, [hidden], has_bias=has_bias, placement=placement)
-        self.activation = shape.activation
+        self.activation: Activation = shape.activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to [T, hidden]."""

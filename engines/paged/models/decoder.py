@@ -25,7 +25,6 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, shape: ModelShape, layer: LayerShape, placement: Placement) -> None:
         super().__init__()
-        self.rope = layer.rope
         self.input_norm = RmsNorm(shape, placement)
         self.attention = PagedAttention(shape, layer, placement)
         has_post_norms = shape.has_post_norms
@@ -86,9 +85,12 @@ class Decoder(nn.Module):
         """Run T tokens and store their keys and values; [T, hidden], after the final norm."""
         positions = self._rope_positions(inputs)
         ropes = [Rope(cos_sin, positions) for cos_sin in self.cos_sins]
-        x, residual = self.embedding(inputs.token_ids), None
+        pending: tuple[Tensor, Tensor | None] = (self.embedding(inputs.token_ids), None)
         for index, layer in enumerate(self.layers):
-            x, residual = layer((x, residual), inputs, ropes[layer.rope], kv.layer(index))
+            rope = ropes[self.shape.layers[index].rope]
+            pending = layer(pending, inputs, rope, kv.layer(index))
+        x, residual = pending
+        assert residual is not None  # a model has a layer
         hidden, _ = self.norm.add(x, residual)
         return hidden
 

@@ -16,6 +16,7 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+torch.set_num_threads(1)  # models this small only wait for their threads
 logging.disable_progress_bar()
 logging.set_verbosity_error()
 
@@ -142,7 +143,7 @@ DECODERS: Mapping[str, Case] = {
             mscale=1.5,
             mscale_all_dim=0.5,
         ),
-    ),  # fmt: skip
+    ),
     "llama-yarn-attention-factor": Case(
         "Llama",
         rope("yarn", factor=2.0, original_max_position_embeddings=64, attention_factor=1.3),
@@ -156,7 +157,7 @@ DECODERS: Mapping[str, Case] = {
             "sliding_window": 7,
             "max_window_layers": 1,
         },
-    ),  # fmt: skip
+    ),
     "qwen2-yarn": Case(
         "Qwen2", rope("yarn", factor=4.0, original_max_position_embeddings=32) | {"head_dim": 24}
     ),
@@ -170,7 +171,7 @@ DECODERS: Mapping[str, Case] = {
             "tie_word_embeddings": True,
             "attention_bias": True,
         },
-    ),  # fmt: skip
+    ),
     "qwen3-windowed-layers-listed": Case(
         "Qwen3",
         {
@@ -180,7 +181,7 @@ DECODERS: Mapping[str, Case] = {
             "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
         },
         shard_bytes=50_000,
-    ),  # fmt: skip
+    ),
     "mistral-windowed": Case("Mistral", {"sliding_window": 9}),
     "mistral-no-window-wide-heads": Case(
         "Mistral", {"sliding_window": None, "head_dim": 32, "tie_word_embeddings": True}
@@ -197,7 +198,7 @@ DECODERS: Mapping[str, Case] = {
             "rms_norm_eps": 1e-6,
         },
         rewrite=without("layer_types", "tie_word_embeddings", "rms_norm_eps"),
-    ),  # fmt: skip
+    ),
     "gemma2-untied-uncapped-biased": Case(
         "Gemma2",
         {
@@ -209,7 +210,7 @@ DECODERS: Mapping[str, Case] = {
             "attention_bias": True,
             "vocab_size": 130,
         },
-    ),  # fmt: skip
+    ),
     "gemma3": Case(
         "Gemma3Text",
         {
@@ -220,7 +221,7 @@ DECODERS: Mapping[str, Case] = {
             "rope_parameters": GEMMA3_ROPES,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
         },
-    ),  # fmt: skip
+    ),
     "gemma3-old-form": Case(
         "Gemma3Text",
         {
@@ -232,7 +233,7 @@ DECODERS: Mapping[str, Case] = {
             "layer_types": ["sliding_attention", "full_attention"] * 2,
         },
         rewrite=as_old_gemma3,
-    ),  # fmt: skip
+    ),
     "gemma3-default-pattern": Case(
         "Gemma3Text",
         {"head_dim": 16, "sliding_window": 8, "num_hidden_layers": 7, "num_key_value_heads": 1},
