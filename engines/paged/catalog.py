@@ -148,6 +148,7 @@ def _info(name: str, checkpoint: Checkpoint, config: PagedConfig) -> ModelInfo:
             capabilities.add(Capability.TOOLS)
         if template.can_think:
             capabilities.add(Capability.REASONING)
+    capabilities.add(Capability.EMBED)
     is_dummy = config.load_format == "dummy"
     return ModelInfo(
         name=name,

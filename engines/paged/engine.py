@@ -229,6 +229,9 @@ def _trouble(models: Sequence[LoadedModel]) -> str:
 
 async def _embed_tokens(model: LoadedModel, text: str | Sequence[int]) -> Sequence[int]:
     if isinstance(text, str):
+        text = model.pooling.prompt + text
+        if model.pooling.is_lower_case:
+            text = text.lower()
         return await model.tokenizer.tokenize(text, parse_special=False, add_special=True)
     return checked_ids(model, text, "input")
 

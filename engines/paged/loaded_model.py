@@ -22,7 +22,7 @@ from engines.paged.block_pool import BlockPool
 from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 from engines.paged.embed_line import EmbedLine
-from engines.paged.loading import Loaded, load_model
+from engines.paged.loading import CHAT_POOLING, Loaded, load_model
 from engines.paged.scheduler import Scheduler
 from engines.paged.sequence import Sequence
 from engines.paged.step_loop import StepLoop
@@ -49,6 +49,7 @@ class LoadedModel:
         self.context_tokens = loaded.context_tokens
         self.memory_bytes = loaded.memory_bytes
         self.turning = loaded.turning
+        self.pooling = checkpoint.pooling or CHAT_POOLING
         self.embedder = loaded.embedder
         self.end_ids = sorted(checkpoint.eos_token_ids)
         self.failure: BaseException | None = None

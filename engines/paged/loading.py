@@ -24,6 +24,9 @@ from engines.paged.weights import load
 
 log = structlog.get_logger()
 
+CHAT_POOLING = Pooling(kind="mean")
+"""How a model that was made to answer embeds, as in the gguf engine."""
+
 
 class Loaded(NamedTuple):
     """A model on its device; `runner` is None for one that only embeds."""
@@ -61,7 +64,7 @@ def load_model(
         report=report,
     )
     model.eval()
-    pooling = checkpoint.pooling or Pooling(kind="mean")
+    pooling = checkpoint.pooling or CHAT_POOLING
     embedder = Embedder(model, pooling, max_batch_tokens=max(config.max_batch_tokens, 512))
     weight_bytes = checkpoint.weight_bytes(dtype)
     loaded_at = time.monotonic()
