@@ -5,13 +5,12 @@ query heads that share it, packed to at least 16 rows, the least that tensor cor
 sequences do not fill a GPU with that, so a context can be split between programs; each leaves its
 part and the logarithm of its weight, and a second kernel merges them. Grids depend on tensor shapes
 alone, so a CUDA graph can hold them.
-
-The softmax is the online one (Milakov and Gimelshein 2018), in float32 and powers of two.
 """
 
 import torch
 from torch import Tensor
 
+from engines.paged.kernels.online_softmax import LOG2_E, fold, load_tile, scores_of
 from engines.paged.kernels.paged_cache import attend, gather
 from engines.paged.kernels.tile_sizes import decode_tiling
 from engines.paged.kernels.triton_gate import next_power_of_two, runs_triton, tl, triton
@@ -20,7 +19,6 @@ MAX_SPLITS = 64
 # A program with fewer keys than this would cost more to start and merge than it saves.
 _MIN_KEYS_OF_SPLIT = 128
 _MIN_ROWS = 16
-_LOG2_E = 1.4426950408889634
 
 
 def decode_attention(
@@ -141,7 +139,7 @@ def launch_rows(
     _kernel[(num_sequences, num_kv_heads, num_splits)](
         q, key_cache, value_cache, block_tables, context_lens, starts, out, partial, weights,
         q.stride(0), q.stride(1), key_cache.stride(0), value_cache.stride(0),
-        block_tables.stride(0), scale * _LOG2_E, softcap or 1.0,
+        block_tables.stride(0), scale * LOG2_E, softcap or 1.0,
         GROUP=group, NUM_KV_HEADS=num_kv_heads, SIZE=size, PADDED=padded,
         BLOCK_SIZE=block_size, ROWS=tiling.rows, KEYS=tiling.keys, NUM_SPLITS=num_splits,
         WINDOW=window or 0, HAS_SOFTCAP=softcap is not None, IS_MIXED=query_starts is not None,
@@ -198,42 +196,19 @@ def _kernel(
     highest = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, PADDED], tl.float32)
+    table = block_tables + sequence.to(tl.int64) * table_stride
     for tile in range(begin, end):
         key = tile * KEYS + tl.arange(0, KEYS)
         is_key = key < context
-        table = block_tables + sequence.to(tl.int64) * table_stride + key // BLOCK_SIZE
-        block = tl.load(table, mask=is_key, other=0).to(tl.int64)
-        within = (key % BLOCK_SIZE) * (NUM_KV_HEADS * SIZE) + kv_head * SIZE
-        key_place = (block * key_block_stride + within)[None, :] + dim[:, None]
-        is_part = (dim < SIZE)[:, None] & is_key[None, :]
-        keys = tl.load(key_cache + key_place, mask=is_part, other=0.0)  # [PADDED, KEYS]
-        value_place = (block * value_block_stride + within)[:, None] + dim[None, :]
-        is_part = is_key[:, None] & (dim < SIZE)[None, :]
-        values = tl.load(value_cache + value_place, mask=is_part, other=0.0)
-        keys = keys.to(queries.dtype)
-        values = values.to(queries.dtype)
-
-        scores = tl.dot(queries, keys, input_precision="ieee" if IN_FLOAT32 else "tf32")
-        scores = scores * scale
-        if HAS_SOFTCAP:
-            # tanh(x) is 2 * sigmoid(2x) - 1; scale and result are in powers of two.
-            natural = scores * (0.6931471805599453 / softcap)
-            scores = (2.0 * tl.sigmoid(2.0 * natural) - 1.0) * (softcap * 1.4426950408889634)
-        visible = is_key
-        if WINDOW > 0:
-            visible = is_key & (key >= first_key)
-        scores = tl.where(visible[None, :], scores, float("-inf"))
-        # Every tile of a split holds at least one visible key, so this is finite.
-        new_highest = tl.maximum(highest, tl.max(scores, axis=1))
-        shrink = tl.exp2(highest - new_highest)
-        weight = tl.exp2(scores - new_highest[:, None])
-        total = total * shrink + tl.sum(weight, axis=1)
-        mixed = mixed * shrink[:, None]
-        mixed = tl.dot(
-            weight.to(queries.dtype), values, mixed,
-            input_precision="ieee" if IN_FLOAT32 else "tf32",
+        keys, values = load_tile(
+            key_cache, value_cache, table, key, is_key, kv_head,
+            key_block_stride, value_block_stride,
+            NUM_KV_HEADS, SIZE, PADDED, BLOCK_SIZE, IN_FLOAT32,
         )  # fmt: skip
-        highest = new_highest
+        scores = scores_of(queries, keys, scale, softcap, HAS_SOFTCAP, IN_FLOAT32)
+        visible = is_key & (key >= first_key)
+        scores = tl.where(visible[None, :], scores, float("-inf"))
+        highest, total, mixed = fold(scores, values, highest, total, mixed, IN_FLOAT32)
 
     mixed = mixed / tl.where(total > 0.0, total, 1.0)[:, None]
     if NUM_SPLITS == 1:
