@@ -55,15 +55,12 @@ def bitmask_reference(logits: Tensor, bits: Tensor, rows: Tensor | None = None) 
 
 def repeat_reference(logits: Tensor, recent: Tensor, penalty: Tensor) -> None:
     """The same as `repeat_penalty`, in torch."""
+    num_rows, vocab_size = logits.shape
+    is_recent = logits.new_zeros((num_rows, vocab_size + 1), dtype=torch.bool)
+    is_recent.scatter_(1, torch.where(recent >= 0, recent, vocab_size), True)
     penalty = penalty[:, None]
-    old = logits.gather(1, recent.clamp(min=0))
-    new = torch.where(old <= 0, old * penalty, old / penalty)
-    # A token that is there twice is written twice, with the same value. Padding must write what
-    # its place would have held anyway, so it is sent to the row's first real token.
-    first = recent.amax(-1, keepdim=True)
-    index = torch.where(recent >= 0, recent, first.clamp(min=0))
-    filler = torch.where(first >= 0, _penalized(logits, first.clamp(min=0), penalty), logits[:, :1])
-    logits.scatter_(1, index, torch.where(recent >= 0, new, filler))
+    penalized = torch.where(logits <= 0, logits * penalty, logits / penalty)
+    logits.copy_(torch.where(is_recent[:, :vocab_size], penalized, logits))
 
 
 def count_reference(
@@ -74,7 +71,3 @@ def count_reference(
     count = counts[lines[rows]]
     logits[rows] -= count * frequency[rows, None] + (count > 0) * presence[rows, None]
 
-
-def _penalized(logits: Tensor, token_ids: Tensor, penalty: Tensor) -> Tensor:
-    old = logits.gather(1, token_ids)
-    return torch.where(old <= 0, old * penalty, old / penalty)
