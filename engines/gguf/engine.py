@@ -147,8 +147,8 @@ class GgufEngine:
             raise Unsupported(f"model {request.model!r} embeds text and writes none", param="model")
         if request.prompt_logprobs is not None:
             raise Unsupported(
-                "llama.cpp computes no log-probabilities of prompts: leave prompt_logprobs out, or "
-                "ask a model that an engine of kind paged runs",
+                "this model's engine does not score prompts: leave echo or logprobs out, or ask a "
+                "model that an engine of kind paged runs",
                 param="prompt_logprobs",
             )
         tokens, rendered = await prompt_tokens(model, request)

@@ -92,7 +92,7 @@ class LoadedModel:
         began = time.monotonic()
 
         def load() -> tuple[Tokenizer, Loaded]:
-            tokenizer = Tokenizer(checkpoint.folder, checkpoint.tokenizer_config)
+            tokenizer = _tokenizer(checkpoint, config)
             return tokenizer, load_model(checkpoint, tokenizer, config, report)
 
         tokenizer, loaded = await asyncio.to_thread(load)
@@ -211,3 +211,10 @@ class LoadedModel:
             special_ids=tokenizer.special_ids,
             tokenize=lambda text: tokenizer.encode(text, parse_special=False),
         )
+
+
+def _tokenizer(checkpoint: Checkpoint, config: PagedConfig) -> Tokenizer:
+    folder = checkpoint.folder
+    if config.load_format == "dummy" and not (folder / "tokenizer.json").exists():
+        return Tokenizer.dummy(checkpoint.shape.vocab_size)
+    return Tokenizer(folder, checkpoint.tokenizer_config)

@@ -10,9 +10,13 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from tokenizers import Tokenizer as Fast
+from tokenizers.decoders import WordPiece
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.errors import Unavailable
@@ -51,6 +55,17 @@ class Tokenizer:
             if added[at].content not in MARKUP_TOKENS:
                 self.spoken_pieces[at] = b""
         self.bos = self._beginning(config)
+
+    @classmethod
+    def dummy(cls, vocab_size: int) -> "Tokenizer":
+        """The words t0, t1, …: for dummy weights, which understand nothing anyway."""
+        with TemporaryDirectory() as name:
+            words = {f"t{at}": at for at in range(vocab_size)}
+            tokenizer = Fast(WordLevel(words, unk_token="t0"))
+            tokenizer.pre_tokenizer = WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+            tokenizer.decoder = WordPiece(prefix="")  # pyright: ignore[reportAttributeAccessIssue]
+            tokenizer.save(str(Path(name) / "tokenizer.json"))
+            return cls(Path(name), {})
 
     def _beginning(self, config: Mapping[str, Any]) -> list[int]:
         """The token that this tokenizer puts before every text, if it does."""

@@ -26,6 +26,7 @@ class Place:
     alias: str
     api_key: str = "unused"  # what a client that needs none sends
     bad_key: str = f"{PREFIX}-0000-0000"
+    kind: str = "scripted"
 
 
 def _answer(request: GenerateRequest) -> Sequence[Step]:
@@ -62,7 +63,7 @@ def _starter(directory: Path) -> Iterator[Place]:
     """What `make serve` serves: policies/dev, the gguf engine and the starter model."""
     settings = settings_in(directory, policy=DEV)
     with serving(open_gateway(settings)) as server:
-        yield Place(f"{server.url}/v1", "starter", "gpt-4o-mini")
+        yield Place(f"{server.url}/v1", "starter", "gpt-4o-mini", kind="gguf")
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def _paged(directory: Path) -> Iterator[Place]:
     assert written.count('kind = "gguf"') == 1
     engines.write_text(written.replace('kind = "gguf"', 'kind = "paged"'))
     with serving(open_gateway(settings_in(directory, policy=policy))) as server:
-        yield Place(f"{server.url}/v1", "starter", "gpt-4o-mini")
+        yield Place(f"{server.url}/v1", "starter", "gpt-4o-mini", kind="paged")
 
 
 @pytest.fixture(

