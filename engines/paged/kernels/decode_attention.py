@@ -13,7 +13,13 @@ from torch import Tensor
 from engines.paged.kernels.online_softmax import LOG2_E, fold, load_tile, scores_of
 from engines.paged.kernels.paged_cache import attend, gather
 from engines.paged.kernels.tile_sizes import decode_tiling
-from engines.paged.kernels.triton_gate import next_power_of_two, runs_triton, tl, triton
+from engines.paged.kernels.triton_gate import (
+    is_interpreted,
+    next_power_of_two,
+    runs_triton,
+    tl,
+    triton,
+)
 
 MAX_SPLITS = 64
 # A program with fewer keys than this would cost more to start and merge than it saves.
@@ -143,8 +149,7 @@ def launch_rows(
         GROUP=group, NUM_KV_HEADS=num_kv_heads, SIZE=size, PADDED=padded,
         BLOCK_SIZE=block_size, ROWS=tiling.rows, KEYS=tiling.keys, NUM_SPLITS=num_splits,
         WINDOW=window or 0, HAS_SOFTCAP=softcap is not None, IS_MIXED=query_starts is not None,
-        # The interpreter cannot multiply bfloat16, and float32 must not become tf32.
-        IN_FLOAT32=not q.is_cuda or q.dtype == torch.float32,
+        IN_FLOAT32=is_interpreted() or q.dtype == torch.float32,
         num_warps=tiling.num_warps, num_stages=tiling.num_stages,
     )  # fmt: skip
     if num_splits > 1:

@@ -11,8 +11,14 @@ from torch import Tensor
 
 from engines.paged.kernels.online_softmax import LOG2_E, fold, load_tile, scores_of
 from engines.paged.kernels.paged_cache import attend, gather
-from engines.paged.kernels.tile_sizes import prefill_tiling
-from engines.paged.kernels.triton_gate import next_power_of_two, runs_triton, tl, triton
+from engines.paged.kernels.tile_sizes import prefill_tiling, shared_memory_bytes
+from engines.paged.kernels.triton_gate import (
+    is_interpreted,
+    next_power_of_two,
+    runs_triton,
+    tl,
+    triton,
+)
 
 
 def prefill_attention(
@@ -59,7 +65,7 @@ def reference(
     starts = query_starts.tolist()
     for row, num_tokens in enumerate(context_lens.tolist()):
         start, end = starts[row], starts[row + 1]
-        if end > start:
+        if end > start and num_tokens:
             keys = gather(key_cache, block_tables[row], num_tokens)
             values = gather(value_cache, block_tables[row], num_tokens)
             out[start:end] = attend(
@@ -112,7 +118,7 @@ def launch_rows(
         return
     group = num_heads // num_kv_heads
     padded = next_power_of_two(size)
-    tiling = prefill_tiling(padded, q.dtype)
+    tiling = prefill_tiling(padded, q.dtype, shared_memory_bytes(q))
     rows = max(tiling.rows, next_power_of_two(group))
     queries = rows // group
     _kernel[(num_tokens // queries + num_sequences, num_kv_heads)](
@@ -122,8 +128,7 @@ def launch_rows(
         GROUP=group, NUM_KV_HEADS=num_kv_heads, SIZE=size, PADDED=padded,
         BLOCK_SIZE=block_size, ROWS=rows, QUERIES=queries, KEYS=tiling.keys,
         WINDOW=window or 0, HAS_SOFTCAP=softcap is not None,
-        # The interpreter cannot multiply bfloat16, and float32 must not become tf32.
-        IN_FLOAT32=not q.is_cuda or q.dtype == torch.float32,
+        IN_FLOAT32=is_interpreted() or q.dtype == torch.float32,
         num_warps=tiling.num_warps, num_stages=tiling.num_stages,
     )  # fmt: skip
 

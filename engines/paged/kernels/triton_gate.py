@@ -25,12 +25,17 @@ else:
 
         triton = tl = _Absent()
 
-__all__ = ["next_power_of_two", "runs_triton", "tl", "triton"]
+__all__ = ["is_interpreted", "next_power_of_two", "runs_triton", "tl", "triton"]
 
 
 def runs_triton(tensor: Tensor) -> bool:
     """Whether kernels, not references, work on this tensor."""
     return tensor.is_cuda
+
+
+def is_interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, which cannot multiply bfloat16."""
+    return bool(triton.knobs.runtime.interpret)
 
 
 def next_power_of_two(number: int) -> int:
