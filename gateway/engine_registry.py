@@ -69,7 +69,12 @@ async def start_engines(
 ) -> dict[str, Engine]:
     """Build and start every engine. Raises `EngineStartFailed`, with nothing left running."""
     site = EngineSite(models_dir=settings.models_dir, data_dir=settings.data_dir)
-    engines = {name: registry.build(policy, site) for name, policy in policies.items()}
+    engines: dict[str, Engine] = {}
+    for name, policy in policies.items():
+        try:
+            engines[name] = registry.build(policy, site)
+        except EngineError as error:
+            raise EngineStartFailed(f"engine {name!r} did not start: {error.message}") from error
     names = list(engines)
     results = await asyncio.gather(
         *(engines[name].start() for name in names), return_exceptions=True

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from engines.errors import Unavailable
 from gateway import hookimpl
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ def _build(name: str, config: "PagedConfig", site: "EngineSite") -> "Engine":
 
         factory = "engines.paged.engine:PagedEngine"
         return ProcessEngine(name, EngineSpec.of(factory, config, models_dir=site.models_dir))
-    from engines.paged.engine import PagedEngine
-
+    try:
+        from engines.paged.engine import PagedEngine
+    except ModuleNotFoundError as error:
+        raise Unavailable(
+            f"kind \"paged\" needs {error.name}, which is not installed: "
+            "`pip install 'penstock[paged]'` brings it"
+        ) from error
     return PagedEngine(name, config, models_dir=site.models_dir)

@@ -278,6 +278,7 @@ async def test_an_engine_of_one_model_knows_no_other(tmp_path: Path) -> None:
         ({"model": "/nowhere/at/all"}, "nowhere|not a folder|all"),
         ({"model": "acme/unknown"}, "acme/unknown"),
         ({"model": "starter", "device": "cuda:7"}, "cuda:7"),
+        ({"model": "starter", "context_tokens": 4096}, "4096; this model goes to 2048"),
         ({"model": "starter", "device": "toaster"}, "toaster"),
         ({"model": "starter", "kv_cache_bytes": 1_000_000}, "context_tokens"),
     ],
