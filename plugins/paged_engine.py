@@ -32,7 +32,7 @@ def _build(name: str, config: "PagedConfig", site: "EngineSite") -> "Engine":
         from engines.paged.engine import PagedEngine
     except ModuleNotFoundError as error:
         raise Unavailable(
-            f"kind \"paged\" needs {error.name}, which is not installed: "
+            f'kind "paged" needs {error.name}, which is not installed: '
             "`pip install 'penstock[paged]'` brings it"
         ) from error
     return PagedEngine(name, config, models_dir=site.models_dir)

@@ -54,8 +54,8 @@ def load_model(
     context = context_tokens(checkpoint, config)
     if config.model is not None and config.context_tokens not in (None, context):
         raise Unavailable(
-            f"context_tokens is {config.context_tokens}; this model goes to {context}: set it to at "
-            "most that, or leave it out"
+            f"context_tokens is {config.context_tokens}; this model goes to {context}: set it to "
+            "at most that, or leave it out"
         )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

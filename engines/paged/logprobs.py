@@ -37,8 +37,11 @@ class Logprobs:
         wanted = torch.tensor(rows, device=logits.device)
         scores = logits[wanted].log_softmax(-1)
         best = scores.topk(min(max(counts), scores.shape[1]))
+        # Best first, and of equals the lower id, so that ties always come in the same order.
+        ids, order = best.indices.sort(dim=-1)
+        values, order = best.values.gather(1, order).sort(dim=-1, descending=True, stable=True)
         chosen = scores.gather(1, tokens[wanted][:, None])[:, 0]
-        return cls(rows, counts, (chosen, best.indices, best.values), pieces)
+        return cls(rows, counts, (chosen, ids.gather(1, order), values), pieces)
 
     def read(self, tokens: SequenceOf[int]) -> list[TokenLogprob | None]:
         """One for each row, None for who asks not; waits for the device."""

@@ -36,7 +36,7 @@ from engines.protocol import Sampling
 
 IMPLICIT_TOP_K = 1024  # of a row with penalties that names none: the gguf engine's
 REPEAT_WINDOW = 64  # tokens that `repeat_penalty` looks back on
-_FOREVER = 2**31 - 1
+_FOREVER = 2**62
 
 
 class SampledTokens(NamedTuple):
@@ -111,17 +111,14 @@ class Sampler:
         self._device = device
         self._end_ids = torch.tensor(sorted(end_ids), dtype=torch.int64, device=device)
 
-        def table(value: float, dtype: torch.dtype) -> Tensor:
-            return torch.full((max_places,), value, dtype=dtype, device=device)
-
-        self.last_tokens = table(0, torch.int64)
-        self._temperature = table(0.0, torch.float32)
-        self._top_k = table(0, torch.int64)
-        self._top_p = table(1.0, torch.float32)
-        self._min_p = table(0.0, torch.float32)
-        self._seeds = table(0, torch.int64)
-        self._first_ends = table(0, torch.int64)  # the first position where an answer may end
-        self._starts = table(0, torch.int64)  # where the answer begins
+        self.last_tokens = torch.zeros(max_places, dtype=torch.int64, device=device)
+        # One column for each place, so that a place is set up with two copies.
+        self._fractions = torch.zeros((3, max_places), device=device)
+        self._temperature, self._top_p, self._min_p = self._fractions
+        self._top_p.fill_(1.0)
+        self._integers = torch.zeros((4, max_places), dtype=torch.int64, device=device)
+        # The third is the first position where an answer may end, the last where it begins.
+        self._top_k, self._seeds, self._first_ends, self._starts = self._integers
         self._recent = torch.full((max_places, REPEAT_WINDOW), -1, dtype=torch.int64, device=device)
         self._counts = _Counts(vocab_size, device)
         self._wishes: dict[int, _Wishes] = {}
@@ -139,16 +136,16 @@ class Sampler:
         self.end(place)
         first_end = num_prompt_tokens + sampling.min_tokens
         seed = secrets.randbits(62) if sampling.seed is None else sampling.seed
-        for target, value in (
-            (self._temperature, sampling.temperature or 0.0),
-            (self._top_k, max(0, sampling.top_k or 0)),
-            (self._top_p, 1.0 if sampling.top_p is None else sampling.top_p),
-            (self._min_p, sampling.min_p or 0.0),
-            (self._seeds, _signed(seed)),
-            (self._starts, num_prompt_tokens),
-            (self._first_ends, _FOREVER if sampling.ignore_eos else first_end),
-        ):
-            target[place] = value
+        top_p = 1.0 if sampling.top_p is None else sampling.top_p
+        fractions = (max(0.0, sampling.temperature or 0.0), top_p, sampling.min_p or 0.0)
+        integers = (
+            max(0, sampling.top_k or 0),
+            _signed(seed),
+            _FOREVER if sampling.ignore_eos else first_end,
+            num_prompt_tokens,
+        )
+        self._fractions[:, place] = self._sent(torch.tensor(fractions))
+        self._integers[:, place] = self._sent(torch.tensor(integers))
         wishes = _Wishes(
             bias=tuple(sampling.logit_bias.items()),
             repeat=1.0 if sampling.repeat_penalty is None else sampling.repeat_penalty,
@@ -209,6 +206,12 @@ class Sampler:
             logprobs = Logprobs.of(raw, tokens, num_top, self.pieces)
         return SampledTokens(tokens, logprobs)
 
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """Launch the copy to the device, and wait for nothing."""
+        if self._device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
     def _draw(self, logits: Tensor, places: Tensor, positions: Tensor, top_k: Tensor) -> Tensor:
         tokens = sample(
             logits,
@@ -240,7 +243,7 @@ class Sampler:
             for column, (token, value) in enumerate(wishes.bias):
                 ids[row, column] = token
                 values[row, column] = value
-        add_bias(logits, ids.to(self._device), values.to(self._device))
+        add_bias(logits, self._sent(ids), self._sent(values))
 
     def _penalize(
         self,
@@ -250,21 +253,20 @@ class Sampler:
         places: Tensor,
         top_k: Tensor,
     ) -> None:
-        device = self._device
-        penalized = torch.tensor([wishes.has_penalties for wishes in asked], device=device)
+        penalized = self._sent(torch.tensor([wishes.has_penalties for wishes in asked]))
         # Penalties are not given to what top-k drops anyway, nor may they change what it drops.
         implied = torch.where(top_k > 0, top_k, IMPLICIT_TOP_K)
         keep_top_k(logits, torch.where(penalized, implied, 0))
-        repeat = torch.tensor([wishes.repeat for wishes in asked], device=device)
+        repeat = self._sent(torch.tensor([wishes.repeat for wishes in asked]))
         repeat_penalty(logits, self._recent[places], repeat)
         if any(wishes.counts for wishes in asked):
             lines = [self._counts.lines.get(place, -1) for place in at]
             count_penalties(
                 logits,
                 self._counts.table,
-                torch.tensor(lines, device=device),
-                torch.tensor([wishes.frequency for wishes in asked], device=device),
-                torch.tensor([wishes.presence for wishes in asked], device=device),
+                self._sent(torch.tensor(lines)),
+                self._sent(torch.tensor([wishes.frequency for wishes in asked])),
+                self._sent(torch.tensor([wishes.presence for wishes in asked])),
             )
 
     def _note(
@@ -281,9 +283,9 @@ class Sampler:
         rows = [row for row, place in enumerate(at) if place in self._counts.lines]
         if rows:
             lines = [self._counts.lines[at[row]] for row in rows]
-            line_of = torch.tensor(lines, device=self._device)
+            line_of = self._sent(torch.tensor(lines))
             # Each line is one row's, so no index comes twice.
-            self._counts.table[line_of, tokens[rows]] += 1
+            self._counts.table[line_of, tokens[self._sent(torch.tensor(rows))]] += 1
 
 
 _PLAIN = _Wishes()

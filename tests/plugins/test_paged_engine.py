@@ -59,7 +59,7 @@ def test_a_killed_child_ends_its_stream_with_an_error_and_the_next_call_is_answe
 def test_a_key_that_is_not_one_is_named_with_the_nearest_that_is(tmp_path: Path) -> None:
     policy = policy_with(tmp_path, 'kind = "paged"\nmax_sequence = 3')
 
-    with pytest.raises(Exception, match='"max_sequence".*"max_sequences"'):
+    with pytest.raises(Exception, match=r'"max_sequence".*"max_sequences"'):
         open_gateway(settings_in(tmp_path, policy=policy))
 
 
@@ -76,5 +76,5 @@ def test_without_torch_the_start_says_what_to_install(
         async with open_gateway(settings_in(tmp_path, policy=policy)).running():
             pass
 
-    with pytest.raises(EngineStartFailed, match=r"torch.*penstock\[paged\]"):
+    with pytest.raises(EngineStartFailed, match=r"(?s)torch.*penstock\[paged\]"):
         asyncio.run(start())

@@ -39,7 +39,7 @@ def decode_attention(
     softcap: float | None,
     num_splits: int = 1,
 ) -> Tensor:
-    """Attend from each sequence's last token, q [S, Hq, D], to its context; a context of 0 is zeros.
+    """Attend from each sequence's last token, q [S, Hq, D], to its context; one of 0 is zeros.
 
     The token itself is part of the context, its key and value in the cache already. `num_splits`
     is how many programs share one sequence's context; it changes no result but in rounding.

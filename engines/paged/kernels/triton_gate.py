@@ -4,6 +4,7 @@ A machine without a GPU needs no Triton: it runs each kernel's `reference`. Noth
 kernel, so what stands in for Triton only has to survive `@triton.jit` and annotations.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -35,7 +36,8 @@ def runs_triton(tensor: Tensor) -> bool:
 
 def is_interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, which cannot multiply bfloat16."""
-    return bool(triton.knobs.runtime.interpret)
+    # `triton.knobs` came with 3.4; before it the variable was read where it was needed.
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def next_power_of_two(number: int) -> int:
