@@ -162,7 +162,7 @@ def _kernel(
     """One program draws one row's token."""
     place = tl.program_id(0)
     row = logits + place.to(tl.int64) * row_stride
-    best, _ = scan(row, vocab_size, TILE)
+    best, token = scan(row, vocab_size, TILE)
     highest, greedy = first_largest(best, token)
     heat = tl.load(temperature + place)
     if (heat <= 0.0) | (highest == float("-inf")):
@@ -188,7 +188,9 @@ def _kernel(
             values, tokens, num_candidates, limit, highest, heat, seed, position, num_lanes, ROOM
         )
     else:
-        drawn = _draw_of_row(row, vocab_size, limit, highest, heat, seed, position, num_lanes, TILE)
+        drawn = _draw_of_row(
+            row, vocab_size, limit, highest, heat, seed, position, num_lanes, TILE
+        )
     tl.store(out + place, tl.where(drawn < vocab_size, drawn, greedy).to(tl.int64))
 
 
@@ -240,7 +242,7 @@ def _keep_top_k_kernel(
     if (k <= 0) | (k >= vocab_size):
         return
     row = logits + place.to(tl.int64) * row_stride
-    best, token = scan(row, vocab_size, TILE)
+    best, _ = scan(row, vocab_size, TILE)
     highest = tl.max(best, axis=0)
     limit, _ = lowest_kept(
         row, vocab_size, best, highest, k, 1.0,
