@@ -188,9 +188,7 @@ def _kernel(
             values, tokens, num_candidates, limit, highest, heat, seed, position, num_lanes, ROOM
         )
     else:
-        drawn = _draw_of_row(
-            row, vocab_size, limit, highest, heat, seed, position, num_lanes, TILE
-        )
+        drawn = _draw_of_row(row, vocab_size, limit, highest, heat, seed, position, num_lanes, TILE)
     tl.store(out + place, tl.where(drawn < vocab_size, drawn, greedy).to(tl.int64))
 
 
