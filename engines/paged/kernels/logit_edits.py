@@ -68,7 +68,7 @@ def repeat_reference(logits: Tensor, recent: Tensor, penalty: Tensor) -> None:
     """The same as `repeat_penalty`, in torch."""
     num_rows, vocab_size = logits.shape
     is_recent = logits.new_zeros((num_rows, vocab_size + 1), dtype=torch.bool)
-    is_recent.scatter_(1, torch.where(recent >= 0, recent, vocab_size), True)
+    is_recent.scatter_(1, torch.where(recent >= 0, recent, vocab_size), value=True)
     penalty = penalty[:, None]
     penalized = torch.where(logits <= 0, logits * penalty, logits / penalty)
     logits.copy_(torch.where(is_recent[:, :vocab_size], penalized, logits))

@@ -46,9 +46,8 @@ def _attend_chunk(
     scores = rows.reshape(num_kv_heads, group * num_queries, size) @ keys * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    distance = (
-        torch.arange(first, first + num_queries, device=q.device)[:, None]
-        - torch.arange(num_keys, device=q.device)
+    distance = torch.arange(first, first + num_queries, device=q.device)[:, None] - torch.arange(
+        num_keys, device=q.device
     )
     hidden = distance < 0
     if window is not None:

@@ -188,9 +188,7 @@ def _kernel(
             values, tokens, num_candidates, limit, highest, heat, seed, position, num_lanes, ROOM
         )
     else:
-        drawn = _draw_of_row(
-            row, vocab_size, limit, highest, heat, seed, position, num_lanes, TILE
-        )
+        drawn = _draw_of_row(row, vocab_size, limit, highest, heat, seed, position, num_lanes, TILE)
     tl.store(out + place, tl.where(drawn < vocab_size, drawn, greedy).to(tl.int64))
 
 
@@ -221,7 +219,7 @@ def _draw_of_row(
     for start in range(0, num_lanes, TILE):
         lane = start + place
         words = words_at(lane.to(tl.uint32), seed, position)
-        for which in tl.static_range(4):
+        for which in tl.static_range(4):  # pyright: ignore
             token = lane + which * num_lanes
             x = load_logits(row, token, (lane < num_lanes) & (token < vocab_size))
             score = (x - highest) / heat + gumbel(words[which])
@@ -242,7 +240,7 @@ def _keep_top_k_kernel(
     if (k <= 0) | (k >= vocab_size):
         return
     row = logits + place.to(tl.int64) * row_stride
-    best, token = scan(row, vocab_size, TILE)
+    best, _ = scan(row, vocab_size, TILE)
     highest = tl.max(best, axis=0)
     limit, _ = lowest_kept(
         row, vocab_size, best, highest, k, 1.0,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 if TYPE_CHECKING:
-    import triton
     import triton.language as tl
+
+    triton: Any  # whose own types know nothing of launch options
 else:
     try:
         import triton
@@ -35,7 +36,12 @@ def runs_triton(tensor: Tensor) -> bool:
 
 def is_interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, which cannot multiply bfloat16."""
-    return bool(triton.knobs.runtime.interpret)
+    return not isinstance(_nothing, triton.JITFunction)
+
+
+@triton.jit
+def _nothing():
+    pass
 
 
 def next_power_of_two(number: int) -> int:

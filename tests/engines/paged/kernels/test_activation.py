@@ -34,7 +34,9 @@ def test_the_kernel_gates_like_its_reference(
         ("gelu_tanh", torch.nn.GELU(approximate="tanh")),
     ],
 )
-def test_the_first_half_is_the_gate(draw: Draw, kind: Activation, function: torch.nn.Module) -> None:
+def test_the_first_half_is_the_gate(
+    draw: Draw, kind: Activation, function: torch.nn.Module
+) -> None:
     gate, up = draw(4, 32), draw(4, 32)
 
     actual = activations.gated(torch.cat((gate, up), dim=1), activation=kind)

@@ -35,9 +35,7 @@ def test_the_bitmask_kernel_bans_like_its_reference(
 
 
 @pytest.mark.parametrize("size", ALL_SIZES, ids=str)
-def test_the_repeat_kernel_penalizes_like_its_reference(
-    draw: Draw, size: tuple[int, int]
-) -> None:
+def test_the_repeat_kernel_penalizes_like_its_reference(draw: Draw, size: tuple[int, int]) -> None:
     logits = draw(*size)
     generator = torch.Generator().manual_seed(6)
     recent = torch.randint(-1, min(size[1], 20), (size[0], 50), generator=generator)

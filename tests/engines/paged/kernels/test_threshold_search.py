@@ -91,9 +91,7 @@ KINDS = list(rows_of(Draw("cpu")))
     ],
     ids=str,
 )
-def test_the_search_keeps_what_sorting_keeps(
-    draw: Draw, kind: str, shape: tuple[int, int]
-) -> None:
+def test_the_search_keeps_what_sorting_keeps(draw: Draw, kind: str, shape: tuple[int, int]) -> None:
     tile, room = shape
     row = rows_of(draw)[kind]
     asked = ASKED if tile > room else ASKED[::2]
