@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     import triton.language as tl
 
-    triton: Any  # whose own types know nothing of launch options
+    triton: Any = None  # whose own types know nothing of launch options
 else:
     try:
         import triton
