@@ -39,10 +39,11 @@ def decode_attention(
     softcap: float | None,
     num_splits: int = 1,
 ) -> Tensor:
-    """Attend from each sequence's last token, q [S, Hq, D], to its context; one of 0 is zeros.
+    """Attend from each sequence's last token, q [S, Hq, D], to its context.
 
-    The token itself is part of the context, its key and value in the cache already. `num_splits`
-    is how many programs share one sequence's context; it changes no result but in rounding.
+    A context of 0 is a padding row and gives zeros. The token itself is part of the context, its
+    key and value in the cache already. `num_splits` is how many programs share one sequence's
+    context; it changes no result but in rounding.
     """
     run = launch if runs_triton(q) else reference
     return run(

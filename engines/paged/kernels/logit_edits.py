@@ -5,6 +5,7 @@ All work in place on float32 logits [R, V], and only on the rows that ask for it
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from engines.paged.kernels.triton_gate import next_power_of_two, runs_triton, tl, triton
 
@@ -25,7 +26,8 @@ def add_bias(logits: Tensor, token_ids: Tensor, values: Tensor) -> None:
 def apply_bitmask(logits: Tensor, bits: Tensor, rows: Tensor | None = None) -> None:
     """Set to minus infinity what `bits` [M, ceil(V / 32)] int32 has no bit for, lowest bit first.
 
-    Line m of `bits` is about row `rows[m]` of `logits`, or about row m.
+    Line m of `bits` is about row `rows[m]` of `logits`, or about row m. What the mask is too short
+    for is banned: a model may have more logits than its tokenizer has tokens.
     """
     run = launch_bitmask if runs_triton(logits) else bitmask_reference
     run(logits, bits, rows)
@@ -55,6 +57,7 @@ def bitmask_reference(logits: Tensor, bits: Tensor, rows: Tensor | None = None) 
     """The same as `apply_bitmask`, in torch."""
     shifts = torch.arange(32, device=bits.device, dtype=torch.int32)
     banned = ((bits[:, :, None] >> shifts) & 1 == 0).flatten(1)[:, : logits.shape[1]]
+    banned = pad(banned, (0, logits.shape[1] - banned.shape[1]), value=True)
     if rows is None:
         logits.masked_fill_(banned, float("-inf"))
     else:
@@ -65,7 +68,7 @@ def repeat_reference(logits: Tensor, recent: Tensor, penalty: Tensor) -> None:
     """The same as `repeat_penalty`, in torch."""
     num_rows, vocab_size = logits.shape
     is_recent = logits.new_zeros((num_rows, vocab_size + 1), dtype=torch.bool)
-    is_recent.scatter_(1, torch.where(recent >= 0, recent, vocab_size), True)
+    is_recent.scatter_(1, torch.where(recent >= 0, recent, vocab_size), value=True)
     penalty = penalty[:, None]
     penalized = torch.where(logits <= 0, logits * penalty, logits / penalty)
     logits.copy_(torch.where(is_recent[:, :vocab_size], penalized, logits))
@@ -83,10 +86,11 @@ def count_reference(
 def launch_bitmask(logits: Tensor, bits: Tensor, rows: Tensor | None = None) -> None:
     """The same as `apply_bitmask`, in Triton."""
     num_lines, num_words = bits.shape
+    vocab_size = logits.shape[1]
     if num_lines:
-        _bitmask_kernel[(num_lines, triton.cdiv(num_words, _WORDS))](
+        _bitmask_kernel[(num_lines, triton.cdiv(vocab_size, _WORDS * 32))](
             logits, bits, bits if rows is None else rows, logits.stride(0), bits.stride(0),
-            logits.shape[1], HAS_ROWS=rows is not None, WORDS=_WORDS, num_warps=8,
+            num_words, vocab_size, HAS_ROWS=rows is not None, WORDS=_WORDS, num_warps=8,
         )  # fmt: skip
 
 
@@ -114,7 +118,7 @@ def launch_count(
 
 @triton.jit
 def _bitmask_kernel(
-    logits, bits, rows, row_stride, bits_stride, vocab_size,
+    logits, bits, rows, row_stride, bits_stride, num_words, vocab_size,
     HAS_ROWS: tl.constexpr, WORDS: tl.constexpr,
 ):  # fmt: skip
     """One program does `WORDS` words of one line of the mask."""
@@ -124,7 +128,7 @@ def _bitmask_kernel(
         row = tl.load(rows + line).to(tl.int64)
     token = tl.program_id(1) * WORDS * 32 + tl.arange(0, WORDS * 32)
     inside = token < vocab_size
-    word = tl.load(bits + line * bits_stride + token // 32, mask=inside, other=-1)
+    word = tl.load(bits + line * bits_stride + token // 32, mask=token // 32 < num_words, other=0)
     is_banned = ((word >> (token % 32)) & 1) == 0
     tl.store(logits + row * row_stride + token, float("-inf"), mask=inside & is_banned)
 

@@ -63,7 +63,7 @@ def _gumbel(words: Tensor) -> Tensor:
 @triton.jit
 def philox(a, b, c, d, key_a, key_b):
     """Four words for each counter, all uint32, in Triton."""
-    for _ in tl.static_range(_ROUNDS):
+    for _ in tl.static_range(_ROUNDS):  # pyright: ignore
         next_a = tl.umulhi(c, _TIMES_B) ^ b ^ key_a
         next_c = tl.umulhi(a, _TIMES_A) ^ d ^ key_b
         b = c * _TIMES_B

@@ -100,5 +100,6 @@ def _kernel(
     mean = tl.sum(wide * wide, axis=0) / size
     scale = 1.0 / tl.sqrt(mean + eps)
     factor = offset + tl.load(weight + place, mask=inside, other=0.0).to(tl.float32)
-    normed = (wide * scale * factor).to(out.dtype.element_ty)
-    tl.store(out + row * size + place, normed, mask=inside)
+    tl.store(
+        out + row * size + place, (wide * scale * factor).to(out.dtype.element_ty), mask=inside
+    )

@@ -219,7 +219,7 @@ def _draw_of_row(
     for start in range(0, num_lanes, TILE):
         lane = start + place
         words = words_at(lane.to(tl.uint32), seed, position)
-        for which in tl.static_range(4):
+        for which in tl.static_range(4):  # pyright: ignore
             token = lane + which * num_lanes
             x = load_logits(row, token, (lane < num_lanes) & (token < vocab_size))
             score = (x - highest) / heat + gumbel(words[which])

@@ -29,7 +29,7 @@ def scan(row, vocab_size, TILE: tl.constexpr):
     lane = tl.arange(0, TILE)
     best = tl.full([TILE], float("-inf"), tl.float32)
     token = tl.zeros([TILE], tl.int32)
-    for start in tl.range(0, vocab_size, TILE, num_stages=3):
+    for start in tl.range(0, vocab_size, TILE, num_stages=3):  # pyright: ignore
         x = load_logits(row, start + lane, start + lane < vocab_size)
         is_better = x > best
         best = tl.where(is_better, x, best)
@@ -101,10 +101,12 @@ def _limit_of_row(
 ):  # fmt: skip
     limit = float("-inf")
     if has_k:
-        limit = _value_of(_descend_row(row, vocab_size, highest, limit, top_k, False, TILE))
+        found = _descend_row(row, vocab_size, highest, limit, top_k, BY_WEIGHT=False, TILE=TILE)
+        limit = _value_of(found)
         whole = _weigh_row(row, vocab_size, highest, limit, TILE)
     if has_p:
-        found = _descend_row(row, vocab_size, highest, limit, top_p * whole, True, TILE)
+        target = top_p * whole
+        found = _descend_row(row, vocab_size, highest, limit, target, BY_WEIGHT=True, TILE=TILE)
         limit = tl.maximum(limit, _value_of(found))
     return limit
 
@@ -114,7 +116,7 @@ def _collect(row, vocab_size, floor, values, tokens, TILE: tl.constexpr, ROOM: t
     """Write down what is at least `floor`, in the order of tokens, and count it."""
     lane = tl.arange(0, TILE)
     count = 0
-    for start in tl.range(0, vocab_size, TILE, num_stages=3):
+    for start in tl.range(0, vocab_size, TILE, num_stages=3):  # pyright: ignore
         token = start + lane
         x = load_logits(row, token, token < vocab_size)
         is_candidate = (x >= floor) & (x > float("-inf"))
@@ -133,7 +135,7 @@ def _weigh_row(row, vocab_size, highest, limit, TILE: tl.constexpr):
     """The sum of exp(x - highest) over what is at least `limit`."""
     lane = tl.arange(0, TILE)
     weight = tl.zeros([TILE], tl.float32)
-    for start in tl.range(0, vocab_size, TILE, num_stages=3):
+    for start in tl.range(0, vocab_size, TILE, num_stages=3):  # pyright: ignore
         x = load_logits(row, start + lane, start + lane < vocab_size)
         weight += tl.where(x >= limit, tl.exp(x - highest), 0.0)
     return tl.sum(weight, axis=0)
@@ -168,7 +170,7 @@ def _descend_row(
     for _ in range(32):
         tried = found | bit
         weight = tl.zeros([TILE], tl.float32)
-        for start in tl.range(0, vocab_size, TILE, num_stages=3):
+        for start in tl.range(0, vocab_size, TILE, num_stages=3):  # pyright: ignore
             x = load_logits(row, start + lane, start + lane < vocab_size)
             counts = (_key_of(x) >= tried) & (x >= limit) & (x > float("-inf"))
             if BY_WEIGHT:

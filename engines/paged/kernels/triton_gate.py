@@ -4,14 +4,14 @@ A machine without a GPU needs no Triton: it runs each kernel's `reference`. Noth
 kernel, so what stands in for Triton only has to survive `@triton.jit` and annotations.
 """
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 if TYPE_CHECKING:
-    import triton
     import triton.language as tl
+
+    triton: Any = None  # whose own types know nothing of launch options
 else:
     try:
         import triton
@@ -36,8 +36,12 @@ def runs_triton(tensor: Tensor) -> bool:
 
 def is_interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, which cannot multiply bfloat16."""
-    # `triton.knobs` came with 3.4; before it the variable was read where it was needed.
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return not isinstance(_nothing, triton.JITFunction)
+
+
+@triton.jit
+def _nothing():
+    pass
 
 
 def next_power_of_two(number: int) -> int:

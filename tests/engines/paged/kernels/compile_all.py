@@ -1,6 +1,7 @@
 """Compiles every kernel for a GPU that need not be there, and prints what each takes as JSON.
 
-Run as a program, because Triton decides at its import whether it interprets or compiles:
+Run as a program, because Triton decides at its import whether it interprets or compiles. The
+arguments are a compute capability and the bytes of shared memory that a program may have there:
 
     python -m tests.engines.paged.kernels.compile_all 90 232448
 """
@@ -22,20 +23,17 @@ from triton.runtime.jit import JITFunction
 from engines.paged.kernels import (
     activation,
     decode_attention,
+    logit_edits,
     prefill_attention,
     rms_norm,
     rope,
-    tile_sizes,
+    sampling,
 )
 
 BRAIN = torch.bfloat16
-# Query heads, key heads, head size, window, softcap: Llama 8B, Gemma 2 9B, Qwen2 0.5B, Phi-3.
-SHAPES = [
-    (32, 8, 128, None, None),
-    (16, 8, 256, 4096, 50.0),
-    (14, 2, 64, None, None),
-    (32, 32, 96, 2047, None),
-]
+# Query heads, key heads, head size, window, softcap.
+LLAMA_8B = (32, 8, 128, None, None)
+GEMMA_9B = (16, 8, 256, 4096, 50.0)
 PTXAS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
 
 
@@ -59,25 +57,37 @@ def meta(*shape: int, dtype: torch.dtype = BRAIN) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def launch_all(dtype: torch.dtype) -> None:
-    for num_heads, num_kv_heads, size, window, softcap in SHAPES:
-        cache = meta(9, 16, num_kv_heads, size, dtype=dtype)
-        tables, contexts = meta(8, 64, dtype=torch.int32), meta(8, dtype=torch.int32)
-        options: dict[str, Any] = {"scale": 0.1, "window": window, "softcap": softcap}
-        q = meta(64, num_heads, size, dtype=dtype)
-        decode_attention.launch(q[:8], cache, cache, tables, contexts, **options, num_splits=4)
-        starts = meta(9, dtype=torch.int32)
-        prefill_attention.launch(
-            q, cache, cache, tables, starts, contexts, **options, max_query_tokens=9
-        )
-        k, line = meta(64, num_kv_heads, size, dtype=dtype), meta(64, dtype=torch.int64)
-        turn, weight = meta(99, size, dtype=torch.float32), meta(size, dtype=dtype)
-        rope.launch(q, k, k, line, turn, line, cache, cache, q_weight=weight, k_weight=weight)
-    x, weight = meta(64, 4096, dtype=dtype), meta(4096, dtype=dtype)
+def launch_attention(shape: tuple[int, int, int, Any, Any], dtype: torch.dtype) -> None:
+    num_heads, num_kv_heads, size, window, softcap = shape
+    cache = meta(9, 16, num_kv_heads, size, dtype=dtype)
+    tables, contexts = meta(8, 64, dtype=torch.int32), meta(8, dtype=torch.int32)
+    options: dict[str, Any] = {"scale": 0.1, "window": window, "softcap": softcap}
+    q = meta(64, num_heads, size, dtype=dtype)
+    decode_attention.launch(q[:8], cache, cache, tables, contexts, **options, num_splits=4)
+    starts = meta(9, dtype=torch.int32)
+    prefill_attention.launch(
+        q, cache, cache, tables, starts, contexts, **options, max_query_tokens=9
+    )
+
+
+def launch_the_rest() -> None:
+    x, weight = meta(64, 4096), meta(4096)
     rms_norm.launch(x, weight, 1e-5)
     rms_norm.launch_add(x, x, weight, 1e-5)
     for kind in ("silu", "gelu", "gelu_tanh"):
-        activation.launch(meta(64, 8192, dtype=dtype), activation=kind)
+        activation.launch(x, activation=kind)
+    q, k, weight = meta(64, 32, 128), meta(64, 8, 128), meta(128)
+    line, turn = meta(64, dtype=torch.int64), meta(99, 128, dtype=torch.float32)
+    cache = meta(9, 16, 8, 128)
+    rope.launch(q, k, k, line, turn, line, cache, cache, q_weight=weight, k_weight=weight)
+    logits, share = meta(64, 128256, dtype=torch.float32), meta(64, dtype=torch.float32)
+    sampling.launch(
+        logits, temperature=share, top_k=line, top_p=share, min_p=share, seeds=line, positions=line
+    )
+    sampling.launch_keep_top_k(logits, line)
+    logit_edits.launch_bitmask(logits, meta(64, 4008, dtype=torch.int32), line)
+    logit_edits.launch_repeat(logits, meta(64, 64, dtype=torch.int64), share)
+    logit_edits.launch_count(logits, logits.int(), line, share, share)
 
 
 def spilled_bytes(ptx: str, capability: int) -> int:
@@ -112,9 +122,12 @@ def main(capability: int, shared_memory: int) -> None:
     told: list[dict[str, Any]] = []
     triton.runtime.driver.set_active(Absent(capability))
     JITFunction.run = compiling(JITFunction.run, capability, told)
-    tile_sizes._HOPPER_SHARED_MEMORY = shared_memory
-    for dtype in (BRAIN, torch.float32):
-        launch_all(dtype)
+    prefill_attention.shared_memory_bytes = lambda _: shared_memory
+    launch_attention(GEMMA_9B, BRAIN)
+    if capability >= 90:
+        launch_attention(LLAMA_8B, BRAIN)
+        launch_attention(LLAMA_8B, torch.float32)
+        launch_the_rest()
     json.dump(told, sys.stdout)
 
 

@@ -80,6 +80,16 @@ def test_a_bit_that_is_not_set_bans_its_token(draw: Draw) -> None:
     assert (logits[1] > -INF).all()
 
 
+@pytest.mark.parametrize("run", [logit_edits.apply_bitmask, logit_edits.launch_bitmask])
+def test_what_a_mask_is_too_short_for_is_banned(draw: Draw, run: object) -> None:
+    logits = draw(1, 100)
+
+    assert callable(run)
+    run(logits, torch.tensor([[-1]], dtype=torch.int32, device=draw.device))
+
+    assert (logits[0] > -INF).nonzero().flatten().tolist() == list(range(32))
+
+
 def test_bias_is_added_where_it_is_asked_for_and_padding_adds_nothing(draw: Draw) -> None:
     logits = torch.zeros(2, 5, device=draw.device)
     tokens = torch.tensor([[3, 3, -1], [0, 4, 1]], device=draw.device)
