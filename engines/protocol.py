@@ -247,7 +247,7 @@ class Started(Struct, frozen=True, tag="started", kw_only=True):
 
     prompt_tokens: int | None = None
     cached_tokens: int = 0
-    prompt_logprobs: Sequence[TokenLogprob] = ()  # of every token but the first, if asked for
+    prompt_logprobs: Sequence[TokenLogprob] | None = None  # of all tokens but the first, if asked
 
 
 class TextDelta(Struct, frozen=True, tag="text"):

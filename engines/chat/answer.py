@@ -133,7 +133,7 @@ class Answer:
                 yield Started(
                     prompt_tokens=self._sequence.num_prompt_tokens,
                     cached_tokens=self._cached_tokens,
-                    prompt_logprobs=tuple(self._prompt_logprobs),
+                    prompt_logprobs=self._prompt_logprobs if self._scores_prompt else None,
                 )
             for event in outputs:
                 yield event

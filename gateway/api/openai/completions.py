@@ -192,7 +192,7 @@ class _Choice:
 
     def echo(self, started: Started) -> CompletionChoice:
         """Begin with the prompt; what is returned is its piece of a stream."""
-        scores = started.prompt_logprobs
+        scores = started.prompt_logprobs or ()
         if self._wants_logprobs:
             text = self._prompt.encode()
             num_scored = sum(len(score.token) for score in scores)

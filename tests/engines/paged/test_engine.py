@@ -102,6 +102,7 @@ async def test_log_probabilities_are_those_of_the_prompt_and_of_the_answer(
     started, finished = events[0], events[-1]
     assert isinstance(started, Started)
     assert isinstance(finished, Finished)
+    assert started.prompt_logprobs is not None
     assert started.prompt_tokens == len(started.prompt_logprobs) + 1
     assert all(len(score.top) == 1 for score in started.prompt_logprobs)
     entries = [
@@ -127,6 +128,7 @@ async def test_a_scored_prompt_is_the_same_as_an_answer_that_was_scored(
     )[0]
 
     assert isinstance(started, Started)
+    assert started.prompt_logprobs is not None
     assert [score.id for score in started.prompt_logprobs] == prompt[1:]
 
 
