@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from gateway.parity.prompt_set import Prompt
     from gateway.parity.report import Report
     from gateway.parity.side import Side
+
+
+_FILE_WIDTH = 200
 
 
 class NotComparable(click.ClickException):
@@ -129,8 +133,8 @@ def _compared(model: str, options: Options) -> "Report":
         logprobs=not options.no_logprobs,
         timeout_seconds=options.timeout,
     )
-    sides = _sides(model, options)
-    with _progress(len(prompts)) as tell:
+    with TemporaryDirectory(prefix="penstock-parity-") as scratch, _progress(len(prompts)) as tell:
+        sides = _sides(model, options, Path(scratch))
         heard = asyncio.run(ask_all(sides, prompts, manner, at_once=options.at_once, tell=tell))
     tolerance = Tolerance(
         near_tie_nats=options.near_tie,
@@ -161,7 +165,7 @@ def _fits(name: str, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
-def _sides(model: str, options: Options) -> "list[Side]":
+def _sides(model: str, options: Options, scratch: Path) -> "list[Side]":
     from gateway.parity.policy_side import PolicySide
     from gateway.parity.url_side import UrlSide
 
@@ -172,7 +176,9 @@ def _sides(model: str, options: Options) -> "list[Side]":
         if _is_url(place):
             sides.append(UrlSide(place, name or model, name=place, key=next(keys)))
         else:
-            sides.append(PolicySide(Path(place), name or model, name=place))
+            own = scratch / str(len(sides))
+            own.mkdir(mode=0o700)
+            sides.append(PolicySide(Path(place), name or model, name=place, scratch=own))
     return sides
 
 
@@ -226,4 +232,6 @@ def _show(report: "Report", options: Options) -> None:
         except OSError as error:
             raise NotComparable(f"{options.json_file}: {error.strerror or error}") from None
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH  # a table in a log is not to be cut
     print_report(report, console, verbose=options.verbose)

@@ -104,7 +104,12 @@ class Notes:
             self._first = self._last
 
     def _tokens_per_second(self) -> float | None:
-        """The first token came with the first output: it is not of the time after it."""
+        """The first token came with the first output: it is not of the time after it.
+
+        Tool calls come in large pieces, or whole at the end: no rate can be told from them.
+        """
         if self._first is None or not self.completion_tokens or self._last <= self._first:
+            return None
+        if self._calls:
             return None
         return (self.completion_tokens - 1) / (self._last - self._first)

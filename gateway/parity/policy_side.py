@@ -9,7 +9,6 @@ needed, no limit is used up, and no shared ledger or store is touched.
 import asyncio
 import os
 import secrets
-import tempfile
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -58,14 +57,22 @@ class PolicySide:
     """One policy directory and one of its models."""
 
     def __init__(
-        self, directory: Path, model: str, *, name: str, opening: OpenGateway = open_gateway
+        self,
+        directory: Path,
+        model: str,
+        *,
+        name: str,
+        scratch: Path,
+        opening: OpenGateway = open_gateway,
     ) -> None:
-        """Read the policy. Raises `CannotCompare` with every problem in it."""
+        """Read the policy. Raises `CannotCompare` with every problem in it.
+
+        `scratch` is an empty folder of its own, which the caller removes.
+        """
         self.name = name
         self.model = model
-        self._scratch = tempfile.TemporaryDirectory(prefix="penstock-parity-")
         try:
-            self._gateway = opening(settings_for(directory, Path(self._scratch.name)))
+            self._gateway = opening(settings_for(directory, scratch))
         except PolicyInvalid as error:
             problems = "\n  ".join(error.problems)
             raise CannotCompare(f"policy {name} does not hold:\n  {problems}") from None
@@ -91,8 +98,6 @@ class PolicySide:
                 yield self
         except EngineStartFailed as error:
             raise CannotCompare(f"policy {self.name}: {error}") from None
-        finally:
-            self._scratch.cleanup()
 
     async def ask(self, prompt: Prompt, manner: Manner) -> Answer:
         """Ask once, without log-probabilities where those are refused."""
@@ -192,12 +197,16 @@ class PolicySide:
 
 
 def settings_for(directory: Path, scratch: Path) -> Settings:
-    """This machine's settings with a ledger and a pepper that nobody else has."""
+    """This machine's models, and for everything that a gateway keeps a place of its own.
+
+    A running gateway's data folder holds more than its ledger (usage that is not yet
+    written, budgets), and whoever opens it takes that over.
+    """
     environ = {name: os.environ[name] for name in _KEPT_SETTINGS if name in os.environ}
     return msgspec.structs.replace(
         read_settings(environ),
         policy=directory,
-        ledger=f"sqlite+aiosqlite:///{scratch / 'ledger.db'}",
+        data_dir=scratch,
         pepper=secrets.token_hex(32),
     )
 

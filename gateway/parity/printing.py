@@ -44,9 +44,9 @@ def _table(report: Report, comparison: Comparison) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("asked", no_wrap=True)
     for heading in _MARKED.values():
-        table.add_column(heading, justify="center")
+        table.add_column(heading, justify="center", no_wrap=True)
     for heading in ("prompt tokens", "tokens", "finish", "first output ms", "tokens/s"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for at, prompt in enumerate(report.prompts):
         one, two = comparison.reference.answers[at], comparison.other.answers[at]
         found = comparison.findings[at]

@@ -43,7 +43,15 @@ class _Garbled(Exception):
 class UrlSide:
     """One server and the name by which it knows the model."""
 
-    def __init__(self, url: str, model: str, *, name: str, key: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        name: str,
+        key: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         """Raises `CannotCompare` for what is no HTTP URL."""
         self.name = name
         self.model = model
@@ -51,7 +59,7 @@ class UrlSide:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         # How long an answer may take is the manner's business.
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
-        self._http = httpx.AsyncClient(headers=headers, timeout=timeout)
+        self._http = httpx.AsyncClient(headers=headers, timeout=timeout, transport=transport)
         self._models: Sequence[str] = ()
         self._has_answered = False
         self._has_logprobs = True
