@@ -1,6 +1,7 @@
 """Asks every side every prompt: one side after the other, as large models do not fit twice."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
 
 from gateway.parity.answer import Answer
@@ -25,25 +26,26 @@ async def ask_all(
 ) -> list[Heard]:
     """What every side answers. Raises `CannotCompare`."""
     for side in sides:
-        side.check(prompts)
+        await side.check(prompts)
     heard: list[Heard] = []
     for side in sides:
-        tell(side.name, 0)
+        told = functools.partial(tell, side.name)
+        told(0)
         async with side.opened() as asker:
-            answers = await _answers(
-                asker, prompts, manner, at_once, lambda num, name=side.name: tell(name, num)
-            )
+            answers = await answers_of(asker, prompts, manner, at_once=at_once, tell=told)
         heard.append(Heard(name=side.name, model=side.model, answers=answers))
     return heard
 
 
-async def _answers(
+async def answers_of(
     asker: Asker,
     prompts: Sequence[Prompt],
     manner: Manner,
-    at_once: int,
-    tell: Callable[[int], None],
+    *,
+    at_once: int = 1,
+    tell: Callable[[int], None] = lambda _: None,
 ) -> list[Answer]:
+    """The answers, in the order of the prompts. Raises `CannotCompare`, with none under way."""
     answers: dict[int, Answer] = {}
     waiting = iter(enumerate(prompts))
 

@@ -80,7 +80,7 @@ class PolicySide:
             raise CannotCompare(f"policy {name}: {error}") from None
         self._gateway.hooks = self._gateway.hooks.only(*HOOKS)
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
+    async def check(self, prompts: Sequence[Prompt]) -> None:
         """Is the model in the policy, and can every prompt be read?"""
         self._policy_of_model()
         for prompt in prompts:

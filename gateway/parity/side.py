@@ -39,8 +39,8 @@ class Side(Protocol):
         """The model's name there."""
         ...
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raise `CannotCompare` for what can be known without opening anything."""
+    async def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raise `CannotCompare` for what can be known before any side is opened."""
         ...
 
     def opened(self) -> AbstractAsyncContextManager[Asker]:

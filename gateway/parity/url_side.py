@@ -56,23 +56,35 @@ class UrlSide:
         self.name = name
         self.model = model
         self._base = _base_of(url)
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        # How long an answer may take is the manner's business.
-        timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
-        self._http = httpx.AsyncClient(headers=headers, timeout=timeout, transport=transport)
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._transport = transport
+        self._http = self._client()
         self._models: Sequence[str] = ()
         self._has_answered = False
         self._has_logprobs = True
         self._tells_usage = True
 
-    def check(self, prompts: Sequence[Prompt]) -> None:
-        """Nothing: what a server takes, it alone knows."""
+    async def check(self, prompts: Sequence[Prompt]) -> None:
+        """Is a server there, and which models does it list?
+
+        What it makes of the prompts, it alone knows.
+        """
+        async with self._client() as http:
+            try:
+                response = await http.get(f"{self._base}/models", timeout=_CONNECT_SECONDS)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise CannotCompare(f"no server answers at {self._base}: {_said(error)}") from None
+        if response.status_code == 401:
+            raise self._not_let_in()
+        try:
+            self._models = [model.id for model in wire.MODELS.decode(response.content).data]
+        except _UNREADABLE:
+            self._models = ()  # a server without that endpoint may answer all the same
 
     @asynccontextmanager
     async def opened(self) -> AsyncGenerator["UrlSide", None]:
-        """See that a server is there, and which models it lists."""
+        """Keep connections to the server."""
         async with self._http:
-            await self._look()
             yield self
 
     async def ask(self, prompt: Prompt, manner: Manner) -> Answer:
@@ -142,18 +154,6 @@ class UrlSide:
             raise _Refused(response.status_code, response.content)
         return response.content
 
-    async def _look(self) -> None:
-        try:
-            response = await self._http.get(f"{self._base}/models", timeout=_CONNECT_SECONDS)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CannotCompare(f"no server answers at {self._base}: {_said(error)}") from None
-        if response.status_code == 401:
-            raise self._not_let_in()
-        try:
-            self._models = [model.id for model in wire.MODELS.decode(response.content).data]
-        except _UNREADABLE:
-            self._models = ()  # a server without that endpoint may answer all the same
-
     def _failure(self, refused: _Refused) -> Failure:
         """Why a status is no answer. Raises `CannotCompare` if every prompt will get the same."""
         if refused.status == 401:
@@ -168,6 +168,11 @@ class UrlSide:
             code=refused.code or f"http_{refused.status}",
             message=f"{refused.message} (HTTP {refused.status})",
         )
+
+    def _client(self) -> httpx.AsyncClient:
+        # How long an answer may take is the manner's business.
+        timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
+        return httpx.AsyncClient(headers=self._headers, timeout=timeout, transport=self._transport)
 
     def _not_let_in(self) -> CannotCompare:
         return CannotCompare(

@@ -231,11 +231,11 @@ async def test_nothing_that_lets_calls_in_or_counts_them_runs(tmp_path: Path) ->
     assert limiting.seen == []
 
 
-def test_a_model_that_the_policy_has_not_is_named_with_the_nearest(tmp_path: Path) -> None:
+async def test_a_model_that_the_policy_has_not_is_named_with_the_nearest(tmp_path: Path) -> None:
     side = policy_side(tmp_path / "prod", ScriptedEngine(), model="chat-smal")
 
     with pytest.raises(CannotCompare) as problem:
-        side.check([])
+        await side.check([])
 
     assert str(problem.value) == (
         "policy prod has no model 'chat-smal' (did you mean \"chat-small\"?)"
@@ -265,11 +265,13 @@ def test_a_policy_that_does_not_hold_is_told_with_every_problem(tmp_path: Path) 
     assert '"alias"' in str(problem.value)
 
 
-def test_a_prompt_that_no_endpoint_reads_is_told_before_anything_is_opened(tmp_path: Path) -> None:
+async def test_a_prompt_that_no_endpoint_reads_is_told_before_anything_is_opened(
+    tmp_path: Path,
+) -> None:
     side = policy_side(tmp_path / "prod", ScriptedEngine())
 
     with pytest.raises(CannotCompare, match=r"prompt 'odd': .*tool_choice"):
-        side.check([prompt("odd", tool_choice="sometimes")])
+        await side.check([prompt("odd", tool_choice="sometimes")])
 
 
 def test_nothing_that_a_running_gateway_shares_is_opened(

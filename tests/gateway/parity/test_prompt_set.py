@@ -23,10 +23,10 @@ def written(tmp_path: Path, *lines: str) -> Path:
     return path
 
 
-def test_the_shipped_prompts_can_all_be_asked_of_a_policy(tmp_path: Path) -> None:
+async def test_the_shipped_prompts_can_all_be_asked_of_a_policy(tmp_path: Path) -> None:
     side: PolicySide = policy_side(tmp_path / "p", ScriptedEngine())
 
-    side.check(shipped_prompts())
+    await side.check(shipped_prompts())
 
 
 def test_the_shipped_prompts_cover_what_engines_may_take_another_way() -> None:

@@ -39,6 +39,7 @@ async def test_a_running_gateway_is_equal_to_its_own_policy(tmp_path: Path, serv
 async def test_a_model_that_a_gateway_has_not_is_named_with_the_nearest(server: Server) -> None:
     side = UrlSide(f"{server.url}/v1", "chat-smal", name="there")
 
+    await side.check([])
     with pytest.raises(CannotCompare, match=r"there has no model 'chat-smal' \(did you mean"):
         async with side.opened() as asker:
             await asker.ask(prompt(), Manner())
@@ -48,8 +49,7 @@ async def test_where_nothing_listens_the_url_is_named() -> None:
     side = UrlSide("http://127.0.0.1:9", "m", name="there")
 
     with pytest.raises(CannotCompare, match=r"no server answers at http://127\.0\.0\.1:9/v1: "):
-        async with side.opened():
-            pass
+        await side.check([])
 
 
 @pytest.mark.parametrize("url", ["ftp://x/v1", "http://", "localhost:8080"])
@@ -68,6 +68,7 @@ async def asked(handler: Handler, what: Prompt | None = None, **manner: object) 
 
     transport = httpx.MockTransport(serve)
     side = UrlSide("http://upstream/v1/", "small", name="there", transport=transport)
+    await side.check([])
     async with side.opened() as asker:
         return await asker.ask(what or prompt(), Manner(**manner))  # type: ignore[arg-type]
 
@@ -232,6 +233,7 @@ async def test_a_key_is_sent_and_to_nobody_else() -> None:
 
     transport = httpx.MockTransport(serve)
     side = UrlSide("http://upstream", "m", name="there", key="sk-1", transport=transport)
+    await side.check([])
     async with side.opened() as asker:
         answer = await asker.ask(prompt(), Manner())
 
