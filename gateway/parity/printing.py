@@ -1,6 +1,6 @@
 """A report for people: a table for each comparison, and what differs prompt by prompt."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,7 @@ from gateway.parity.report import Comparison, Report
 _SAME, _DIFFERENT, _NEAR_TIE, _NOTHING = "=", "≠", "~", "·"
 # Shown as a mark; numbers and words stand side by side where they differ.
 _MARKED = {
-    Aspect.PROMPT: "prompt is",
+    Aspect.PROMPT: "prompt",
     Aspect.TEXT: "text",
     Aspect.REASONING: "thinking",
     Aspect.TOOL_CALLS: "tools",
@@ -51,7 +51,7 @@ def _table(report: Report, comparison: Comparison) -> Table:
         one, two = comparison.reference.answers[at], comparison.other.answers[at]
         found = comparison.findings[at]
         table.add_row(
-            Text(visible(prompt.name), style="red" if _differs(found.values()) else ""),
+            Text(visible(prompt.name), style="red" if _differing(comparison, at) else ""),
             *(_mark(found[aspect]) for aspect in _MARKED),
             _both(_count(one.prompt_tokens), _count(two.prompt_tokens)),
             _both(_count(one.completion_tokens), _count(two.completion_tokens)),
@@ -67,11 +67,12 @@ def _print_details(
 ) -> None:
     for at, prompt in enumerate(report.prompts):
         found = comparison.findings[at]
-        if not verbose and not _differs(found.values()):
+        differing = _differing(comparison, at)
+        if not verbose and not differing:
             continue
         console.print(Text(f"\n{visible(prompt.name)}", style="bold"))
         for aspect, finding in found.items():
-            if finding.agrees is False or (verbose and finding.agrees is not None):
+            if aspect in differing or (verbose and finding.agrees is not None):
                 said = "differs" if finding.agrees is False else "the same"
                 _print_line(console, aspect, finding.detail or said, _style(finding))
         if verbose:
@@ -141,8 +142,17 @@ def _print_verdict(comparison: Comparison, console: Console) -> None:
     console.print(Text(reason, style="bold red"))
 
 
-def _differs(findings: Iterable[Finding]) -> bool:
-    return any(finding.agrees is False for finding in findings)
+def _differing(comparison: Comparison, at: int) -> Collection[Aspect]:
+    """The aspects in which a prompt's answers do not agree.
+
+    Log-probabilities only where they are required: between two engines they never do.
+    """
+    required = {share.aspect: share.required for share in comparison.shares}
+    return [
+        aspect
+        for aspect, finding in comparison.findings[at].items()
+        if finding.agrees is False and (aspect is not Aspect.LOGPROBS or required[aspect] > 0)
+    ]
 
 
 def _mark(finding: Finding) -> Text:

@@ -16,7 +16,10 @@ from gateway.parity.excerpt import beginning, ending, first_difference
 
 
 class Margin(Struct, frozen=True):
-    """How far the chosen token was ahead of the other side's choice, in nats."""
+    """How far the chosen token was ahead of the other side's choice, in nats.
+
+    Below zero where a constraint or a penalty kept the likelier one from being chosen.
+    """
 
     nats: float
     is_least: bool = False  # the other one was not even among the alternatives: at least so far
@@ -38,7 +41,7 @@ class TextDifference(Struct, frozen=True, kw_only=True):
         """Did each side nearly say what the other said, as far as it told?"""
         known = [margin for margin in self.margins if margin is not None]
         return bool(known) and all(
-            not margin.is_least and margin.nats <= near_tie_nats for margin in known
+            not margin.is_least and 0 <= margin.nats <= near_tie_nats for margin in known
         )
 
     def __str__(self) -> str:
@@ -80,9 +83,9 @@ def _margin(chosen: TokenLogprob, rival: bytes) -> Margin | None:
         return None
     for entry in chosen.top:
         if entry.token == rival:
-            return Margin(max(0.0, chosen.logprob - entry.logprob))
-    least_likely = min(entry.logprob for entry in chosen.top)
-    return Margin(max(0.0, chosen.logprob - least_likely), is_least=True)
+            return Margin(chosen.logprob - entry.logprob)
+    lead = chosen.logprob - min(entry.logprob for entry in chosen.top)
+    return Margin(lead, is_least=True) if lead > 0 else None
 
 
 def _or_end(text: str) -> str:

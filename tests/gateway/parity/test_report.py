@@ -9,7 +9,7 @@ from gateway.parity.printing import print_report
 from gateway.parity.prompt_set import Prompt
 from gateway.parity.report import Heard, Report, report_of, to_json
 from gateway.parity.requirements import requirements_of
-from tests.gateway.parity.places import answer, prompt, rendered
+from tests.gateway.parity.places import answer, prompt, rendered, scored
 
 
 def report(*others: list[Answer], require: str = "all=1,logprobs=0") -> Report:
@@ -77,6 +77,22 @@ def test_the_table_shows_both_sides_where_they_differ() -> None:
     assert "prompt: token 2, after ‘<u> greet’: the end | [ <a>]" in text
     assert "text: character 1, after ‘1’: ‘, 2’ | " in text
     assert "they differ in prompt, prompt_tokens, text" in text
+
+
+def test_log_probabilities_that_differ_are_no_news_unless_they_are_required() -> None:
+    def scores(logprob: float) -> list[Answer]:
+        return [answer("hello", logprobs=scored(("hello", logprob))), answer("1, 2")]
+
+    sides = [Heard(name="dev", model="m", answers=scores(-0.1))]
+    sides += [Heard(name="prod", model="m", answers=scores(-0.9))]
+    texts = [
+        printed(report_of([prompt("greet"), prompt("count")], sides, requirements_of(require),
+                          Tolerance()))
+        for require in ([], ["logprobs=1"])
+    ]  # fmt: skip
+
+    assert ["differ by up to 0.8000 nats" in text for text in texts] == [False, True]
+    assert "as equal as required" in texts[0]
 
 
 def test_a_models_words_do_not_steer_the_terminal() -> None:

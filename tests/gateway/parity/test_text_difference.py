@@ -43,6 +43,17 @@ def test_where_one_side_was_sure_it_is_no_near_tie() -> None:
     assert not difference.is_near_tie(0.1)
 
 
+def test_where_a_constraint_chose_the_less_likely_it_is_no_near_tie() -> None:
+    one = answer("a", logprobs=scored(("a", -3.0, "b", -0.5)))
+    other = answer("b", logprobs=scored(("b", -0.5, "a", -0.55)))
+
+    difference = text_difference(one, other)
+
+    assert difference is not None
+    assert not difference.is_near_tie(0.1)
+    assert str(difference).endswith("; ahead by -2.500 | 0.050 nats")
+
+
 def test_where_one_side_tells_no_alternatives_the_others_word_has_to_do() -> None:
     one = answer("a", logprobs=scored(("a", -0.70, "b", -0.72)))
     other = answer("b", logprobs=[TokenLogprob(b"b", -0.69)])
