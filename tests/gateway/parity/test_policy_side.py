@@ -7,7 +7,7 @@ import pytest
 
 from engines.errors import ContextTooLong, Unavailable, Unsupported
 from engines.protocol import Finished, FinishReason, GenerateRequest, ToolCallDelta, Usage
-from gateway import Call, RateLimited, hookimpl
+from gateway import Call, RateLimited, Route, Target, hookimpl
 from gateway.gateway import Gateway
 from gateway.hooks import Hooks
 from gateway.parity.aspects import Aspect
@@ -16,8 +16,6 @@ from gateway.parity.problems import CannotCompare
 from gateway.parity.prompt_set import EMBEDDINGS, Prompt
 from gateway.parity.side import Manner
 from gateway.settings import Settings
-from plugins.defaults import Defaults
-from plugins.routing import Routing
 from tests.fakes import Hold, Script, ScriptedEngine, Step
 from tests.gateway.parity.places import (
     TemplatedEngine,
@@ -212,14 +210,21 @@ class Limiting:
         self.seen.append("authorize")
 
 
+class OneWay:
+    """A plugin that routes every call to the scripted engine."""
+
+    @hookimpl
+    async def route(self, call: Call) -> Route | None:
+        return Route((Target("scripted", "scripted-model"),))
+
+
 async def test_nothing_that_lets_calls_in_or_counts_them_runs(tmp_path: Path) -> None:
     limiting = Limiting()
 
     def opening(settings: Settings) -> Gateway:
         engines = {"scripted": ScriptedEngine()}
         gateway = scripted_gateway(settings.policy, engines, settings=settings)
-        plugins = [("limiting", limiting), ("defaults", Defaults()), ("routing", Routing())]
-        gateway.hooks = Hooks(plugins)
+        gateway.hooks = Hooks([("limiting", limiting), ("one_way", OneWay())])
         return gateway
 
     directory = write_policy(tmp_path / "p")
