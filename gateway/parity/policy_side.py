@@ -38,7 +38,7 @@ from gateway.parity.answer import Answer, Failure, Notes
 from gateway.parity.problems import CannotCompare
 from gateway.parity.prompt_set import CHAT, EMBEDDINGS, Prompt
 from gateway.parity.side import Manner
-from gateway.policy import ModelPolicy, PolicyInvalid
+from gateway.policy import ModelPolicy, Policy, PolicyInvalid
 from gateway.policy.problems import way_out
 from gateway.settings import Settings, SettingsInvalid, read_settings
 
@@ -79,6 +79,7 @@ class PolicySide:
         except (PluginInvalid, SettingsInvalid) as error:
             raise CannotCompare(f"policy {name}: {error}") from None
         self._gateway.hooks = self._gateway.hooks.only(*HOOKS)
+        self._gateway.policy = _asking_once(self._gateway.policy)
 
     async def check(self, prompts: Sequence[Prompt]) -> None:
         """Is the model in the policy, and can every prompt be read?"""
@@ -173,7 +174,7 @@ class PolicySide:
         """Load the model wherever the policy may send it; one place that has it is enough."""
         model = self._policy_of_model()
         failures: list[CannotCompare] = []
-        targets = [target for target in model.targets if target.weight > 0]
+        targets = [target for target in model.targets if target.weight > 0 and not target.drain]
         for target in targets:
             name = target.model or model.name
             try:
@@ -209,6 +210,15 @@ def settings_for(directory: Path, scratch: Path) -> Settings:
         data_dir=scratch,
         pepper=secrets.token_hex(32),
     )
+
+
+def _asking_once(policy: Policy) -> Policy:
+    """The policy without copies to mirrors and without hedges: one prompt is asked once."""
+    models = {
+        name: msgspec.structs.replace(model, mirror=None, hedge=None)
+        for name, model in policy.models.items()
+    }
+    return msgspec.structs.replace(policy, models=models)
 
 
 def _requests(prompt: Prompt, body: dict[str, Any], call_id: str) -> list[GenerateRequest]:

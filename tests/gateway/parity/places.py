@@ -1,6 +1,6 @@
 """Places to compare: policies with scripted engines, and answers put down by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engines.errors import EngineError
@@ -57,9 +57,14 @@ def rendered(text: str) -> RenderedPrompt:
     return RenderedPrompt(text=text, tokens=tokens)
 
 
-def policy_side(directory: Path, engine: ScriptedEngine, model: str = "chat-small") -> PolicySide:
-    """A policy in a directory of its own, whose one engine is this."""
-    write_policy(directory, LOCKED)
+def policy_side(
+    directory: Path,
+    engine: ScriptedEngine,
+    model: str = "chat-small",
+    files: Mapping[str, str] | None = None,
+) -> PolicySide:
+    """A policy in a directory of its own, whose one engine is this; `files` replaces some."""
+    write_policy(directory, {**LOCKED, **(files or {})})
 
     def opening(settings: Settings) -> Gateway:
         return scripted_gateway(settings.policy, {"scripted": engine}, settings=settings)

@@ -236,6 +236,26 @@ async def test_nothing_that_lets_calls_in_or_counts_them_runs(tmp_path: Path) ->
     assert limiting.seen == []
 
 
+async def test_a_prompt_is_asked_once_whatever_mirrors_and_hedges_the_policy_has(
+    tmp_path: Path,
+) -> None:
+    models = """
+        [chat-small]
+        hedge  = { after_seconds = 0.001 }
+        mirror = { engine = "scripted", model = "scripted-model" }
+          [[chat-small.targets]]
+          engine = "scripted"
+          model  = "scripted-model"
+    """
+    engine = ScriptedEngine()
+    side = policy_side(tmp_path / "p", engine, files={"models.toml": models})
+
+    async with side.opened() as asker:
+        await asker.ask(prompt(), Manner())
+
+    assert len(engine.requests) == 1
+
+
 async def test_a_model_that_the_policy_has_not_is_named_with_the_nearest(tmp_path: Path) -> None:
     side = policy_side(tmp_path / "prod", ScriptedEngine(), model="chat-smal")
 
