@@ -8,7 +8,7 @@ kind is refused when it is registered.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -39,7 +39,11 @@ class PluginInvalid(Exception):
 class Hooks:
     """The plugins of one gateway, in policy order; one typed method for each hook."""
 
-    def __init__(self, plugins: Sequence[tuple[str, object]]) -> None:
+    def __init__(
+        self, plugins: Sequence[tuple[str, object]], *, only: Collection[str] | None = None
+    ) -> None:
+        """With `only`, the hooks of these names run and every other does nothing."""
+        self._plugins = tuple(plugins)
         self._manager = pluggy.PluginManager("penstock")
         self._manager.add_hookspecs(HookSpecs)
         # pluggy calls what was registered last first.
@@ -47,7 +51,16 @@ class Hooks:
             _check_kinds(name, plugin)
             self._manager.register(plugin, name=name)
         self._manager.check_pending()
-        self._call = self._manager.hook
+        self._call: Any = self._manager.hook if only is None else _Some(self._manager.hook, only)
+
+    def only(self, *names: str) -> "Hooks":
+        """The same plugins with these hooks alone, for calls that nobody makes.
+
+        A plugin that has none of them is left out whole; the `lifespan` of the others runs.
+        """
+        wanted = frozenset(names)
+        kept = [(name, plugin) for name, plugin in self._plugins if hooks_of(type(plugin)) & wanted]
+        return Hooks(kept, only=wanted | {"lifespan"})
 
     def register_engines(self, registry: EngineRegistry) -> None:
         """Let every engine plugin name its kind."""
@@ -84,6 +97,21 @@ class Hooks:
     def admit(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Every plugin's slot for the call."""
         return nested(self._call.admit(call=call))
+
+
+class _Some:
+    """pluggy's hooks, of which all but some have no implementations."""
+
+    def __init__(self, hooks: Any, names: Collection[str]) -> None:
+        self._hooks = hooks
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hooks, name) if name in self._names else _nobody
+
+
+def _nobody(**_: object) -> list[Any]:
+    return []
 
 
 async def first(answers: Iterable[Coroutine[Any, Any, Answer | None]]) -> Answer | None:

@@ -16,7 +16,7 @@ import msgspec
 from engines.chat.answer import Answer
 from engines.chat.output import ChatOutput
 from engines.chat.prepared import completed, constraint_of, output_of
-from engines.chat.prompting import check_length, checked_ids, prompt_tokens
+from engines.chat.prompting import check_length, checked_ids, prompt_tokens, rendered_prompt
 from engines.errors import ContextTooLong, RequestRefused, Unavailable, Unsupported
 from engines.gguf.catalog import Catalog, Version
 from engines.gguf.config import GgufConfig
@@ -37,6 +37,7 @@ from engines.protocol import (
     Started,
     Usage,
 )
+from engines.rendering import RenderedPrompt
 
 
 class GgufEngine:
@@ -204,6 +205,14 @@ class GgufEngine:
         try:
             tokens, _ = await prompt_tokens(lease.model, request)
             return len(tokens)
+        finally:
+            lease.release()
+
+    async def render(self, request: GenerateRequest) -> RenderedPrompt:
+        """The prompt that `generate` would compute."""
+        lease = await self._lease(request.model, request.keep_alive_seconds)
+        try:
+            return await rendered_prompt(lease.model, lease.model.vocabulary.pieces, request)
         finally:
             lease.release()
 

@@ -16,7 +16,7 @@ import msgspec
 from engines.chat.answer import Answer
 from engines.chat.output import ChatOutput
 from engines.chat.prepared import completed, constraint_of, output_of
-from engines.chat.prompting import check_length, checked_ids, prompt_tokens
+from engines.chat.prompting import check_length, checked_ids, prompt_tokens, rendered_prompt
 from engines.errors import EngineError, Unavailable, Unsupported
 from engines.outbox import Mailbox
 from engines.paged.catalog import Catalog
@@ -34,6 +34,7 @@ from engines.protocol import (
     ModelInfo,
     Usage,
 )
+from engines.rendering import RenderedPrompt
 
 STALLED_SECONDS = 60.0
 """A step that takes this long is no step any more: the engine says that it is not ready."""
@@ -183,6 +184,14 @@ class PagedEngine:
         try:
             tokens, _ = await prompt_tokens(lease.model, request)
             return len(tokens)
+        finally:
+            lease.release()
+
+    async def render(self, request: GenerateRequest) -> RenderedPrompt:
+        """The prompt that `generate` would compute."""
+        lease = await self._lease(request.model, request.keep_alive_seconds)
+        try:
+            return await rendered_prompt(lease.model, lease.model.tokenizer.pieces, request)
         finally:
             lease.release()
 

@@ -26,7 +26,7 @@ _STEP = 8
 class Computing(Protocol):
     """What is recorded: runner.py's forward pass and plain sampling."""
 
-    def states(self, tensors: StepTensors, *, num_splits: int | None = None) -> Tensor:
+    def states(self, tensors: StepTensors) -> Tensor:
         """What the model makes of each token."""
         ...
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from engines.paged.batch import BlockTables, StepBuffers, StepTensors
 from engines.paged.graphs import Graphs
+from engines.paged.kernels.decode_attention import choose_num_splits
 from engines.paged.models.decoder import Decoder
 from engines.paged.prompt_scores import PromptScores
 from engines.paged.results import Pending
@@ -56,7 +57,11 @@ class TorchRunner:
     ) -> None:
         self._model = model
         self._cache = cache
-        self._device = cache.keys.device
+        self._device = device = cache.keys.device
+        self._num_multiprocessors = 0
+        if device.type == "cuda":
+            found = torch.cuda.get_device_properties(device)
+            self._num_multiprocessors = found.multi_processor_count
         self.sampler = sampler
         max_sequences = sampler.max_places - 1
         self._spare_place = max_sequences  # padding's
@@ -119,12 +124,13 @@ class TorchRunner:
                 return Launched(rows, tensors, replayed.hidden, replayed.tokens)
         return Launched(rows, tensors, self.states(tensors))
 
-    def states(self, tensors: StepTensors, *, num_splits: int | None = None) -> Tensor:
+    def states(self, tensors: StepTensors) -> Tensor:
         """What the model makes of each token, [T, hidden]; a graph captures this."""
         latest = self.sampler.last_tokens[(-1 - tensors.ids).clamp_min(0)]
         width = self._tables.tensor.shape[1]
         if tensors.max_context_tokens:
             width = -(-tensors.max_context_tokens // self._cache.block_size)
+        longest = tensors.max_context_tokens or self._model.context_tokens
         inputs = StepInputs(
             token_ids=torch.where(tensors.ids < 0, latest, tensors.ids),
             positions=tensors.positions,
@@ -133,8 +139,8 @@ class TorchRunner:
             query_starts=tensors.query_starts,
             context_lens=tensors.context_lens,
             max_query_tokens=tensors.max_query_tokens,
-            max_context_tokens=tensors.max_context_tokens or self._model.context_tokens,
-            num_splits=num_splits or self.num_splits(len(tensors.places)),
+            max_context_tokens=longest,
+            num_splits=self._num_splits(len(tensors.places), longest),
             rope_positions=tensors.rope_positions,
         )
         return self._model(inputs, self._cache)
@@ -144,16 +150,12 @@ class TorchRunner:
         logits = self._model.logits(hidden[tensors.picks])
         return self.sampler.sample_plain(logits, tensors.pick_places, tensors.pick_positions)
 
-    def num_splits(self, num_rows: int) -> int:
+    def _num_splits(self, num_rows: int, max_context_tokens: int) -> int:
         """Into how many parts a context is split so that few rows keep a whole GPU busy."""
-        if self._device.type != "cuda":
+        if not self._num_multiprocessors:
             return 1
-        programs = num_rows * self._model.shape.num_kv_heads
-        wanted = 2 * torch.cuda.get_device_properties(self._device).multi_processor_count
-        splits = 1
-        while splits < 16 and programs * splits < wanted:
-            splits *= 2
-        return splits
+        kv_heads = self._model.shape.num_kv_heads
+        return choose_num_splits(num_rows, kv_heads, max_context_tokens, self._num_multiprocessors)
 
     @torch.inference_mode()
     def sample(self, launched: Launched, masks: Mapping[int, Any]) -> Pending:

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import structlog
 
-from engines.errors import EngineError, RequestRefused, Unavailable
+from engines.errors import EngineError, RequestRefused, Unavailable, Unsupported
 from engines.process.link import Link
 from engines.process.wire import (
     UNWRITABLE,
@@ -42,6 +42,7 @@ from engines.process.wire import (
     NotReady,
     Question,
     Ready,
+    Render,
     ToChild,
     Unload,
     encode,
@@ -50,6 +51,7 @@ from engines.process.wire import (
 )
 from engines.process.words import log_to_parent
 from engines.protocol import Engine, Finished
+from engines.rendering import Renders
 
 log = structlog.get_logger()
 
@@ -180,6 +182,10 @@ class Host:
                 return await engine.embed(request)
             case CountTokens(request):
                 return await engine.count_tokens(request)
+            case Render(request):
+                if not isinstance(engine, Renders):
+                    raise Unsupported("this engine cannot show the prompts that it makes")
+                return await engine.render(request)
 
     def _running(self) -> Engine:
         if self._engine is None:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from engines.errors import EngineError
 from engines.process.spec import EngineSpec
 from engines.process.supervisor import Supervision, Supervisor, asked_in_time
-from engines.process.wire import CountTokens, Embed, Load, Models, Unload
+from engines.process.wire import CountTokens, Embed, Load, Models, Render, Unload
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -15,6 +15,7 @@ from engines.protocol import (
     Health,
     ModelInfo,
 )
+from engines.rendering import RenderedPrompt
 
 _HEALTH_SECONDS = 2.0
 
@@ -86,3 +87,7 @@ class ProcessEngine:
     async def count_tokens(self, request: GenerateRequest) -> int:
         """Prompt tokens that `generate` would count."""
         return await self._supervisor.running().ask(CountTokens(request), int)
+
+    async def render(self, request: GenerateRequest) -> RenderedPrompt:
+        """The prompt that `generate` would compute. `Unsupported` if the engine cannot tell."""
+        return await self._supervisor.running().ask(Render(request), RenderedPrompt)

@@ -78,7 +78,13 @@ class CountTokens(Struct, frozen=True, tag="count_tokens"):
     request: GenerateRequest
 
 
-Question = Health | Models | Load | Unload | Embed | CountTokens
+class Render(Struct, frozen=True, tag="render"):
+    """Answered with a `RenderedPrompt`."""
+
+    request: GenerateRequest
+
+
+Question = Health | Models | Load | Unload | Embed | CountTokens | Render
 
 
 # Frames of the parent.

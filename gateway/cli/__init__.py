@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "keys": ("keys", "Create, list and revoke API keys."),
     "policy": ("policy", "Check and explain policy directories."),
     "bench": ("bench", "Measure how fast a model answers."),
+    "parity": ("parity", "See whether a model answers alike in two places."),
 }
 
 

@@ -11,7 +11,7 @@ from contextlib import aclosing
 import msgspec
 import pytest
 
-from engines.errors import ContextTooLong, ModelNotFound, Unavailable
+from engines.errors import ContextTooLong, ModelNotFound, Unavailable, Unsupported
 from engines.protocol import (
     Engine,
     Event,
@@ -26,6 +26,7 @@ from engines.protocol import (
     TextDelta,
     ToolCallDelta,
 )
+from engines.rendering import Renders
 from tests.contract.subjects import SUBJECTS, Subject
 from tests.fakes import text_of
 
@@ -176,6 +177,20 @@ async def test_cancelling_the_reader_frees_its_slot(subject: Subject) -> None:
 async def test_an_unknown_model_is_not_found(subject: Subject) -> None:
     with pytest.raises(ModelNotFound):
         await all_events(subject.engine, asking(subject, model="no-such-model"))
+
+
+async def test_a_rendered_prompt_is_the_one_that_is_counted(subject: Subject) -> None:
+    if not isinstance(subject.engine, Renders):
+        pytest.skip("this engine does not show its prompts")
+    request = asking(subject, "naïve <|im_end|> 🌍")
+    try:
+        rendered = await subject.engine.render(request)
+    except Unsupported:
+        pytest.skip("the engine in this process does not show its prompts")
+
+    assert len(rendered.tokens) == await subject.engine.count_tokens(request)
+    assert b"".join(token.piece for token in rendered.tokens).decode() == rendered.text
+    assert "naïve <|im_end|> 🌍" in rendered.text
 
 
 async def test_loading_twice_at_once_is_one_load(subject: Subject) -> None:
