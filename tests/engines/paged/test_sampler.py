@@ -258,6 +258,21 @@ def test_what_top_k_top_p_and_min_p_leave_is_the_same_to_the_gguf_engine(
     assert 5 < len(ours) < 30
 
 
+def test_a_token_may_come_again_when_it_is_64_tokens_back() -> None:
+    logits = torch.arange(80.0, 0.0, -1.0)[None]
+    varied = Sampling(temperature=0.0, repeat_penalty=1000.0)
+    sampler = Sampler(1, 80, "cpu")
+    sampler.begin(0, varied, ())
+    gguf = GgufSampler(varied, end_ids=(), room=Candidates(80), max_tokens=500)
+
+    ours = answer(sampler, 0, 140, logits)
+    theirs = [gguf.sample(None, 0, logits[0].numpy(), Anything()) for _ in range(140)]
+    gguf.close()
+
+    assert ours == theirs
+    assert ours[:67] == [*range(65), 0, 1]
+
+
 def test_a_preempted_answer_goes_on_with_its_penalties(sampler: Sampler) -> None:
     logits = logits_of()
     penalized = Sampling(temperature=0.0, repeat_penalty=1.2, frequency_penalty=0.1)
