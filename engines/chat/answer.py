@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from engines.chat.output import ChatOutput
+from engines.metrics import RecordedRequest
 from engines.protocol import (
     Event,
     Finished,
@@ -80,7 +81,7 @@ class Running(Protocol):
 
 
 class Answer:
-    """One request's way out. Iterate `events` once."""
+    """One request's way out, told to `record` as it goes. Iterate `events` once."""
 
     def __init__(
         self,
@@ -88,14 +89,14 @@ class Answer:
         output: ChatOutput,
         pieces: Sequence[bytes],
         *,
+        record: RecordedRequest,
         on_admitted: Callable[[], None],
-        loading_seconds: float = 0.0,
     ) -> None:
         self._sequence = sequence
         self._output = output
         self._pieces = pieces
+        self._record = record
         self._on_admitted = on_admitted
-        self._loading_seconds = loading_seconds
         self._num_tokens = 0
         self._cached_tokens = 0
         self._ended: Ended | None = None
@@ -117,6 +118,7 @@ class Answer:
                 del items[0]
                 self._on_admitted()
                 self._cached_tokens = first.cached_tokens
+                self._record.admitted(first.cached_tokens)
                 yield Started(
                     prompt_tokens=self._sequence.num_prompt_tokens,
                     cached_tokens=self._cached_tokens,
@@ -143,10 +145,14 @@ class Answer:
                 self._ended = item
         if self._ended is not None:
             outputs += self._output.finish()
+        self._record.reached(self._num_tokens)
         return outputs
 
     def _finished(self, ended: Ended) -> Finished:
-        reason = ended.reason
+        reason, timing = ended.reason, ended.timing
+        self._record.finished(
+            reason.value, queued=timing.queued, prefill=timing.prefill, decode=timing.decode
+        )
         if reason is FinishReason.STOP and self._output.called_tools:
             reason = FinishReason.TOOL_CALLS
         usage = Usage(
@@ -155,7 +161,7 @@ class Answer:
             completion_tokens=self._num_tokens,
             reasoning_tokens=self._output.num_reasoning_tokens,
         )
-        timing = msgspec.structs.replace(ended.timing, loading=self._loading_seconds)
+        timing = msgspec.structs.replace(timing, loading=self._record.loading_seconds)
         return Finished(reason=reason, usage=usage, timing=timing, stop=self._output.stopped)
 
 

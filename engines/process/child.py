@@ -37,6 +37,7 @@ from engines.process.wire import (
     Health,
     Item,
     Load,
+    Metrics,
     Models,
     More,
     NotReady,
@@ -49,7 +50,7 @@ from engines.process.wire import (
     packed,
 )
 from engines.process.words import log_to_parent
-from engines.protocol import Engine, Finished
+from engines.protocol import Engine, Finished, Measured
 
 log = structlog.get_logger()
 
@@ -170,6 +171,8 @@ class Host:
         match question:
             case Health():
                 return await engine.health()
+            case Metrics():
+                return await engine.metrics() if isinstance(engine, Measured) else []
             case Models():
                 return await engine.models()
             case Load(model):

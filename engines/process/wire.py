@@ -78,7 +78,11 @@ class CountTokens(Struct, frozen=True, tag="count_tokens"):
     request: GenerateRequest
 
 
-Question = Health | Models | Load | Unload | Embed | CountTokens
+class Metrics(Struct, frozen=True, tag="metrics"):
+    """Answered with a list of `ModelMetrics`, empty where the engine is not `Measured`."""
+
+
+Question = Health | Metrics | Models | Load | Unload | Embed | CountTokens
 
 
 # Frames of the parent.
