@@ -73,6 +73,7 @@ class Call:
     embed_request: EmbedRequest | None = None
     route: Route | None = None
     target: Target | None = None
+    failed_targets: list[tuple[Target, str]] = field(default_factory=list[tuple[Target, str]])
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
     response_headers: dict[str, str] = field(default_factory=dict[str, str])
     streams: bool = False
@@ -81,6 +82,7 @@ class Call:
     usage: Usage = field(default_factory=Usage)
     timing: Timing = field(default_factory=Timing)
     finish_reason: FinishReason | None = None
+    admission_seconds: float | None = None  # what authorize to admit took
     first_output_at: float | None = None
     finished_at: float | None = None
 

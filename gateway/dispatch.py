@@ -70,7 +70,7 @@ async def _first_that_can(
         try:
             answer = await attempt(engines[target.engine], target.model)
         except EngineError as error:
-            failure = _seen(target, error)
+            failure = _seen(call, target, error)
             continue
         call.target = target
         return answer
@@ -89,9 +89,10 @@ def _may_follow(target: Target, failure: EngineError) -> bool:
     return not isinstance(failure, RequestRefused | ModelNotFound)
 
 
-def _seen(target: Target, error: EngineError) -> EngineError:
+def _seen(call: Call, target: Target, error: EngineError) -> EngineError:
     log.info("target_failed", engine=target.engine, model=target.model,
              error=error.code)  # fmt: skip
+    call.failed_targets.append((target, error.code))
     return error
 
 
