@@ -40,8 +40,8 @@ STOP, LENGTH, ABORT, ERROR = "stop", "length", "abort", "error"
 class Buckets(Struct, frozen=True):
     """A histogram as it was at one moment; `counts` has one more than `bounds`, for the rest."""
 
-    bounds: Sequence[float]
-    counts: Sequence[int]  # of this bucket alone, not of those below it
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]  # of this bucket alone, not of those below it
     sum: float
 
     @property
@@ -102,7 +102,7 @@ class Histogram:
     __slots__ = ("_bounds", "_counts", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = tuple(bounds)
+        self._bounds = tuple(map(float, bounds))
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum = 0.0
 
