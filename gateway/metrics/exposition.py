@@ -56,7 +56,7 @@ class _Once(Collector):
         self._observed = observed
 
     def collect(self) -> Iterator[Metric]:
-        yield from families(self._observed)
+        yield from (family for family in families(self._observed) if family.samples)
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
             yield from collector.collect()
 
