@@ -37,9 +37,7 @@ class Anonymous:
         return Principal(name="anonymous", team=table.team)
 
 
-def is_from_this_machine(
-    call: Call, headers: Mapping[str, str], hosts: Sequence[str] = ()
-) -> bool:
+def is_from_this_machine(call: Call, headers: Mapping[str, str], hosts: Sequence[str] = ()) -> bool:
     """Whether nothing about a call points away from here; `hosts` are further names of ours."""
     names = frozenset(name.lower() for name in hosts)
     return (
