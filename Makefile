@@ -10,11 +10,11 @@ NODE_TESTS := tests/sdk/node
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test check install format clean
+.PHONY: help serve test check install format clean bench-gpu
 
 help:  ## say what there is
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | \
-	  while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  while IFS="$$(printf '\t')" read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 serve: .venv/penstock-installed  ## install, then serve policies/dev with the starter model
 	@$(BIN)/penstock serve --policy policies/dev
@@ -29,6 +29,10 @@ check: test  ## the same five that CI runs: format, lint, types, imports, tests
 format: .venv/tests-installed  ## rewrite the code in the house style
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Not .venv's Python: its torch is the one for CPUs. PYTHON= names another.
+bench-gpu:  ## kernel tests and a table of engines, with the python3 whose torch sees a GPU
+	@PYTHONPATH="$(CURDIR)" $(or $(PYTHON),python3) -m tests.gpu_bench $(BENCH_ARGS)
 
 clean:  ## remove what was installed and built here; the compiled llama.cpp stays in the cache
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache

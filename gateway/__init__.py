@@ -1,7 +1,7 @@
 """Serves APIs; decides who, what and where; knows no engine.
 
 This is the public face for plugins: what they import comes from here, from
-`gateway.endpoints` and from `gateway.policy`.
+`gateway.endpoints`, from `gateway.policy` and from `gateway.targets`.
 """
 
 from gateway.call import NOBODY, Call, Principal, Route, Target

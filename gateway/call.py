@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -47,6 +48,17 @@ class Route(Struct, frozen=True):
     targets: tuple[Target, ...]
 
 
+class Tried(Struct, frozen=True):
+    """A target whose turn it was, and one word for why it was left; none for the one that answers.
+
+    The word is the error's code, or what kept the target from being asked: docs/routing.md.
+    """
+
+    engine: str
+    model: str
+    left: str = ""
+
+
 class ClientAddress(Struct, frozen=True):
     """Where the connection comes from, as the socket says; a Unix socket has no address."""
 
@@ -55,6 +67,7 @@ class ClientAddress(Struct, frozen=True):
 
 
 NO_ADDRESS = ClientAddress(None)
+_PLAIN = "/:@+"  # what names of models often hold
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +86,8 @@ class Call:
     embed_request: EmbedRequest | None = None
     route: Route | None = None
     target: Target | None = None
-    failed_targets: list[tuple[Target, str]] = field(default_factory=list[tuple[Target, str]])
+    tried: list[Tried] = field(default_factory=list[Tried])  # in the order of their turns
+    session: str = ""  # what the body says that calls belong together by, if it says so
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
     response_headers: dict[str, str] = field(default_factory=dict[str, str])
     streams: bool = False
@@ -100,6 +114,16 @@ class Call:
     def seconds(self) -> float:
         """From first byte in to last byte out, or to now."""
         return (self.finished_at or time.monotonic()) - self.started_at
+
+    @property
+    def targets(self) -> str:
+        """Which targets were tried, in turn: `gpu0/a;left=overloaded, gpu1/a`. ASCII, one line."""
+        # Behind a glob the caller has chosen the model's name.
+        return ", ".join(
+            f"{quote(tried.engine)}/{quote(tried.model[:200], safe=_PLAIN)}"
+            + (f";left={tried.left}" if tried.left else "")
+            for tried in self.tried
+        )
 
     def replace_requests(self, **changes: object) -> None:
         """Change the same fields of every request of this call."""

@@ -10,11 +10,13 @@ import structlog
 from engines.protocol import Engine
 from gateway.call import Call
 from gateway.engine_registry import EngineRegistry, start_engines, stop_engines
+from gateway.errors import NotFound
 from gateway.hooks import Hooks, build_hooks, read_policy
 from gateway.keys import Keys, open_pepper
 from gateway.ledger import Ledger, open_ledger
 from gateway.policy import Policy
 from gateway.settings import Settings
+from gateway.targets import Targets, TargetsReport
 
 log = structlog.get_logger()
 
@@ -30,6 +32,7 @@ class Gateway:
         self.settings = settings
         self.policy = policy
         self.registry = EngineRegistry()
+        self.targets = Targets()  # outlives every policy
         self.hooks: Hooks = build_hooks(policy.plugins, self)
         self.hooks.register_engines(self.registry)
         self.engines: Mapping[str, Engine] = {}
@@ -84,10 +87,34 @@ class Gateway:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drain)
 
+    def drain_target(self, engine: str, model: str | None = None) -> int:
+        """Send no new calls to a target, or to none of an engine's; how many still run there.
+
+        Holds until `resume_target` or a restart, also over reloads; what `model` names is
+        the engine's own name for it. Raises `NotFound` for an engine that is not there.
+        """
+        self._check_engine(engine)
+        return self.targets.drain(engine, model)
+
+    def resume_target(self, engine: str, model: str | None = None) -> None:
+        """Take back `drain_target`; without `model`, all of the engine's. Raises `NotFound`."""
+        self._check_engine(engine)
+        self.targets.resume(engine, model)
+
+    def targets_report(self) -> TargetsReport:
+        """How every target is: breakers, latencies, what runs where, budgets, mirrors."""
+        return self.targets.snapshot()
+
+    def _check_engine(self, engine: str) -> None:
+        if engine not in self.engines:
+            there_are = ", ".join(sorted(self.engines)) or "none"
+            raise NotFound(f"there is no engine {engine!r} (there are: {there_are})")
+
     def _drain(self) -> None:
         self.ready = False
         if self._draining is None:
             log.info("gateway_draining", calls=len(self.calls))
+            self.targets.mirrors.stop()
             self._draining = asyncio.create_task(self._end_calls())
 
     async def _end_calls(self) -> None:
@@ -102,6 +129,7 @@ class Gateway:
         )
         self.engines = await start_engines(self.policy.engines, self.registry, self.settings)
         stack.push_async_callback(stop_engines, self.engines)
+        stack.push_async_callback(self.targets.mirrors.close)
         await stack.enter_async_context(self.hooks.lifespan(self))
         self.ready = True
         log.info(

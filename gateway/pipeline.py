@@ -52,7 +52,7 @@ async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embedd
     """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`."""
     call.embed_request = request
     await _admit(gateway, call, request.model)
-    embeddings = await dispatch_embed(call, gateway.engines, call.embed_request)
+    embeddings = await dispatch_embed(call, gateway, call.embed_request)
     call.first_output_at = time.monotonic()
     call.add_usage(embeddings.usage)
     return embeddings
@@ -84,10 +84,8 @@ async def _decide(gateway: "Gateway", call: Call, name: str) -> None:
 async def _side_by_side(gateway: "Gateway", call: Call) -> list[AsyncGenerator[Event, None]]:
     """Dispatch every request at once; the first failure ends them all."""
     if len(call.requests) == 1:
-        return [await dispatch(call, gateway.engines, call.requests[0])]
-    tasks = [
-        asyncio.ensure_future(dispatch(call, gateway.engines, request)) for request in call.requests
-    ]
+        return [await dispatch(call, gateway, call.requests[0])]
+    tasks = [asyncio.ensure_future(dispatch(call, gateway, request)) for request in call.requests]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:

@@ -104,6 +104,7 @@ class Metrics:
 
     async def _observed(self, call: Call) -> "Observed":
         from gateway.metrics.exposition import Observed
+        from gateway.metrics.targets import in_policy
 
         gateway = self._gateway
         table = call.policy.table("metrics", MetricsTable)
@@ -115,6 +116,7 @@ class Metrics:
                 names_teams=not table.public if table.teams is None else table.teams,
             ),
             engines=engines,
+            targets=in_policy(gateway.targets_report(), call.policy),
             loop_lag=self._loop_lag.snapshot(),
             is_ready=gateway.ready,
             version=self._version,

@@ -38,7 +38,7 @@ class CallCounts(Struct, frozen=True, kw_only=True):
     cached_tokens: Mapping[Labels, int]  # model, engine, team
     reasoning_tokens: Mapping[Labels, int]  # model, engine, team
     retries: Mapping[Labels, int]  # endpoint
-    target_failures: Mapping[Labels, int]  # engine, error
+    targets_left: Mapping[Labels, int]  # engine, why
     in_flight: Mapping[Labels, int]  # endpoint
 
 
@@ -54,7 +54,7 @@ class CallMetrics:
         self._cached_tokens: Counter[Labels] = Counter()
         self._reasoning_tokens: Counter[Labels] = Counter()
         self._retries: Counter[Labels] = Counter()
-        self._target_failures: Counter[Labels] = Counter()
+        self._targets_left: Counter[Labels] = Counter()
 
     def record(self, call: Call) -> None:
         """Count a call that has ended, well or not."""
@@ -74,8 +74,9 @@ class CallMetrics:
         self._count_tokens(call, (model, engine, team))
         if call.headers.get(RETRY_COUNT, "0") != "0":
             self._retries[(call.endpoint,)] += 1
-        for target, code in call.failed_targets:
-            self._target_failures[target.engine, code] += 1
+        for tried in call.tried:
+            if tried.left:
+                self._targets_left[tried.engine, tried.left] += 1
 
     def _count_tokens(self, call: Call, labels: Labels) -> None:
         usage = call.usage
@@ -97,7 +98,7 @@ class CallMetrics:
             cached_tokens=_teams(self._cached_tokens, 2, named=names_teams),
             reasoning_tokens=_teams(self._reasoning_tokens, 2, named=names_teams),
             retries=self._retries.copy(),
-            target_failures=self._target_failures.copy(),
+            targets_left=self._targets_left.copy(),
             in_flight=Counter((call.endpoint,) for call in in_flight),
         )
 

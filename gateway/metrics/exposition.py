@@ -18,6 +18,8 @@ from gateway.metrics.calls import CallCounts
 from gateway.metrics.engines import EngineState
 from gateway.metrics.families import counter, gauge, histogram
 from gateway.metrics.models import model_families
+from gateway.metrics.targets import target_families
+from gateway.targets import TargetsReport
 
 Value = TypeVar("Value", float, int, Buckets)
 
@@ -30,6 +32,7 @@ class Observed(Struct, frozen=True, kw_only=True):
 
     calls: CallCounts
     engines: Sequence[EngineState]
+    targets: TargetsReport
     loop_lag: Buckets
     is_ready: bool
     version: str
@@ -66,6 +69,7 @@ def families(observed: Observed) -> Iterator[Metric]:
     yield from _call_families(observed.calls)
     yield from _engine_families(observed.engines)
     yield from model_families(observed.engines)
+    yield from target_families(observed.targets)
     yield histogram(
         "penstock_event_loop_lag_seconds",
         "How late the event loop was.",
@@ -118,9 +122,9 @@ def _call_families(counts: CallCounts) -> Iterator[Metric]:
         _labelled(("endpoint",), counts.retries),
     )
     yield counter(
-        "penstock_target_failures",
-        "Targets that failed before their first output, whether or not another stepped in.",
-        _labelled(("engine", "error"), counts.target_failures),
+        "penstock_targets_left",
+        "Targets whose turn it was and that did not answer, by why.",
+        _labelled(("engine", "why"), counts.targets_left),
     )
     yield gauge(
         "penstock_calls_in_flight",

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from gateway.endpoints import deciding_pattern
+from gateway.policy.explain_targets import targets_told
 from gateway.policy.problems import header, quoted, way_out
 from gateway.policy.schema import (
-    FallbackPolicy,
     LimitPolicy,
     ModelPolicy,
     Policy,
     SamplingDefaults,
-    TargetPolicy,
     TeamPolicy,
 )
 
@@ -71,7 +70,11 @@ def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterat
     if "defaults" in policy.plugins:
         yield from _defaults(found, model_table(policy, found), limits)
     if "routing" in policy.plugins:
-        yield from _targets(found, model_table(policy, found))
+        table = model_table(policy, found)
+        yield from (Line(text, f"{table} {key}") for text, key in targets_told(found, team))
+        if caller is not None and caller.show_targets:
+            where = f"teams.toml {header(caller.name)} show_targets"
+            yield Line("answers say which targets were tried, in x-penstock-targets", where)
     yield from _limits(policy, limits)
 
 
@@ -127,26 +130,6 @@ def _defaults(model: ModelPolicy, table: str, limits: LimitPolicy | None) -> Ite
         where.append(f"limits.toml {header(limits.name)}")
     if said:
         yield Line("; ".join(said), ", ".join(where))
-
-
-def _targets(model: ModelPolicy, table: str) -> Iterator[Line]:
-    live = [target for target in model.targets if target.weight > 0]
-    total = sum(target.weight for target in live)
-    if len(live) == 1:
-        yield Line(f"goes to {_named(live[0], model)}", f"{table} targets")
-    else:
-        what = "keys" if model.sticky == "key" else "calls"
-        shares = [
-            f"{100 * target.weight / total:.3g} to {_named(target, model)}" for target in live
-        ]
-        yield Line(f"of 100 {what}, {', '.join(shares)}", f"{table} targets")
-    for fallback in model.fallbacks:
-        when = " or ".join(fallback.on)
-        yield Line(f"if {when}: {_named(fallback, model)}", f"{table} fallbacks")
-
-
-def _named(entry: TargetPolicy | FallbackPolicy, model: ModelPolicy) -> str:
-    return f"{entry.engine} {entry.model or model.name}"
 
 
 def _limits(policy: Policy, limits: LimitPolicy | None) -> Iterator[Line]:

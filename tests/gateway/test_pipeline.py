@@ -10,6 +10,7 @@ from engines.protocol import EmbedRequest, Finished, GenerateRequest
 from gateway import Call, Forbidden, ModelUnknown, Route, Target, hookimpl
 from gateway.hooks import Hooks
 from gateway.pipeline import embed, run
+from gateway.targets import Targets
 from tests.fakes import Hold, ScriptedEngine, text_of
 
 REQUEST = GenerateRequest(id="r0", model="chat-small", prompt="one two three")
@@ -52,6 +53,7 @@ class StageOfGateway:
     def __init__(self, engine: ScriptedEngine, plugin: Recorder) -> None:
         self.hooks = Hooks([("recorder", plugin)])
         self.engines = {"gpu0": engine}
+        self.targets = Targets()
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def metered(
             ("anonymous", Anonymous()),
             ("allow_lists", AllowLists()),
             ("defaults", Defaults()),
-            ("routing", Routing()),
+            ("routing", Routing(gateway)),
         ]
     )
     with serving(gateway) as server:
@@ -111,7 +111,8 @@ def test_an_engine_that_fails_is_seen_though_the_client_sees_another_answer(
         assert ask(server) == 200
         text = scrape(server)
 
-    assert value(text, "penstock_target_failures_total", engine="scripted", error="overloaded") == 1
+    assert value(text, "penstock_targets_left_total", engine="scripted", why="overloaded") == 1
+    assert value(text, "penstock_target_attempts_total", engine="spare", result="answered") == 1
     assert value(text, "penstock_calls_total", engine="spare", outcome="ok") == 1
 
 

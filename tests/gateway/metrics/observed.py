@@ -9,6 +9,8 @@ from engines.protocol import Health
 from gateway import Call
 from gateway.metrics import CallMetrics, EngineState, LoopLag
 from gateway.metrics.exposition import Observed, expose
+from gateway.targets import TargetsReport
+from tests.gateway.metrics.targets import a_report
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
@@ -33,11 +35,13 @@ def observed(
     calls: CallMetrics | None = None,
     in_flight: Iterable[Call] = (),
     names_teams: bool = True,
+    targets: TargetsReport | None = None,
     health: Health = Health(ready=True, running=2, waiting=3),  # noqa: B008
 ) -> Observed:
     return Observed(
         calls=(calls or CallMetrics()).snapshot(in_flight, names_teams=names_teams),
         engines=[EngineState(name="gpu0", kind="paged", health=health, models=models)],
+        targets=targets or a_report(),
         loop_lag=LoopLag().snapshot(),
         is_ready=True,
         version="1.2.3",

@@ -1,5 +1,6 @@
 from engines.protocol import FinishReason, GenerateRequest, Usage
 from gateway import Call, Principal, Target
+from gateway.call import Tried
 from gateway.errors import RateLimited, problem_of
 from gateway.metrics import CallMetrics
 from gateway.metrics.calls import CallCounts
@@ -92,13 +93,17 @@ def test_without_names_the_teams_are_added_up() -> None:
     assert len(counted(*calls).calls) == 3
 
 
-def test_targets_that_failed_are_counted_also_where_another_answered() -> None:
+def test_targets_that_were_left_are_counted_also_where_another_answered() -> None:
     call = ended(call_of(policy_of()))
-    call.failed_targets = [(Target("gpu1", "qwen"), "overloaded"), (GPU0, "unavailable")]
+    call.tried = [
+        Tried("gpu1", "qwen", "overloaded"),
+        Tried("gpu2", "qwen", "breaker_open"),
+        Tried("gpu0", "qwen"),
+    ]
 
     counts = counted(call, call)
 
-    assert counts.target_failures == {("gpu1", "overloaded"): 2, ("gpu0", "unavailable"): 2}
+    assert counts.targets_left == {("gpu1", "overloaded"): 2, ("gpu2", "breaker_open"): 2}
     assert sum(counts.calls.values()) == 2
 
 

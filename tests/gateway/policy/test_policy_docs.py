@@ -8,9 +8,14 @@ from msgspec import Struct
 
 from gateway.hooks import installed_plugins, read_policy, table_of
 from gateway.policy import (
+    BreakerPolicy,
+    CanaryPolicy,
     FallbackPolicy,
+    HedgePolicy,
     LimitPolicy,
+    MirrorPolicy,
     ModelPolicy,
+    RetryPolicy,
     SamplingDefaults,
     TargetPolicy,
     TeamPolicy,
@@ -41,6 +46,11 @@ def test_there_is_a_section_for_each_file():
         ("models", ModelPolicy),
         ("models", TargetPolicy),
         ("models", FallbackPolicy),
+        ("models", CanaryPolicy),
+        ("models", RetryPolicy),
+        ("models", BreakerPolicy),
+        ("models", HedgePolicy),
+        ("models", MirrorPolicy),
         ("models", SamplingDefaults),
         ("teams", TeamPolicy),
         ("limits", LimitPolicy),
@@ -60,6 +70,8 @@ def test_every_plugin_table_is_documented():
 def test_every_word_of_the_reference_is_a_field():
     known = {"plugins", "kind", "", *(f"[{plugin}]" for plugin in installed_plugins())}
     for table in (ModelPolicy, TargetPolicy, FallbackPolicy, SamplingDefaults, TeamPolicy):
+        known |= set(table.__struct_fields__)
+    for table in (CanaryPolicy, RetryPolicy, BreakerPolicy, HedgePolicy, MirrorPolicy):
         known |= set(table.__struct_fields__)
     known |= set(LimitPolicy.__struct_fields__)
     for plugin in installed_plugins().values():
