@@ -76,7 +76,7 @@ class StepMetrics(Struct, frozen=True, kw_only=True):
     """What the steps of one model did, since the engine was started."""
 
     num_preemptions: int
-    handed_out_tokens: Buckets  # of a step: its new tokens, and the prompts that it completed
+    iteration_tokens: Buckets  # of a step: new ones, and prompts that it completed
     computed_tokens: Buckets  # of a step
     sequences: Buckets  # in a step
     step_seconds: Buckets
@@ -279,7 +279,7 @@ class StepRecorder:
 
     def __init__(self) -> None:
         self._num_preemptions = 0
-        self._handed_out_tokens = Histogram(STEP_TOKENS_BOUNDS)
+        self._iteration_tokens = Histogram(STEP_TOKENS_BOUNDS)
         self._computed_tokens = Histogram(STEP_TOKENS_BOUNDS)
         self._sequences = Histogram(STEP_SEQUENCES_BOUNDS)
         self._step_seconds = Histogram(TOKEN_GAP_BOUNDS)
@@ -289,24 +289,24 @@ class StepRecorder:
         self._num_preemptions += num_sequences
 
     def stepped(
-        self, seconds: float, *, computed_tokens: int, sequences: int, handed_out_tokens: int
+        self, seconds: float, *, computed_tokens: int, sequences: int, iteration_tokens: int
     ) -> None:
         """A step is done.
 
-        `handed_out_tokens` are its new tokens and the whole prompts of those that had
+        `iteration_tokens` are its new tokens and the whole prompts of those that had
         their first; vLLM leaves out steps in which nobody had any, and so does this.
         """
         self._step_seconds.observe(seconds)
         self._computed_tokens.observe(computed_tokens)
         self._sequences.observe(sequences)
-        if handed_out_tokens:
-            self._handed_out_tokens.observe(handed_out_tokens)
+        if iteration_tokens:
+            self._iteration_tokens.observe(iteration_tokens)
 
     def snapshot(self) -> StepMetrics:
         """How it is now."""
         return StepMetrics(
             num_preemptions=self._num_preemptions,
-            handed_out_tokens=self._handed_out_tokens.snapshot(),
+            iteration_tokens=self._iteration_tokens.snapshot(),
             computed_tokens=self._computed_tokens.snapshot(),
             sequences=self._sequences.snapshot(),
             step_seconds=self._step_seconds.snapshot(),

@@ -56,7 +56,7 @@ class Generation:
         self._end_ids = frozenset(runner.vocabulary.end_ids)
         self._threads = threads
         self._recorder = recorder
-        self._num_handed_out = 0  # tokens of this step; see StepRecorder.stepped
+        self._iteration_tokens = 0  # see StepRecorder.stepped
         self._seconds_per_prompt_token = 0.0
 
     @property
@@ -94,13 +94,13 @@ class Generation:
         seconds = time.monotonic() - began
         self._measure(works, seconds)
         self.scheduler.commit(works)
-        self._num_handed_out = 0
+        self._iteration_tokens = 0
         self._sample(works)
         self._recorder.stepped(
             seconds,
             computed_tokens=len(rows),
             sequences=len(works),
-            handed_out_tokens=self._num_handed_out,
+            iteration_tokens=self._iteration_tokens,
         )
 
     def drop(self, sequence: Running) -> None:
@@ -176,7 +176,8 @@ class Generation:
         now = time.monotonic()
         if not sequence.first_token_at:
             sequence.first_token_at = now
-            self._num_handed_out += sequence.num_prompt_tokens
+            self._iteration_tokens += sequence.num_prompt_tokens
+        self._iteration_tokens += 1
         if token in self._end_ids and not sequence.sampling.ignore_eos:
             self._finish(sequence, FinishReason.STOP, now)
             return
@@ -184,7 +185,6 @@ class Generation:
         if sequence.num_logprobs is not None:
             logprob = logprobs(logits, token, sequence.num_logprobs, self._runner.vocabulary.pieces)
         self._outbox.post(sequence.mailbox, Generated(token, logprob))
-        self._num_handed_out += 1
         self.scheduler.append(sequence, token)
         if sequence.constraint is not None and sequence.constraint.is_finished:
             self._finish(sequence, FinishReason.STOP, now)

@@ -83,7 +83,7 @@ HISTOGRAMS = (
     NamedDistribution("vllm:request_params_n", "Answers of a request; here each has one.",
                       lambda m: _ones(m.requests.answer_lengths.count)),
     NamedDistribution("vllm:iteration_tokens_total", "Tokens of a step: new, and of new prompts.",
-                      lambda m: m.steps.handed_out_tokens),
+                      lambda m: m.steps.iteration_tokens),
     NamedDistribution("penstock_step_seconds", "Duration of a step.",
                       lambda m: m.steps.step_seconds),
     NamedDistribution("penstock_step_tokens", "Tokens that a step computed.",

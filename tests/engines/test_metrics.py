@@ -187,15 +187,15 @@ def test_inputs_to_embed_are_requests_without_an_answer() -> None:
 def test_steps_without_a_new_token_are_steps_but_no_iterations() -> None:
     recorder = StepRecorder()
 
-    recorder.stepped(0.02, computed_tokens=512, sequences=1, handed_out_tokens=0)
-    recorder.stepped(0.02, computed_tokens=88, sequences=1, handed_out_tokens=601)
-    recorder.stepped(0.001, computed_tokens=1, sequences=1, handed_out_tokens=1)
+    recorder.stepped(0.02, computed_tokens=512, sequences=1, iteration_tokens=0)
+    recorder.stepped(0.02, computed_tokens=88, sequences=1, iteration_tokens=601)
+    recorder.stepped(0.001, computed_tokens=1, sequences=1, iteration_tokens=1)
     recorder.preempted()
     recorder.preempted(2)
 
     told = recorder.snapshot()
     assert (told.computed_tokens.count, told.computed_tokens.sum) == (3, 601)
-    assert (told.handed_out_tokens.count, told.handed_out_tokens.sum) == (2, 602)
+    assert (told.iteration_tokens.count, told.iteration_tokens.sum) == (2, 602)
     assert told.step_seconds.sum == pytest.approx(0.041)
     assert told.sequences.sum == 3
     assert told.num_preemptions == 3

@@ -7,7 +7,7 @@ from engines.gguf.config import GgufConfig
 from engines.gguf.engine import GgufEngine
 from engines.metrics import ModelMetrics
 from engines.process import EngineSpec, ProcessEngine
-from engines.protocol import EmbedRequest, Event, Measured
+from engines.protocol import Choice, EmbedRequest, Event, Measured, Sampling
 from tests.engines.gguf.random_model import asking, engine_of, events_of, finished
 from tests.engines.process import children
 from tests.engines.process.children import Script
@@ -37,8 +37,8 @@ async def test_ten_requests_add_up_token_for_token_as_at_vllm(models: Path) -> N
 
     prompt = finished(answers[0]).usage.prompt_tokens
     assert {finished(events).usage.completion_tokens for events in answers} == {10}
-    assert told.steps.handed_out_tokens.sum == 10 * (prompt + 10)
-    assert told.steps.handed_out_tokens.count == 100
+    assert told.steps.iteration_tokens.sum == 10 * (prompt + 10)
+    assert told.steps.iteration_tokens.count == 100
     assert sum(told.requests.ended.values()) == told.requests.ended["length"] == 10
     assert told.requests.prompt_tokens == told.requests.prefix_queries == 10 * prompt
     assert told.requests.generation_tokens == 100
@@ -144,7 +144,7 @@ async def test_a_child_process_tells_the_same(models: Path, tmp_path: Path) -> N
     assert told.model == "random"
     assert told.requests.generation_tokens == finished(events).usage.completion_tokens == 5
     assert told.requests.token_gap_seconds.count == 4
-    assert told.steps.handed_out_tokens.count == 5
+    assert told.steps.iteration_tokens.count == 5
 
 
 async def test_a_child_whose_engine_counts_nothing_tells_nothing() -> None:
@@ -154,3 +154,15 @@ async def test_a_child_whose_engine_counts_nothing_tells_nothing() -> None:
         assert await engine.metrics() == []
     finally:
         await engine.close()
+
+
+async def test_a_token_that_ends_an_answer_is_of_its_step_but_not_generated(models: Path) -> None:
+    ending = Choice(["ab"])  # after it the model can only stop
+    async with engine_of(models) as engine:
+        request = asking(constraint=ending, sampling=Sampling(temperature=0.0))
+        usage = finished(await events_of(engine, request)).usage
+        told = await until_idle(engine)
+
+    assert told.requests.generation_tokens == usage.completion_tokens
+    assert told.requests.ended["stop"] == 1
+    assert told.steps.iteration_tokens.sum >= usage.prompt_tokens + usage.completion_tokens

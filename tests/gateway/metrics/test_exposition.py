@@ -60,7 +60,7 @@ def a_busy_model() -> ModelMetrics:
         request.reached(1)
         request.reached(3)
         request.finished("stop", queued=0.1, prefill=0.4, decode=0.01)
-    recorder.steps.stepped(0.003, computed_tokens=7, sequences=1, handed_out_tokens=8)
+    recorder.steps.stepped(0.003, computed_tokens=7, sequences=1, iteration_tokens=8)
     recorder.steps.preempted()
     return a_model(recorder=recorder)
 
