@@ -247,9 +247,7 @@ class RecordedRequest:
         recorder, now = self._recorder, self._recorder.clock()
         gap = (now - self._last_token_at) / num_new
         if not self._num_tokens:
-            recorder.first_token_seconds.observe(now - self._arrived_at)
-            recorder.prompt_tokens += self._num_prompt
-            recorder.cached_tokens += self._num_cached
+            self._has_first(now)
             gap, num_new = 0.0, num_new - 1  # what came with the first took no time of its own
         if num_new:
             recorder.token_gap_seconds.observe(gap, num_new)
@@ -259,10 +257,12 @@ class RecordedRequest:
 
     def finished(self, reason: str, *, queued: float, prefill: float, decode: float) -> None:
         """It ended well, after so many seconds in each phase."""
-        recorder = self._recorder
+        recorder, now = self._recorder, self._recorder.clock()
         self._has_ended = True
+        if not self._num_tokens:
+            self._has_first(now)  # it was the one that ended the answer, and is not in it
         recorder.ended[reason] = recorder.ended.get(reason, 0) + 1
-        recorder.request_seconds.observe(recorder.clock() - self._arrived_at)
+        recorder.request_seconds.observe(now - self._arrived_at)
         recorder.queue_seconds.observe(queued)
         recorder.prefill_seconds.observe(prefill)
         recorder.decode_seconds.observe(decode)
@@ -272,6 +272,11 @@ class RecordedRequest:
         recorder.prompt_lengths.observe(self._num_prompt)
         recorder.answer_lengths.observe(self._num_tokens)
         recorder.max_tokens.observe(self._max_tokens)
+
+    def _has_first(self, now: float) -> None:
+        self._recorder.first_token_seconds.observe(now - self._arrived_at)
+        self._recorder.prompt_tokens += self._num_prompt
+        self._recorder.cached_tokens += self._num_cached
 
 
 class StepRecorder:

@@ -7,10 +7,11 @@ from engines.gguf.config import GgufConfig
 from engines.gguf.engine import GgufEngine
 from engines.metrics import ModelMetrics
 from engines.process import EngineSpec, ProcessEngine
-from engines.protocol import Choice, EmbedRequest, Event, Measured, Sampling
+from engines.protocol import EmbedRequest, Event, Measured, Sampling
 from tests.engines.gguf.random_model import asking, engine_of, events_of, finished
 from tests.engines.process import children
 from tests.engines.process.children import Script
+from tests.gguf_files import SPECIAL_TOKENS
 
 
 async def told_by(engine: Measured) -> ModelMetrics:
@@ -157,12 +158,13 @@ async def test_a_child_whose_engine_counts_nothing_tells_nothing() -> None:
 
 
 async def test_a_token_that_ends_an_answer_is_of_its_step_but_not_generated(models: Path) -> None:
-    ending = Choice(["ab"])  # after it the model can only stop
+    ends_at_once = Sampling(temperature=0.0, logit_bias={SPECIAL_TOKENS.index("<|im_end|>"): 100.0})
     async with engine_of(models) as engine:
-        request = asking(constraint=ending, sampling=Sampling(temperature=0.0))
-        usage = finished(await events_of(engine, request)).usage
+        usage = finished(await events_of(engine, asking(sampling=ends_at_once))).usage
         told = await until_idle(engine)
 
-    assert told.requests.generation_tokens == usage.completion_tokens
+    assert usage.completion_tokens == told.requests.generation_tokens == 0
     assert told.requests.ended["stop"] == 1
-    assert told.steps.iteration_tokens.sum >= usage.prompt_tokens + usage.completion_tokens
+    assert told.requests.prompt_tokens == usage.prompt_tokens
+    assert told.requests.first_token_seconds.count == 1
+    assert told.steps.iteration_tokens.sum == usage.prompt_tokens + 1
