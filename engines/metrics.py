@@ -15,6 +15,8 @@ from types import TracebackType
 
 from msgspec import Struct
 
+from engines.errors import Overloaded, RequestRefused
+
 # Upper bounds, in seconds. vLLM's own, so that its dashboards read them; its gaps between
 # tokens begin at 10 ms, where everything that a small model does would be one bucket.
 FIRST_TOKEN_BOUNDS = (
@@ -194,7 +196,8 @@ class RequestRecorder:
 class RecordedRequest:
     """One request, from its arrival to its end; what it tells goes to its recorder.
 
-    Left without `finished` it failed where an error ended it, and else was given up.
+    Left without `finished` it failed where an error ended it, and else was given up. One
+    that was turned away on its arrival never was a request.
     """
 
     __slots__ = (
@@ -224,8 +227,7 @@ class RecordedRequest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._has_ended:
-            self._has_ended = True
+        if not self._has_ended and not isinstance(error, Overloaded | RequestRefused):
             # A reader that leaves is a GeneratorExit or a CancelledError, no Exception.
             self._recorder.ended[ERROR if isinstance(error, Exception) else ABORT] += 1
 

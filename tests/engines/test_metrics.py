@@ -4,7 +4,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from engines.errors import Unavailable
+from engines.errors import ContextTooLong, EngineError, Overloaded, Unavailable
 from engines.metrics import (
     FIRST_TOKEN_BOUNDS,
     REQUEST_BOUNDS,
@@ -152,6 +152,18 @@ def test_a_request_that_does_not_finish_was_given_up_or_failed(
 
     assert {reason for reason, count in recorder.snapshot().ended.items() if count} == {end}
     assert recorder.snapshot().request_seconds.count == 0
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded("full"), ContextTooLong(prompt_tokens=9, context_tokens=8)]
+)
+def test_a_request_that_is_turned_away_never_was_one(error: EngineError) -> None:
+    recorder = recorder_at(FakeClock())
+
+    with pytest.raises(EngineError), a_request(recorder):
+        raise error
+
+    assert not any(recorder.snapshot().ended.values())
 
 
 def test_a_reader_that_leaves_after_the_end_changes_nothing() -> None:
