@@ -18,6 +18,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from engines.metrics import ModelMetrics
+
 
 class Capability(StrEnum):
     """What a model can do; see `ModelInfo.capabilities`."""
@@ -373,4 +375,13 @@ class ModelLibrary(Protocol):
 
     async def delete(self, name: str) -> None:
         """Remove a name, and its files when nothing else uses them."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An engine that can say in numbers what its models do; the local ones can."""
+
+    async def metrics(self) -> Sequence[ModelMetrics]:
+        """Every model that was ever loaded; cheap, and never loads anything."""
         ...

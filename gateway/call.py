@@ -115,6 +115,7 @@ class Call:
     tallies: list[Tally] = field(default_factory=list[Tally])  # one for each sequence
     timing: Timing = field(default_factory=Timing)
     finish_reason: FinishReason | None = None
+    admission_seconds: float | None = None  # what authorize to admit took
     first_output_at: float | None = None
     finished_at: float | None = None
 

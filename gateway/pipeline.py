@@ -1,6 +1,6 @@
 """What happens to a call, in order. The file to read first.
 
-A dialect decodes its body to requests and hands them here. Each line of `_admit`
+A dialect decodes its body to requests and hands them here. Each line of `_decide`
 is a hook whose plugin is a file of the same name; then dispatch finds an engine
 that produces output. What comes back is one event stream for each request,
 each with its first output already there, so that every failure until then is
@@ -67,6 +67,14 @@ async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embedd
 
 
 async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
+    began = time.monotonic()
+    try:
+        await _decide(gateway, call, name)
+    finally:
+        call.admission_seconds = time.monotonic() - began
+
+
+async def _decide(gateway: "Gateway", call: Call, name: str) -> None:
     call.model = call.policy.resolve(name)  # an alias becomes its model
     if call.model is None:
         # A caller who may not use this endpoint hears that first: which names

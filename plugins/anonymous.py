@@ -32,15 +32,20 @@ class Anonymous:
     async def identify(self, call: Call, headers: Mapping[str, str]) -> Principal | None:
         """The team of the table for a caller on this machine, else None."""
         table = call.policy.table("anonymous", Anonymous.Table)
-        names = frozenset(name.lower() for name in table.hosts)
-        if not (
-            _is_local_client(call.client.host)
-            and not _was_forwarded(headers)
-            and _is_local_url(f"//{headers.get('host', '')}", names)
-            and _comes_from_no_web_page(headers, names)
-        ):
+        if not is_from_this_machine(call, headers, table.hosts):
             return None
         return Principal(name="anonymous", team=table.team)
+
+
+def is_from_this_machine(call: Call, headers: Mapping[str, str], hosts: Sequence[str] = ()) -> bool:
+    """Whether nothing about a call points away from here; `hosts` are further names of ours."""
+    names = frozenset(name.lower() for name in hosts)
+    return (
+        _is_local_client(call.client.host)
+        and not _was_forwarded(headers)
+        and _is_local_url(f"//{headers.get('host', '')}", names)
+        and _comes_from_no_web_page(headers, names)
+    )
 
 
 def _is_local_client(host: str | None) -> bool:

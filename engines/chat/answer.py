@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from engines.chat.output import ChatOutput
+from engines.metrics import RecordedRequest
 from engines.protocol import (
     Event,
     Finished,
@@ -89,7 +90,7 @@ class Running(Protocol):
 
 
 class Answer:
-    """One request's way out. Iterate `events` once.
+    """One request's way out, told to `record` as it goes. Iterate `events` once.
 
     With `scores_prompt` the start is held back until all of the prompt is scored.
     """
@@ -101,7 +102,7 @@ class Answer:
         output: ChatOutput,
         pieces: Sequence[bytes],
         *,
-        loading_seconds: float = 0.0,
+        record: RecordedRequest,
         scores_prompt: bool = False,
     ) -> None:
         self._sequence = sequence
@@ -111,7 +112,7 @@ class Answer:
         self._is_admitted = False
         self._output = output
         self._pieces = pieces
-        self._loading_seconds = loading_seconds
+        self._record = record
         self._num_tokens = 0
         self._cached_tokens = 0
         self._ended: Ended | None = None
@@ -149,6 +150,7 @@ class Answer:
             if isinstance(item, Admitted):
                 self._cached_tokens = item.cached_tokens
                 self._is_admitted = True
+                self._record.admitted(item.cached_tokens)
             elif isinstance(item, PromptScored):
                 del self._prompt_logprobs[item.start :]
                 self._prompt_logprobs += item.logprobs
@@ -163,10 +165,14 @@ class Answer:
                 self._ended = item
         if self._ended is not None:
             outputs += self._output.finish()
+        self._record.reached(self._num_tokens)
         return outputs
 
     def _finished(self, ended: Ended) -> Finished:
-        reason = ended.reason
+        reason, timing = ended.reason, ended.timing
+        self._record.finished(
+            reason.value, queued=timing.queued, prefill=timing.prefill, decode=timing.decode
+        )
         if reason is FinishReason.STOP and self._output.called_tools:
             reason = FinishReason.TOOL_CALLS
         usage = Usage(
@@ -175,7 +181,7 @@ class Answer:
             completion_tokens=self._num_tokens,
             reasoning_tokens=self._output.num_reasoning_tokens,
         )
-        timing = msgspec.structs.replace(ended.timing, loading=self._loading_seconds)
+        timing = msgspec.structs.replace(timing, loading=self._record.loading_seconds)
         return Finished(reason=reason, usage=usage, timing=timing, stop=self._output.stopped)
 
 

@@ -18,10 +18,13 @@ from engines.chat.output import ChatOutput
 from engines.chat.prepared import completed, constraint_of, output_of
 from engines.chat.prompting import check_length, checked_ids, prompt_tokens, rendered_prompt
 from engines.errors import EngineError, Unavailable, Unsupported
+from engines.metrics import ModelMetrics, ModelRecorder
 from engines.outbox import Mailbox
-from engines.paged.catalog import Catalog
+from engines.paged.catalog import Catalog, context_tokens
+from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 from engines.paged.loaded_model import LoadedModel
+from engines.paged.measuring import metrics_of
 from engines.paged.requests import Request
 from engines.paged.sequence import Sequence as Running
 from engines.pool import Lease, Pool
@@ -55,6 +58,7 @@ class PagedEngine:
         )
         self._is_closed = False
         self._loading: dict[str, float] = {}  # how far each load under way is, 0 to 1
+        self._recorders: dict[str, ModelRecorder] = {}  # of every model that was ever loaded
         self.num_loads = 0  # models opened so far, for tests and metrics
 
     async def start(self) -> None:
@@ -86,6 +90,13 @@ class PagedEngine:
             cache_used=max(used, default=None),
         )
 
+    async def metrics(self) -> Sequence[ModelMetrics]:
+        """Every model that was ever loaded."""
+        return [
+            metrics_of(recorder, self._pool.find(name), name=name, pool=self._pool)
+            for name, recorder in self._recorders.items()
+        ]
+
     async def models(self) -> Sequence[ModelInfo]:
         """Every model folder that can be read, loaded or not."""
         infos = await asyncio.to_thread(self._catalog.list)
@@ -110,18 +121,25 @@ class PagedEngine:
         try:
             model = lease.model
             sequence, output = await self._prepared(model, request)
+            record = model.recorder.requests.request(
+                prompt_tokens=sequence.num_prompt_tokens,
+                max_tokens=sequence.max_tokens,
+                arrived_at=began,
+                loading_seconds=loading_seconds,
+            )
             answer = Answer(
                 sequence,
                 sequence.payload.mailbox,
                 output,
                 model.spoken_pieces,
-                loading_seconds=loading_seconds,
+                record=record,
                 scores_prompt=request.prompt_logprobs is not None,
             )
             model.submit(sequence)
             try:
-                async for event in answer.events():
-                    yield event
+                with record:
+                    async for event in answer.events():
+                        yield event
             finally:
                 # No await here: the reader may be gone, and this may run in a cancelled scope.
                 model.abort(sequence)
@@ -165,6 +183,7 @@ class PagedEngine:
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn each input into a vector of length one."""
+        began = time.monotonic()
         lease = await self._lease(request.model, request.keep_alive_seconds)
         try:
             model = lease.model
@@ -172,6 +191,7 @@ class PagedEngine:
             for tokens in inputs:
                 model.embedder.check(tokens, request.dimensions)
             vectors = await model.embed_line.embed(inputs)
+            model.recorder.requests.embedded([len(tokens) for tokens in inputs], arrived_at=began)
         finally:
             lease.release()
         if request.dimensions is not None:
@@ -214,11 +234,18 @@ class PagedEngine:
 
         try:
             checkpoint = await asyncio.to_thread(self._catalog.checkpoint, name)
-            model = await LoadedModel.open(name, checkpoint, self._config, progressed)
+            recorder = self._recorder(name, checkpoint)
+            model = await LoadedModel.open(name, checkpoint, self._config, progressed, recorder)
         finally:
             del self._loading[name]
         self.num_loads += 1
         return model
+
+    def _recorder(self, name: str, checkpoint: Checkpoint) -> ModelRecorder:
+        if name not in self._recorders:
+            longest = context_tokens(checkpoint, self._config)
+            self._recorders[name] = ModelRecorder(context_tokens=longest)
+        return self._recorders[name]
 
     def _with_state(self, info: ModelInfo) -> ModelInfo:
         model = self._pool.find(info.name)

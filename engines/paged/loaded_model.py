@@ -17,6 +17,7 @@ from engines.chat.constraints import ConstraintCompiler
 from engines.chat.prepared import FALLBACK, completed
 from engines.chat.template import ChatTemplate
 from engines.errors import Unavailable
+from engines.metrics import ModelRecorder
 from engines.outbox import Outbox
 from engines.paged.block_pool import BlockPool
 from engines.paged.checkpoint import Checkpoint
@@ -24,7 +25,7 @@ from engines.paged.config import PagedConfig
 from engines.paged.embed_line import EmbedLine
 from engines.paged.loading import CHAT_POOLING, Loaded, load_model
 from engines.paged.scheduler import Scheduler
-from engines.paged.sequence import Sequence
+from engines.paged.sequence import Sequence, StepPlan
 from engines.paged.step_loop import StepLoop
 from engines.paged.tokenizer import Tokenizer
 from engines.protocol import Sampling
@@ -42,6 +43,7 @@ class LoadedModel:
         tokenizer: Tokenizer,
         loaded: Loaded,
         config: PagedConfig,
+        recorder: ModelRecorder,
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
@@ -53,6 +55,12 @@ class LoadedModel:
         self.embedder = loaded.embedder
         self.end_ids = sorted(checkpoint.eos_token_ids)
         self.failure: BaseException | None = None
+        self.recorder = recorder
+        self.cache = {
+            "block_size": str(config.block_size),
+            "num_gpu_blocks": str(loaded.num_blocks),
+            "enable_prefix_caching": str(config.prefix_caching),
+        }
         self._checkpoint = checkpoint
         self._executor: ThreadPoolExecutor | None = None
         self._steps: StepLoop | None = None
@@ -74,7 +82,12 @@ class LoadedModel:
             )
             outbox: Outbox[Any] = Outbox(asyncio.get_running_loop())
             self._steps = StepLoop(
-                loaded.runner, scheduler, outbox, name=name, on_failure=self._note_failure
+                loaded.runner,
+                scheduler,
+                outbox,
+                name=name,
+                on_failure=self._note_failure,
+                on_step=self._note_step,
             )
             self._steps.start()
             run = self._steps.call
@@ -87,6 +100,7 @@ class LoadedModel:
         checkpoint: Checkpoint,
         config: PagedConfig,
         report: Callable[[float], None],
+        recorder: ModelRecorder,
     ) -> "LoadedModel":
         """Load a model. Raises `EngineError` with the reason."""
         began = time.monotonic()
@@ -98,7 +112,7 @@ class LoadedModel:
         tokenizer, loaded = await asyncio.to_thread(load)
         seconds = time.monotonic() - began
         log.info("model_loaded", model=name, seconds=round(seconds, 3))
-        return cls(name, checkpoint, tokenizer, loaded, config)
+        return cls(name, checkpoint, tokenizer, loaded, config, recorder)
 
     async def close(self) -> None:
         """End every stream with `Unavailable` and wait until the thread has ended."""
@@ -150,6 +164,24 @@ class LoadedModel:
         """Free what a request holds, within one step; a plain call."""
         if self._steps is not None:
             self._steps.abort(sequence)
+
+    def _note_step(self, plan: StepPlan, seconds: float) -> None:
+        """On the step thread: count a step that was read."""
+        new_tokens = 0
+        for row in plan.rows:
+            sequence, end = row.sequence, row.start + row.count
+            # A row beyond the last token was launched before that was known to be the last.
+            if row.samples and end < len(sequence.tokens):
+                is_first = end == sequence.num_prompt_tokens
+                new_tokens += 1 + (end if is_first else 0)
+        steps = self.recorder.steps
+        steps.preempted(len(plan.preempted))
+        steps.stepped(
+            seconds,
+            computed_tokens=plan.num_tokens,
+            sequences=len(plan.rows),
+            iteration_tokens=new_tokens,
+        )
 
     def _note_failure(self, error: BaseException) -> bool:
         """On the step thread: may the device be used again after this?"""

@@ -37,6 +37,7 @@ from engines.process.wire import (
     Health,
     Item,
     Load,
+    Metrics,
     Models,
     More,
     NotReady,
@@ -50,7 +51,7 @@ from engines.process.wire import (
     packed,
 )
 from engines.process.words import log_to_parent
-from engines.protocol import Engine, Finished
+from engines.protocol import Engine, Finished, Measured
 from engines.rendering import Renders
 
 log = structlog.get_logger()
@@ -172,6 +173,8 @@ class Host:
         match question:
             case Health():
                 return await engine.health()
+            case Metrics():
+                return await engine.metrics() if isinstance(engine, Measured) else []
             case Models():
                 return await engine.models()
             case Load(model):

@@ -4,9 +4,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from engines.errors import EngineError
+from engines.metrics import ModelMetrics
 from engines.process.spec import EngineSpec
 from engines.process.supervisor import Supervision, Supervisor, asked_in_time
-from engines.process.wire import CountTokens, Embed, Load, Models, Render, Unload
+from engines.process.wire import CountTokens, Embed, Load, Metrics, Models, Render, Unload
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -61,6 +62,10 @@ class ProcessEngine:
             detail=f"its process has not answered for {_HEALTH_SECONDS:g} seconds",
             running=child.num_calls,
         )
+
+    async def metrics(self) -> Sequence[ModelMetrics]:
+        """What the child has counted since it was started; a new child begins anew."""
+        return await self._supervisor.running().ask(Metrics(), list[ModelMetrics])
 
     async def models(self) -> Sequence[ModelInfo]:
         """Every model, as the child knows them."""

@@ -84,7 +84,11 @@ class Render(Struct, frozen=True, tag="render"):
     request: GenerateRequest
 
 
-Question = Health | Models | Load | Unload | Embed | CountTokens | Render
+class Metrics(Struct, frozen=True, tag="metrics"):
+    """Answered with a list of `ModelMetrics`, empty where the engine is not `Measured`."""
+
+
+Question = Health | Metrics | Models | Load | Unload | Embed | CountTokens | Render
 
 
 # Frames of the parent.
