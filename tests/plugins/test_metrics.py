@@ -8,6 +8,8 @@ import pytest
 from engines.errors import Overloaded
 from engines.gguf.config import GgufConfig
 from engines.gguf.engine import GgufEngine
+from engines.paged.config import PagedConfig
+from engines.paged.engine import PagedEngine
 from engines.protocol import Engine
 from gateway import Call, Principal, hookimpl
 from gateway.hooks import Hooks
@@ -212,12 +214,22 @@ def test_the_event_loop_is_watched_while_the_gateway_runs(tmp_path: Path) -> Non
             pass  # the test's own time limit ends it
 
 
-@pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The starter model, run by llama.cpp behind a gateway."""
-    directory = tmp_path_factory.mktemp("starter")
+def gguf(directory: Path) -> Engine:
     config = GgufConfig(num_threads=1, num_slots=2)
-    engine = GgufEngine("scripted", config, models_dir=directory, data_dir=directory)
+    return GgufEngine("scripted", config, models_dir=directory, data_dir=directory)
+
+
+def paged(directory: Path) -> Engine:
+    return PagedEngine("scripted", PagedConfig(num_threads=1, max_sequences=2))
+
+
+@pytest.fixture(scope="module", params=[gguf, paged], ids=["gguf", "paged"])
+def starter(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The starter model behind a gateway, run by each local engine."""
+    directory = tmp_path_factory.mktemp("starter")
+    engine = request.param(directory)
     models = SCRIPTED_POLICY["models.toml"].replace("scripted-model", "starter")
     with metered(directory, engine, policy={"models.toml": models}) as server:
         yield server
@@ -227,7 +239,11 @@ def test_the_starter_model_tells_what_vllm_would_tell(starter: Server) -> None:
     before = scrape(starter)
     url = f"{starter.url}/v1/chat/completions"
     with httpx.Client(timeout=60) as client:
-        fields = {"max_tokens": 10, "ignore_eos": True, "temperature": 0}
+        # Long enough to fill a block of a paged cache.
+        asked = [
+            {"role": "user", "content": "Count from 1 to 20, and then back to 1 again, please."}
+        ]
+        fields = {"max_tokens": 10, "ignore_eos": True, "temperature": 0, "messages": asked}
         usages = [client.post(url, json=BODY | fields).json()["usage"] for _ in range(10)]
     text = scrape(starter)
 
