@@ -17,7 +17,7 @@ def ended(call: Call, *, usage: Usage | None = None, seconds: float = 2.0) -> Ca
     call.finished_at = 100.0 + seconds
     call.finish_reason = FinishReason.STOP
     if usage is not None:
-        call.add_usage(usage)
+        call.tally(0).set(usage)
     return call
 
 
