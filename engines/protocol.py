@@ -6,7 +6,9 @@ of events comes out, and the stream always reads
     Started (TextDelta | ReasoningDelta | ToolCallDelta)* Finished
 
 or ends early with one of the errors in engines/errors.py. Closing the stream
-cancels the request; an engine must free its slot without being awaited.
+cancels the request; an engine must free its slot without being awaited. An
+engine that relays what its client wrote (see `Relay`) has an answer that is
+nothing but `Relayed` between the two ends.
 
 Nothing here imports torch, llama_cpp, litestar or the gateway, and nothing
 here may: it is the floor every other module stands on.
@@ -37,7 +39,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
     name: str
     capabilities: frozenset[Capability]
-    context_tokens: int
+    context_tokens: int  # 0: not known
     loaded: bool
     loading: float | None = None  # how far a load under way is, 0 to 1
     memory_bytes: int | None = None
@@ -153,6 +155,21 @@ class Grammar(Struct, frozen=True, tag="grammar"):
 Constraint = JsonObject | JsonSchema | Regex | Choice | Grammar
 
 
+class WireRequest(Struct, frozen=True, kw_only=True):
+    """A request as its client wrote it, for an engine whose upstream speaks the same dialect.
+
+    What policy changed is in the request that carries this; whoever relays the
+    body writes it in there, and the target's name for the model, and nothing else.
+    """
+
+    dialect: str
+    method: str  # of HTTP
+    path: str  # below the dialect's root: `chat/completions`
+    body: bytes  # JSON, checked for size, depth and repeated keys; empty where there is none
+    query: str = ""  # of the URL, without the question mark
+    headers: Mapping[str, str] = {}  # lower-case names; which of them go on, the engine decides
+
+
 class GenerateRequest(Struct, frozen=True, kw_only=True):
     """One completion to produce.
 
@@ -179,6 +196,7 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     priority: int = 0  # lower goes first, across owners
     cache_salt: str = ""  # prefixes are shared only within one salt
     extra: Mapping[str, Any] = {}  # fields only a remote upstream understands
+    wire: WireRequest | None = None  # for an engine that is a `Relay`; others ignore it
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):
@@ -192,6 +210,7 @@ class EmbedRequest(Struct, frozen=True, kw_only=True):
     owner: str = "-"
     weight: float = 1.0
     priority: int = 0
+    wire: WireRequest | None = None
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -241,11 +260,20 @@ class TokenLogprob(Struct, frozen=True):
     id: int = -1
 
 
+class UpstreamHead(Struct, frozen=True, kw_only=True):
+    """What an upstream said before its answer's first byte, as far as a client may hear it."""
+
+    status: int = 200
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
+
+
 class Started(Struct, frozen=True, tag="started", kw_only=True):
-    """The request was admitted and its prompt is counted."""
+    """The request was admitted and its prompt is counted; None: by nobody yet."""
 
     prompt_tokens: int | None = None
     cached_tokens: int = 0
+    head: UpstreamHead | None = None  # only where the answer is `Relayed`
 
 
 class TextDelta(Struct, frozen=True, tag="text"):
@@ -270,6 +298,14 @@ class ToolCallDelta(Struct, frozen=True, tag="tool_call", kw_only=True):
     arguments: str = ""
 
 
+class Relayed(Struct, frozen=True, tag="relayed"):
+    """More of an answer in the bytes of the dialect that asked: whole events of a stream,
+    or the whole body; `num_tokens` is about how many tokens are in it, None: not known."""
+
+    data: bytes
+    num_tokens: int | None = None
+
+
 class Finished(Struct, frozen=True, tag="finished", kw_only=True):
     """The last event of a stream that ended well."""
 
@@ -279,15 +315,16 @@ class Finished(Struct, frozen=True, tag="finished", kw_only=True):
     stop: str | None = None  # the stop string that ended it, if one did
 
 
-Output = TextDelta | ReasoningDelta | ToolCallDelta
-Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
+Output = TextDelta | ReasoningDelta | ToolCallDelta | Relayed
+Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Relayed | Finished
 
 
 class Embeddings(Struct, frozen=True, kw_only=True):
-    """One vector per input, in order."""
+    """One vector per input, in order; or, `relayed`, the answer that holds them as it came."""
 
     vectors: Sequence[Sequence[float]]
     usage: Usage
+    relayed: bytes | None = None
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -371,4 +408,16 @@ class ModelLibrary(Protocol):
 
     async def delete(self, name: str) -> None:
         """Remove a name, and its files when nothing else uses them."""
+        ...
+
+
+@runtime_checkable
+class Relay(Protocol):
+    """An engine that can pass a client's own request on, and the answer back, as they are.
+
+    Only remote does. It answers a request whose `wire` it relays with `Relayed` events.
+    """
+
+    def relays(self, dialect: str, method: str, path: str) -> bool:
+        """Whether this operation of the dialect may be passed on; cheap, and never asks."""
         ...

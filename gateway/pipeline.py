@@ -20,7 +20,7 @@ from engines.protocol import (
     GenerateRequest,
     Started,
 )
-from gateway.call import Call
+from gateway.call import Call, Route
 from gateway.dispatch import dispatch, dispatch_embed
 from gateway.errors import ModelUnknown
 
@@ -58,14 +58,33 @@ async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embedd
     return embeddings
 
 
-async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
+async def run_on(
+    gateway: "Gateway", call: Call, request: GenerateRequest, route: Route
+) -> list[AsyncGenerator[Event, None]]:
+    """The same as `run` for a request that names no model, so that nothing is left to choose."""
+    call.requests = [request]
+    await gateway.hooks.authorize(call)
+    await gateway.hooks.prepare(call)
+    call.route = route
+    await call.resources.enter_async_context(gateway.hooks.admit(call))
+    streams = await _side_by_side(gateway, call)
+    return [_recorded(call, stream) for stream in streams]
+
+
+async def authorize(gateway: "Gateway", call: Call, name: str) -> None:
+    """Raise unless the caller may make this call and use this model: `Forbidden`, `ModelUnknown`.
+
+    A caller who may not use the endpoint hears that first: which names exist is not for
+    everyone.
+    """
     call.model = call.policy.resolve(name)  # an alias becomes its model
-    if call.model is None:
-        # A caller who may not use this endpoint hears that first: which names
-        # exist is not for everyone.
-        await gateway.hooks.authorize(call)
-        raise ModelUnknown(name)
     await gateway.hooks.authorize(call)  # plugins/allow_lists.py
+    if call.model is None:
+        raise ModelUnknown(name)
+
+
+async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
+    await authorize(gateway, call, name)
     await gateway.hooks.prepare(call)  # plugins/defaults.py
     call.route = await gateway.hooks.route(call)  # plugins/routing.py
     if call.route is None or not call.route.targets:
