@@ -7,10 +7,8 @@ closed by the other side before the request came.
 
 import ssl
 from contextvars import ContextVar
-from weakref import WeakSet
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -20,6 +18,8 @@ from engines.remote.config import RemoteConfig
 
 KEEP_ALIVE_SECONDS = 30.0
 NAME_SECONDS = 10  # how long a resolved name is remembered
+
+_USED = "used_by_penstock"
 
 # Whether the connection that the current task was given last had been used before.
 was_used: ContextVar[bool] = ContextVar("was_used", default=False)
@@ -39,7 +39,6 @@ class UpstreamConnector(aiohttp.TCPConnector):
             ssl=_tls_of(config),
             socket_factory=rules.open_socket,
         )
-        self._used: WeakSet[ResponseHandler] = WeakSet()
 
     @property
     def num_open(self) -> int:
@@ -54,10 +53,9 @@ class UpstreamConnector(aiohttp.TCPConnector):
     ) -> Connection:
         """A connection to send `req` on; `was_used` then says what kind of one it is."""
         connection = await super().connect(req, traces, timeout)
-        protocol = connection.protocol
-        assert protocol is not None
-        was_used.set(protocol in self._used)
-        self._used.add(protocol)
+        marks = vars(connection.protocol)
+        was_used.set(_USED in marks)
+        marks[_USED] = True
         return connection
 
 

@@ -48,7 +48,7 @@ async def read_either(
 
     Raises `BadRequest`, `BodyTooLarge`, `MediaTypeUnknown`.
     """
-    _check_type(request.headers.get("content-type", ""))
+    _check_type(_header(request, b"content-type"))
     raw = await read_raw(request, max_bytes=max_bytes)
 
     def decoded() -> Body:
@@ -76,6 +76,14 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     return body
 
 
+def _header(request: Request[Any, Any, Any], name: bytes) -> str:
+    # Litestar would make an object of all of them first.
+    for key, value in request.scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return ""
+
+
 def _check_type(content_type: str) -> None:
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "application/json" or media_type.endswith("+json"):
@@ -89,7 +97,7 @@ def _check_type(content_type: str) -> None:
 
 async def read_raw(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
     """The body's bytes, whatever they are. Raises `BodyTooLarge`."""
-    declared = request.headers.get("content-length", "")
+    declared = _header(request, b"content-length")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     chunks: list[bytes] = []

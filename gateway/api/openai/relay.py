@@ -7,6 +7,7 @@ field by field; where one of its targets could pass the body on, it is carried a
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
@@ -103,17 +104,26 @@ def extent(gateway: Gateway, call: Call, model: str, path: str, method: str = "P
     policy = call.policy.resolve(model)
     if policy is None:
         return "none"
-    names = {target.engine for target in (*policy.targets, *policy.fallbacks)}
-    relaying = sum(relays(gateway, name, path, method) for name in names)
-    if relaying == 0:
+    found = {
+        relays(gateway, target.engine, path, method)
+        for target in (*policy.targets, *policy.fallbacks)
+    }
+    if True not in found:
         return "none"
-    return "all" if relaying == len(names) else "some"
+    return "some" if False in found else "all"
 
 
 def relays(gateway: Gateway, engine: str, path: str, method: str = "POST") -> bool:
     """Does this engine pass requests of this path on?"""
     found = gateway.engines.get(engine)
-    return isinstance(found, Relay) and found.relays(DIALECT, method, path)
+    if found is None or not _is_relay(type(found)):
+        return False
+    return cast(Relay, found).relays(DIALECT, method, path)
+
+
+@lru_cache(maxsize=64)  # asking whether a class has a protocol's methods takes long
+def _is_relay(kind: type) -> bool:
+    return issubclass(kind, Relay)
 
 
 def to_wire(request: Request[Any, Any, Any], call: Call, path: str, body: bytes) -> WireRequest:
