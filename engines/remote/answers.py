@@ -5,7 +5,7 @@ pieces as they come and says what they are (`feed`, `end`), or is given all of i
 (`whole`). It never waits, so a test needs no server.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Raw, Struct
@@ -18,7 +18,8 @@ from engines.remote.sse import EventTooLong
 Form = Literal["events", "whole", "pieces"]
 
 EVENTS_TYPE = "text/event-stream"
-_UNSET = (b"null", b"{}", b'""', b"false")
+NO_FIELD = Raw(b"")  # msgspec knows no `Raw | None`
+_UNSET = (b"", b"null", b"{}", b'""', b"false")
 
 
 class AnswerReader(Protocol):
@@ -30,8 +31,8 @@ class AnswerReader(Protocol):
         """How to read an answer of this type. Raises `Unavailable` for one that it cannot have."""
         ...
 
-    def feed(self, piece: bytes) -> Sequence[Event]:
-        """The events that a piece of a stream brings. Raises any `EngineError`."""
+    def feed(self, piece: bytes) -> Iterable[Event]:
+        """The events that a piece of a stream brings. Raises any `EngineError`, in its place."""
         ...
 
     def end(self) -> Sequence[Event]:
@@ -74,9 +75,9 @@ def broken(why: str) -> Unavailable:
     return Unavailable(f"the upstream's answer cannot be used: {why}")
 
 
-def is_set(error: Raw | None) -> bool:
+def is_set(error: Raw) -> bool:
     """Does an `error` field say that there was one?"""
-    return error is not None and bytes(error) not in _UNSET
+    return bytes(error) not in _UNSET
 
 
 def fed(feed: Callable[[bytes], list[bytes]], piece: bytes) -> list[bytes]:

@@ -1,6 +1,6 @@
 """Turns a stream of OpenAI's chunks into our events, for a caller who spoke another dialect."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from engines.protocol import (
     TopLogprob,
     Usage,
 )
-from engines.remote.answers import EVENTS_TYPE, Form, Names, broken, fed, is_json, is_set
+from engines.remote.answers import EVENTS_TYPE, NO_FIELD, Form, Names, broken, fed, is_json, is_set
 from engines.remote.refusals import error_of
 from engines.remote.sse import EventSplitter
 from engines.remote.tokens import WireUsage, guessed_prompt, to_reason
@@ -74,7 +74,7 @@ class _Choice(Struct, frozen=True):
 class _Chunk(Struct, frozen=True):
     choices: Sequence[_Choice] | None = None
     usage: WireUsage | None = None
-    error: Raw | None = None
+    error: Raw = NO_FIELD
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -102,15 +102,13 @@ class HeardAnswer:
             return "whole"  # an error, if anything
         raise broken(f"it is {content_type[:80] or 'of no type'!r}")
 
-    def feed(self, piece: bytes) -> Sequence[Event]:
+    def feed(self, piece: bytes) -> Iterator[Event]:
         """The events that a piece of the stream brings. Raises any `EngineError`."""
-        found: list[Event] = []
         for data in fed(self._events.feed, piece):
             if data == b"[DONE]":
                 self.is_done = True
-                break
-            found += self._heard(data)
-        return found
+                return
+            yield from self._heard(data)
 
     def end(self) -> Sequence[Event]:
         """The end. Raises `Unavailable` for a stream that broke off."""

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from engines.protocol import Event, Finished, FinishReason, Relayed, Usage
-from engines.remote.answers import EVENTS_TYPE, Form, Names, broken, fed, is_json, is_set
+from engines.remote.answers import EVENTS_TYPE, NO_FIELD, Form, Names, broken, fed, is_json, is_set
 from engines.remote.refusals import error_of
 from engines.remote.sse import EventSplitter, data_of
 from engines.remote.tokens import WireUsage
@@ -19,10 +19,10 @@ from engines.remote.tokens import WireUsage
 class _Counted(Struct, frozen=True):
     """Where dialects keep their counts: at the top, or inside the object that an event brings."""
 
-    usage: Raw | None = None
-    response: Raw | None = None
-    message: Raw | None = None
-    error: Raw | None = None
+    usage: Raw = NO_FIELD
+    response: Raw = NO_FIELD
+    message: Raw = NO_FIELD
+    error: Raw = NO_FIELD
 
 
 _encode = msgspec.json.Encoder().encode
@@ -92,7 +92,7 @@ class PassedAnswer:
         """Note the counts in an object, or in the one inside it."""
         found = _counted(data)
         for place in (found, _counted(found.response), _counted(found.message)):
-            if place.usage is not None:
+            if is_set(place.usage):
                 self._usage = _larger(self._usage, _usage_of(place.usage))
         return found
 
@@ -107,9 +107,9 @@ class PassedAnswer:
         )
 
 
-def _counted(data: bytes | Raw | None) -> _Counted:
+def _counted(data: bytes | Raw) -> _Counted:
     try:
-        return _decode_counted(data) if data is not None else _Counted()
+        return _decode_counted(data) if data else _Counted()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _Counted()
 

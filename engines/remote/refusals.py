@@ -38,6 +38,7 @@ _CONTEXT = re.compile(
     r"|prompt is too long",
     re.IGNORECASE,
 )
+_NO_MODEL = re.compile(r"\bmodel\b.{0,300}\bnot (?:exist|found)\b", re.IGNORECASE | re.DOTALL)
 _BUSY_CODES = frozenset(
     {"server_is_overloaded", "overloaded", "overloaded_error", "rate_limit_exceeded", "slow_down"}
 )
@@ -159,7 +160,7 @@ def _meaning(refused: Refused, said: Said, status: int) -> EngineError:
             param=said.param or "messages",
             message=_message(refused, said),
         )
-    if status == 404 and (said.code == "model_not_found" or "model" in said.message.lower()):
+    if status == 404 and (said.code == "model_not_found" or _NO_MODEL.search(said.message)):
         return ModelNotFound(refused.model)
     if status in _PASSING or status >= 500:
         return Unavailable("the upstream failed on this request", retry_after=retry_after)

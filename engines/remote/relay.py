@@ -6,14 +6,15 @@ as it came. Only the upstream's name for the model becomes the one that the
 client asked for, and token counts that only we asked for are taken out again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
+from engines.errors import EngineError
 from engines.protocol import Event, Finished, FinishReason, GenerateRequest, Relayed, Usage
-from engines.remote.answers import EVENTS_TYPE, Form, Names, broken, fed, is_json, is_set
+from engines.remote.answers import EVENTS_TYPE, NO_FIELD, Form, Names, broken, fed, is_json, is_set
 from engines.remote.edits import Edited
 from engines.remote.refusals import error_of
 from engines.remote.sse import EventSplitter
@@ -21,15 +22,13 @@ from engines.remote.tokens import WireUsage, guessed, guessed_prompt, to_reason
 
 MAX_HELD_EVENTS = 64  # that say nothing yet: roles, empty texts
 
-_NOTHING: Sequence[Event] = ()
-
 
 class _Choice(Struct, frozen=True):
     """Of a choice, what tells whether anything was said and whether it is the end."""
 
     index: int = 0
     finish_reason: str | None = None
-    delta: Raw | None = None
+    delta: Raw = NO_FIELD
     text: str | None = None
 
 
@@ -38,7 +37,7 @@ class _Chunk(Struct, frozen=True):
 
     choices: Sequence[_Choice] | None = None
     usage: WireUsage | None = None
-    error: Raw | None = None
+    error: Raw = NO_FIELD
     model: str | None = None
 
 
@@ -77,24 +76,30 @@ class RelayedAnswer:
             return "whole"
         raise broken(f"it is {content_type[:80] or 'of no type'!r}")
 
-    def feed(self, piece: bytes) -> Sequence[Event]:
+    def feed(self, piece: bytes) -> Iterator[Event]:
         """What a piece of a stream is to the client. Raises any `EngineError`."""
         frames: list[bytes] = []
-        num_before = self._num_tokens
-        for data in fed(self._events.feed, piece):
-            if data == b"[DONE]":
-                self.is_done = True
-                break
-            if frame := self._frame(data):
-                frames.append(b"data: " + frame + b"\n\n")
-        if not frames:
-            return _NOTHING
-        if self._is_silent or self._held:
+        num_before, was_silent = self._num_tokens, self._is_silent
+        failure: EngineError | None = None
+        try:
+            for data in fed(self._events.feed, piece):
+                if data == b"[DONE]":
+                    self.is_done = True
+                    break
+                if frame := self._frame(data):
+                    frames.append(b"data: " + frame + b"\n\n")
+        except EngineError as error:
+            if was_silent:
+                raise  # nothing has been sent, so this can still be an honest status
+            failure = error
+        if was_silent:
             self._held += frames
-            if self._is_silent and len(self._held) <= MAX_HELD_EVENTS:
-                return _NOTHING
-            frames, self._held, self._is_silent = self._held, [], False
-        return (Relayed(b"".join(frames), self._num_tokens - num_before),)
+            self._is_silent = self._is_silent and len(self._held) <= MAX_HELD_EVENTS
+            frames, self._held = ([], self._held) if self._is_silent else (self._held, [])
+        if frames:
+            yield Relayed(b"".join(frames), self._num_tokens - num_before)
+        if failure is not None:
+            raise failure
 
     def end(self) -> Sequence[Event]:
         """The last events of a stream. Raises `Unavailable` for one that broke off."""
@@ -170,7 +175,7 @@ class RelayedAnswer:
 def _says_something(choice: _Choice) -> bool:
     if choice.finish_reason or choice.text:
         return True
-    if choice.delta is None or bytes(choice.delta) == b"null":
+    if bytes(choice.delta) in (b"", b"null"):
         return False
     try:
         delta = _decode_delta(choice.delta)
@@ -185,4 +190,4 @@ def _unusual(data: bytes) -> _Chunk:
         fields = _decode_fields(data)
     except (msgspec.ValidationError, msgspec.DecodeError):
         raise broken("it is not a JSON object") from None
-    return _Chunk(error=fields.get("error"), model="" if "model" in fields else None)
+    return _Chunk(error=fields.get("error", NO_FIELD), model="" if "model" in fields else None)
