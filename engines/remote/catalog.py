@@ -178,4 +178,11 @@ def _capabilities(told: object) -> frozenset[Capability]:
 
 
 def _glob(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, text.split("*"))), re.DOTALL)
+    # Clients choose what this is matched with: groups that give nothing back once they
+    # have matched keep it from trying every way to share the text out among the stars.
+    first, *middle = map(re.escape, text.split("*"))
+    if not middle:
+        return re.compile(first)
+    *middle, last = middle
+    found = "".join(f"(?>.*?{piece})" for piece in middle)
+    return re.compile(f"{first}{found}.*{last}", re.DOTALL)

@@ -119,6 +119,9 @@ class RemoteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ip_network(network)  # says itself what is wrong
         for name in (*self.headers, *self.secret_headers, *self.pass_headers, *self.return_headers):
             _check_name(name)
+        for name, value in self.headers.items():
+            if not value.isprintable():
+                raise ValueError(f"the header {name!r} has a line break in it, or worse")
         for name in (*self.pass_headers, *self.return_headers):
             if name.lower() in PRIVATE_HEADERS:
                 raise ValueError(f"the header {name!r} is never passed on")

@@ -4,6 +4,7 @@ JSON comes whole, a stream of events goes on event by event, anything else (soun
 say) piece by piece. Names of models are changed as for any other answer.
 """
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -14,6 +15,12 @@ from engines.remote.answers import EVENTS_TYPE, NO_FIELD, Form, Names, broken, f
 from engines.remote.refusals import error_of
 from engines.remote.sse import EventSplitter, data_of
 from engines.remote.tokens import WireUsage
+
+
+# What is not for a browser to run. A page or a script would run as one of this gateway's.
+_PIECES = re.compile(
+    r"audio/.+|video/.+|image/(?!svg).+|text/plain|application/(?:octet-stream|jsonl|x-ndjson)"
+)
 
 
 class _Counted(Struct, frozen=True):
@@ -51,6 +58,8 @@ class PassedAnswer:
         if content_type == EVENTS_TYPE:
             self._events = EventSplitter(self._max_event_bytes)
             return "events"
+        if content_type and not _PIECES.fullmatch(content_type):
+            raise broken(f"it is {content_type[:80]!r}")
         return "pieces"
 
     def feed(self, piece: bytes) -> Sequence[Event]:
