@@ -56,6 +56,7 @@ class Upstream:
             sock_connect=config.connect_seconds,
             sock_read=config.first_byte_seconds,
         )
+        self._replies: set[Reply] = set()  # answers that are being read
         self._session: aiohttp.ClientSession | None = None
         self._connector: UpstreamConnector | None = None
         self._headers: CIMultiDict[str] = CIMultiDict()
@@ -85,6 +86,9 @@ class Upstream:
     async def close(self) -> None:
         """Close every connection, those of running answers too; idempotent."""
         self.is_closed = True
+        # aiohttp would leave those who wait for more of a body waiting.
+        for reply in tuple(self._replies):
+            reply.close()
         if self._session is not None:
             await self._session.close()
 
@@ -140,7 +144,13 @@ class Upstream:
             headers=headers,
             allow_redirects=False,
         )
-        return Reply(response, self, self._config.idle_seconds)
+        reply = Reply(response, self, self._config.idle_seconds)
+        self._replies.add(reply)
+        return reply
+
+    def ended(self, reply: "Reply") -> None:
+        """An answer is not read any more."""
+        self._replies.discard(reply)
 
     def _url(self, path: str, query: str) -> URL:
         if query or path not in KNOWN_PATHS:
@@ -234,7 +244,8 @@ class Reply:
             return
 
     def close(self) -> None:
-        """Give the connection back; one whose body has not ended is closed."""
+        """Give the connection back; one whose body has not ended is closed. May be called twice."""
+        self._upstream.ended(self)
         if self._response.content.at_eof():
             self._response.release()
         else:

@@ -271,6 +271,23 @@ async def test_closing_the_engine_ends_what_waits_for_headers_too(
     await until(upstream, lambda: upstream.num_open == 0)
 
 
+async def test_closing_the_engine_ends_what_waits_for_more_of_an_answer(
+    engine: RemoteEngine, upstream: Upstream
+) -> None:
+    upstream.scene = sending(SSE_HEAD + chunked(chunk("hello")), then="hang")
+    events = engine.generate(relaying(STREAM_BODY))
+    assert isinstance(await anext(events), Started)
+    assert isinstance(await anext(events), Relayed)
+    waiting = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+
+    await engine.close()
+
+    with pytest.raises(Unavailable, match="closed"):
+        await waiting
+    await until(upstream, lambda: upstream.num_open == 0)
+
+
 async def test_one_request_too_many_is_overloaded(build: Build, upstream: Upstream) -> None:
     engine = build(max_connections=1)
     await engine.start()
