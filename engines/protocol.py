@@ -11,7 +11,7 @@ engine that relays what its client wrote (see `Relay`) has an answer that is
 nothing but `Relayed` between the two ends.
 
 Nothing here imports torch, llama_cpp, litestar or the gateway, and nothing
-here may: it is the floor every other module stands on.
+here may: with engines/wire.py it is the floor every other module stands on.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -19,6 +19,8 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
+
+from engines.wire import Relayed, UpstreamHead, WireRequest
 
 
 class Capability(StrEnum):
@@ -155,21 +157,6 @@ class Grammar(Struct, frozen=True, tag="grammar"):
 Constraint = JsonObject | JsonSchema | Regex | Choice | Grammar
 
 
-class WireRequest(Struct, frozen=True, kw_only=True):
-    """A request as its client wrote it, for an engine whose upstream speaks the same dialect.
-
-    What policy changed is in the request that carries this; whoever relays the
-    body writes it in there, and the target's name for the model, and nothing else.
-    """
-
-    dialect: str
-    method: str  # of HTTP
-    path: str  # below the dialect's root: `chat/completions`
-    body: bytes  # JSON, checked for size, depth and repeated keys; empty where there is none
-    query: str = ""  # of the URL, without the question mark
-    headers: Mapping[str, str] = {}  # lower-case names; which of them go on, the engine decides
-
-
 class GenerateRequest(Struct, frozen=True, kw_only=True):
     """One completion to produce.
 
@@ -260,14 +247,6 @@ class TokenLogprob(Struct, frozen=True):
     id: int = -1
 
 
-class UpstreamHead(Struct, frozen=True, kw_only=True):
-    """What an upstream said before its answer's first byte, as far as a client may hear it."""
-
-    status: int = 200
-    content_type: str = "application/json"
-    headers: Mapping[str, str] = {}
-
-
 class Started(Struct, frozen=True, tag="started", kw_only=True):
     """The request was admitted and its prompt is counted; None: by nobody yet."""
 
@@ -296,14 +275,6 @@ class ToolCallDelta(Struct, frozen=True, tag="tool_call", kw_only=True):
     id: str | None = None
     name: str | None = None
     arguments: str = ""
-
-
-class Relayed(Struct, frozen=True, tag="relayed"):
-    """More of an answer in the bytes of the dialect that asked: whole events of a stream,
-    or the whole body; `num_tokens` is about how many tokens are in it, None: not known."""
-
-    data: bytes
-    num_tokens: int | None = None
 
 
 class Finished(Struct, frozen=True, tag="finished", kw_only=True):

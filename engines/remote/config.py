@@ -26,6 +26,16 @@ PRIVATE_HEADERS = frozenset(
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _PASSED = re.compile(r"(?:(?:GET|POST|DELETE) )?[a-z][a-z0-9_-]*(?:/(?:\*|[A-Za-z0-9_.-]+))*")
 
+_ABOVE_ZERO = (
+    "connect_seconds",
+    "first_byte_seconds",
+    "idle_seconds",
+    "total_seconds",
+    "max_connections",
+    "max_answer_bytes",
+    "max_event_bytes",
+)
+
 
 class SecretSource(Protocol):
     """Where a secret is kept."""
@@ -117,26 +127,31 @@ class RemoteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         _check_url(self.base_url)
         for network in self.allow_networks:
             ip_network(network)  # says itself what is wrong
-        for name in (*self.headers, *self.secret_headers, *self.pass_headers, *self.return_headers):
-            _check_name(name)
-        for name, value in self.headers.items():
-            if not value.isprintable():
-                raise ValueError(f"the header {name!r} has a line break in it, or worse")
-        for name in (*self.pass_headers, *self.return_headers):
-            if name.lower() in PRIVATE_HEADERS:
-                raise ValueError(f"the header {name!r} is never passed on")
+        _check_headers(self)
         for entry in self.passthrough:
             if _PASSED.fullmatch(entry) is None:
                 raise ValueError(
                     f"passthrough has {entry!r}; write a path below base_url, with GET or DELETE "
                     'before it where it is not POST: "responses", "GET responses/*"'
                 )
-        for field in ("connect_seconds", "first_byte_seconds", "idle_seconds", "total_seconds",
-                      "max_connections", "max_answer_bytes", "max_event_bytes"):  # fmt: skip
+        for field in _ABOVE_ZERO:
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be over 0")
         if self.ca_file is not None and not self.verify:
             raise ValueError("ca_file with verify = false checks nothing; leave one of them out")
+
+
+def _check_headers(config: RemoteConfig) -> None:
+    passed = (*config.pass_headers, *config.return_headers)
+    for name in (*config.headers, *config.secret_headers, *passed):
+        if _HEADER_NAME.fullmatch(name.lower()) is None:
+            raise ValueError(f"{name!r} is not the name of a header")
+    for name, value in config.headers.items():
+        if not value.isprintable():
+            raise ValueError(f"the header {name!r} has a line break in it, or worse")
+    for name in passed:
+        if name.lower() in PRIVATE_HEADERS:
+            raise ValueError(f"the header {name!r} is never passed on")
 
 
 def _check_url(url: str) -> None:
@@ -151,8 +166,3 @@ def _check_url(url: str) -> None:
         raise ValueError("base_url holds a password; write it as api_key")
     if parts.query or parts.fragment or "\\" in url or not url.isascii() or " " in url:
         raise ValueError(f"base_url is {url!r}; it may have a host, a port and a path")
-
-
-def _check_name(name: str) -> None:
-    if _HEADER_NAME.fullmatch(name.lower()) is None:
-        raise ValueError(f"{name!r} is not the name of a header")

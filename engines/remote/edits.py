@@ -9,7 +9,8 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
-from engines.protocol import GenerateRequest, WireRequest
+from engines.protocol import GenerateRequest
+from engines.wire import WireRequest
 
 # Paths whose requests are for text: they have samplings, caps and streams that are understood.
 GENERATING = frozenset({"chat/completions", "completions"})

@@ -21,10 +21,7 @@ from engines.protocol import (
     GenerateRequest,
     Health,
     ModelInfo,
-    Relayed,
     Started,
-    UpstreamHead,
-    WireRequest,
 )
 from engines.remote.answers import AnswerReader, Names, broken
 from engines.remote.catalog import Catalog
@@ -38,6 +35,7 @@ from engines.remote.refusals import error_of
 from engines.remote.relay import RelayedAnswer
 from engines.remote.speaking import path_of, spoken
 from engines.remote.upstream import Question, Reply, Upstream
+from engines.wire import Relayed, UpstreamHead, WireRequest
 
 DIALECT = "openai"
 _TYPE_OF_FORM = {"events": "text/event-stream; charset=utf-8", "whole": "application/json"}

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Raw, Struct
 
-from engines.protocol import Event, Finished, FinishReason, Relayed, Usage
+from engines.protocol import Event, Finished, FinishReason, Usage
 from engines.remote.answers import EVENTS_TYPE, NO_FIELD, Form, Names, broken, fed, is_json, is_set
 from engines.remote.refusals import error_of
 from engines.remote.sse import EventSplitter, data_of
 from engines.remote.tokens import WireUsage
-
+from engines.wire import Relayed
 
 # What is not for a browser to run. A page or a script would run as one of this gateway's.
 _PIECES = re.compile(

@@ -13,12 +13,13 @@ import msgspec
 from msgspec import Raw, Struct
 
 from engines.errors import EngineError
-from engines.protocol import Event, Finished, FinishReason, GenerateRequest, Relayed, Usage
+from engines.protocol import Event, Finished, FinishReason, GenerateRequest, Usage
 from engines.remote.answers import EVENTS_TYPE, NO_FIELD, Form, Names, broken, fed, is_json, is_set
 from engines.remote.edits import Edited
 from engines.remote.refusals import error_of
 from engines.remote.sse import EventSplitter
 from engines.remote.tokens import WireUsage, guessed, guessed_prompt, to_reason
+from engines.wire import Relayed
 
 MAX_HELD_EVENTS = 64  # that say nothing yet: roles, empty texts
 

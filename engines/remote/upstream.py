@@ -14,7 +14,6 @@ from collections.abc import Mapping
 import aiohttp
 import structlog
 from msgspec import Struct
-from multidict import CIMultiDict
 from yarl import URL
 
 from engines.errors import Unavailable
@@ -59,7 +58,7 @@ class Upstream:
         self._replies: set[Reply] = set()  # answers that are being read
         self._session: aiohttp.ClientSession | None = None
         self._connector: UpstreamConnector | None = None
-        self._headers: CIMultiDict[str] = CIMultiDict()
+        self._headers: Mapping[str, str] = {}
         self._secrets: tuple[str, ...] = ()
         self._read_at = -CREDENTIAL_SECONDS
 
@@ -131,10 +130,7 @@ class Upstream:
         session = self._session
         if session is None or self.is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
-        headers = self._headers_now()
-        if question.headers:
-            headers = headers.copy()
-            headers.update(question.headers)
+        headers = {**self._headers_now(), **question.headers}
         data = question.body or None
         was_used.set(False)
         response = await session.request(
@@ -159,7 +155,7 @@ class Upstream:
             self._urls[path] = URL(f"{self._base}/{path}", encoded=True)
         return self._urls[path]
 
-    def _headers_now(self) -> CIMultiDict[str]:
+    def _headers_now(self) -> Mapping[str, str]:
         if time.monotonic() - self._read_at >= CREDENTIAL_SECONDS:
             self._read_credentials()
         return self._headers
@@ -171,15 +167,12 @@ class Upstream:
             more = {name: source.reveal() for name, source in config.secret_headers.items()}
         except ValueError as error:
             raise Unavailable(str(error)) from None
-        headers: CIMultiDict[str] = CIMultiDict(
-            {
-                "content-type": "application/json",
-                "accept-encoding": "identity",
-                "user-agent": "penstock",
-                **config.headers,
-                **more,
-            }
-        )
+        headers = {
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": "penstock",
+            **{name.lower(): value for name, value in (*config.headers.items(), *more.items())},
+        }
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
         self._headers = headers

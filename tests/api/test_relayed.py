@@ -172,7 +172,7 @@ def test_completions_and_embeddings_are_relayed_too(stage: RemoteStage) -> None:
     assert stage.upstream.last.json["suffix"] == "c"
 
     stage.upstream.scene = answering({"model": "upstream-model", "data": [], "odd": 2,
-                                      "usage": {"prompt_tokens": 3, "total_tokens": 3}})  # fmt: skip
+                                     "usage": {"prompt_tokens": 3, "total_tokens": 3}})  # fmt: skip
     vectors = stage.client.post(
         "/v1/embeddings", json={"model": "public", "input": "a", "task": "search"}
     )

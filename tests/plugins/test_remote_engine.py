@@ -8,7 +8,7 @@ from gateway.engine_registry import EngineStartFailed
 from gateway.gateway import Gateway
 from gateway.hooks import read_policy
 from gateway.policy.load import PolicyInvalid
-from tests.api.remote_stage import POLICY, remote_stage
+from tests.api.remote_stage import POLICY
 from tests.fakes import ScriptedEngine, Step
 from tests.serving import (
     SCRIPTED_POLICY,
@@ -173,21 +173,24 @@ def test_a_model_on_engines_of_two_kinds_is_served_by_either(tmp_path: Path) -> 
         return ["said ", "here"]
 
     engine = ScriptedEngine(script)
-    with playing() as upstream, serving(mixed_gateway(tmp_path, upstream.base_url, engine)) as one:
-        with httpx.Client(base_url=one.url, timeout=30) as client:
+    with (
+        playing() as upstream,
+        serving(mixed_gateway(tmp_path, upstream.base_url, engine)) as one,
+        httpx.Client(base_url=one.url, timeout=30) as client,
+    ):
 
-            def chat(model: str, **fields: object) -> httpx.Response:
-                body = {"model": model, "messages": [{"role": "user", "content": "x"}], **fields}
-                return client.post("/v1/chat/completions", json=body)
+        def chat(model: str, **fields: object) -> httpx.Response:
+            body = {"model": model, "messages": [{"role": "user", "content": "x"}], **fields}
+            return client.post("/v1/chat/completions", json=body)
 
-            local = chat("local-first")
-            passed_on = chat("remote-first")
-            several = chat("remote-first", n=2)
-            unknown = chat("remote-first", top_a=1)
-            upstream.scene = sending()
-            fallen_back = chat("remote-first", stream=True)
-            upstream.scene = streaming(chunk("there"), chunk())
-            both = chat("remote-first", stream=True, n=2)
+        local = chat("local-first")
+        passed_on = chat("remote-first")
+        several = chat("remote-first", n=2)
+        unknown = chat("remote-first", top_a=1)
+        upstream.scene = sending()
+        fallen_back = chat("remote-first", stream=True)
+        upstream.scene = streaming(chunk("there"), chunk())
+        both = chat("remote-first", stream=True, n=2)
 
     assert local.json()["choices"][0]["message"]["content"] == "said here"
     # Where some target could not take it, a body is held to this gateway's own fields...

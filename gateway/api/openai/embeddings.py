@@ -11,7 +11,8 @@ from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import Struct
 
-from engines.protocol import Embeddings, EmbedRequest, WireRequest
+from engines.protocol import Embeddings, EmbedRequest
+from engines.wire import WireRequest
 from gateway import pipeline
 from gateway.api.bodies import decode_body
 from gateway.api.openai.answers import opened

@@ -14,7 +14,8 @@ from litestar.enums import HttpMethod
 from litestar.types import ASGIApp
 from msgspec import Struct
 
-from engines.protocol import GenerateRequest, WireRequest
+from engines.protocol import GenerateRequest
+from engines.wire import WireRequest
 from gateway import pipeline
 from gateway.api.bodies import read_either, read_raw
 from gateway.api.openai.answers import opened

@@ -15,17 +15,8 @@ from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Struct
 
-from engines.protocol import (
-    Event,
-    GenerateRequest,
-    Message,
-    Relay,
-    Relayed,
-    Started,
-    Text,
-    UpstreamHead,
-    WireRequest,
-)
+from engines.protocol import Event, GenerateRequest, Message, Relay, Started, Text
+from engines.wire import Relayed, UpstreamHead, WireRequest
 from gateway import pipeline
 from gateway.api.bodies import decode_body, read_either
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE

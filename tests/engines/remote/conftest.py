@@ -1,10 +1,13 @@
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 
 import pytest
 
-from engines.protocol import GenerateRequest, Message, Text, WireRequest
+from engines.protocol import Event, GenerateRequest, Message, Text
 from engines.remote.config import RemoteConfig
 from engines.remote.engine import RemoteEngine
+from engines.wire import WireRequest
 from tests.upstream import Upstream, playing
 
 Build = Callable[..., RemoteEngine]
@@ -53,3 +56,14 @@ def relaying(body: bytes, path: str = "chat/completions", **fields: object) -> G
     headers = fields.pop("headers", {})
     wire = WireRequest(dialect="openai", method="POST", path=path, body=body, headers=headers)  # type: ignore[arg-type]
     return asking(wire=wire, **fields)
+
+
+async def events_of(engine: RemoteEngine, request: GenerateRequest) -> list[Event]:
+    """Everything that the engine answers."""
+    async with aclosing(engine.generate(request)) as events:
+        return [event async for event in events]
+
+
+async def until(upstream: Upstream, holds: Callable[[], bool]) -> None:
+    """Wait for the upstream's numbers without stopping the test's own loop."""
+    await asyncio.to_thread(upstream.wait_until, holds)

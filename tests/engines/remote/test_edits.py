@@ -5,7 +5,10 @@ from engines.protocol import Sampling
 from engines.remote.edits import Edited, Edits, edited, with_model
 from tests.engines.remote.conftest import relaying
 
-ODD = b'{"z": [1, 2.50, 1e400], "model":"public" ,"a":{"b" : "\\u00e9\\/"},"big":12345678901234567890123,"n":null}'
+ODD = (
+    b'{"z": [1, 2.50, 1e400], "model":"public" ,"a":{"b" : "\\u00e9\\/"},'
+    b'"big":12345678901234567890123,"n":null}'
+)
 
 
 def sent(body: bytes, path: str = "chat/completions", **fields: object) -> Edited:

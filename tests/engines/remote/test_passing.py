@@ -1,9 +1,10 @@
 import pytest
 
 from engines.errors import RequestRefused, Unavailable
-from engines.protocol import Finished, Relayed, Usage
+from engines.protocol import Finished, Usage
 from engines.remote.answers import Names
 from engines.remote.passing import PassedAnswer
+from engines.wire import Relayed
 
 NAMES = Names(model="up", public_model="public", with_words=True, relay=True)
 

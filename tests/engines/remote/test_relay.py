@@ -2,10 +2,11 @@ import msgspec
 import pytest
 
 from engines.errors import EngineError, RequestRefused, Unavailable
-from engines.protocol import Event, Finished, FinishReason, Message, Relayed, Text, Usage
+from engines.protocol import Event, Finished, FinishReason, Message, Text, Usage
 from engines.remote.answers import Names
 from engines.remote.edits import Edits, edited
 from engines.remote.relay import MAX_HELD_EVENTS, RelayedAnswer
+from engines.wire import Relayed
 from tests.engines.remote.conftest import relaying
 from tests.upstream import CHAT, DONE, USAGE, chunk, event
 
@@ -33,7 +34,10 @@ def read(answer: RelayedAnswer, *pieces: bytes) -> list[Event]:
 
 
 def test_events_go_through_as_they_came_but_for_the_models_name() -> None:
-    odd = b'data: {"model":"upstream-model","x":[1.50,"\\u00e9"],"choices":[{"text":"a","y": {} }]}\n\n'
+    odd = (
+        b'data: {"model":"upstream-model","x":[1.50,"\\u00e9"],'
+        b'"choices":[{"text":"a","y": {} }]}\n\n'
+    )
 
     events = read(reading(), odd)
 
