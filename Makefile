@@ -10,18 +10,18 @@ NODE_TESTS := tests/sdk/node
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve test check install format clean
+.PHONY: help serve test check install format clean bench-gpu
 
 help:  ## say what there is
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | \
-	  while IFS="$$(printf '\t')" read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  while IFS="$$(printf '\t')" read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 serve: .venv/penstock-installed  ## install, then serve policies/dev with the starter model
 	@$(BIN)/penstock serve --policy policies/dev
 
 install: .venv/penstock-installed  ## create .venv with the gateway and the GGUF engine
 
-test: .venv/tests-installed  ## install what the tests need, then run all five checks
+test: .venv/tests-installed redis-server  ## install what the tests need, then run all five checks
 	@$(MAKE) --no-print-directory --keep-going format-check lint types imports tests
 
 check: test  ## the same five that CI runs: format, lint, types, imports, tests
@@ -29,6 +29,10 @@ check: test  ## the same five that CI runs: format, lint, types, imports, tests
 format: .venv/tests-installed  ## rewrite the code in the house style
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Not .venv's Python: its torch is the one for CPUs. PYTHON= names another.
+bench-gpu:  ## kernel tests and a table of engines, with the python3 whose torch sees a GPU
+	@PYTHONPATH="$(CURDIR)" $(or $(PYTHON),python3) -m tests.gpu_bench $(BENCH_ARGS)
 
 clean:  ## remove what was installed and built here; the compiled llama.cpp stays in the cache
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
@@ -52,6 +56,20 @@ imports:
 tests:
 	@echo "[5/5] tests"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Limits that several gateways share are tested on a real Redis, which is not on PyPI.
+.PHONY: redis-server
+redis-server:
+	@command -v redis-server >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing redis-server, which the tests of shared limits start"; \
+	    get="env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q"; \
+	    $$get install -y redis-server || { $$get update && $$get install -y redis-server; }; \
+	  else \
+	    echo "the tests of shared limits start a redis-server: install one (\`apt-get install redis-server\`)" >&2; \
+	    exit 1; \
+	  fi; \
+	}
 
 $(BIN)/python:
 	@found=; \

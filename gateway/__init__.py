@@ -1,13 +1,15 @@
 """Serves APIs; decides who, what and where; knows no engine.
 
 This is the public face for plugins: what they import comes from here, from
-`gateway.endpoints` and from `gateway.policy`.
+`gateway.endpoints`, from `gateway.policy` and from `gateway.targets`.
 """
 
 from gateway.call import NOBODY, Call, Principal, Route, Target
 from gateway.errors import (
     BadRequest,
+    BudgetSpent,
     Forbidden,
+    LimitsUnavailable,
     ModelUnknown,
     Problem,
     RateLimited,
@@ -19,8 +21,10 @@ from gateway.hookspecs import hookimpl
 __all__ = [
     "NOBODY",
     "BadRequest",
+    "BudgetSpent",
     "Call",
     "Forbidden",
+    "LimitsUnavailable",
     "ModelUnknown",
     "Principal",
     "Problem",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -47,6 +48,17 @@ class Route(Struct, frozen=True):
     targets: tuple[Target, ...]
 
 
+class Tried(Struct, frozen=True):
+    """A target whose turn it was, and one word for why it was left; none for the one that answers.
+
+    The word is the error's code, or what kept the target from being asked: docs/routing.md.
+    """
+
+    engine: str
+    model: str
+    left: str = ""
+
+
 class ClientAddress(Struct, frozen=True):
     """Where the connection comes from, as the socket says; a Unix socket has no address."""
 
@@ -55,6 +67,24 @@ class ClientAddress(Struct, frozen=True):
 
 
 NO_ADDRESS = ClientAddress(None)
+_PLAIN = "/:@+"  # what names of models often hold
+
+
+@dataclass(slots=True)
+class Tally:
+    """Tokens of one sequence: as counted from its events, and in the end as its engine says."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def set(self, usage: Usage) -> None:
+        """The engine's own numbers."""
+        self.prompt_tokens = usage.prompt_tokens
+        self.cached_tokens = usage.cached_tokens
+        self.completion_tokens = usage.completion_tokens
+        self.reasoning_tokens = usage.reasoning_tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -70,15 +100,19 @@ class Call:
     principal: Principal = NOBODY
     model: ModelPolicy | None = None
     requests: Sequence[GenerateRequest] = ()  # one for each sequence to generate
+    choices_per_prompt: int = 1  # so many requests in a row have the same prompt
+    asked_max_tokens: int | None = None  # what the client itself said, before any default
     embed_request: EmbedRequest | None = None
     route: Route | None = None
     target: Target | None = None
+    tried: list[Tried] = field(default_factory=list[Tried])  # in the order of their turns
+    session: str = ""  # what the body says that calls belong together by, if it says so
     resources: AsyncExitStack = field(default_factory=AsyncExitStack)
     response_headers: dict[str, str] = field(default_factory=dict[str, str])
     streams: bool = False
     status: int | None = None
     error: Problem | None = None
-    usage: Usage = field(default_factory=Usage)
+    tallies: list[Tally] = field(default_factory=list[Tally])  # one for each sequence
     timing: Timing = field(default_factory=Timing)
     finish_reason: FinishReason | None = None
     first_output_at: float | None = None
@@ -99,6 +133,16 @@ class Call:
         """From first byte in to last byte out, or to now."""
         return (self.finished_at or time.monotonic()) - self.started_at
 
+    @property
+    def targets(self) -> str:
+        """Which targets were tried, in turn: `gpu0/a;left=overloaded, gpu1/a`. ASCII, one line."""
+        # Behind a glob the caller has chosen the model's name.
+        return ", ".join(
+            f"{quote(tried.engine)}/{quote(tried.model[:200], safe=_PLAIN)}"
+            + (f";left={tried.left}" if tried.left else "")
+            for tried in self.tried
+        )
+
     def replace_requests(self, **changes: object) -> None:
         """Change the same fields of every request of this call."""
         self.requests = [
@@ -106,15 +150,29 @@ class Call:
             for request in self.requests
         ]
 
-    def add_usage(self, usage: Usage) -> None:
-        """Count one sequence's tokens towards the call."""
-        own = self.usage
-        self.usage = Usage(
-            prompt_tokens=own.prompt_tokens + usage.prompt_tokens,
-            cached_tokens=own.cached_tokens + usage.cached_tokens,
-            completion_tokens=own.completion_tokens + usage.completion_tokens,
-            reasoning_tokens=own.reasoning_tokens + usage.reasoning_tokens,
+    @property
+    def usage(self) -> Usage:
+        """Tokens of the whole call, also while it runs or when it was broken off.
+
+        Choices share their prompt, so it counts once, as at OpenAI.
+        """
+        per_prompt = self.choices_per_prompt
+        prompts = [
+            max(self.tallies[first : first + per_prompt], key=lambda tally: tally.prompt_tokens)
+            for first in range(0, len(self.tallies), per_prompt)
+        ]
+        return Usage(
+            prompt_tokens=sum(tally.prompt_tokens for tally in prompts),
+            cached_tokens=sum(tally.cached_tokens for tally in prompts),
+            completion_tokens=sum(tally.completion_tokens for tally in self.tallies),
+            reasoning_tokens=sum(tally.reasoning_tokens for tally in self.tallies),
         )
+
+    def tally(self, sequence: int) -> Tally:
+        """The tokens of one sequence, to be counted on."""
+        while len(self.tallies) <= sequence:
+            self.tallies.append(Tally())
+        return self.tallies[sequence]
 
 
 def new_call_id() -> str:

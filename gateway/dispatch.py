@@ -2,28 +2,50 @@
 
 Until an engine's first output the client has been sent nothing, so a failure
 may still become another target's answer or a plain HTTP error. From the first
-output on there is no way back: an error then ends the stream.
+output on there is no way back: an error then ends the stream. Whose turn it is
+is decided in gateway/targets/turns.py.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 import structlog
 
-from engines.errors import EngineError, ModelNotFound, RequestRefused, Unavailable
+from engines.errors import EngineError, Unavailable
 from engines.protocol import Embeddings, EmbedRequest, Engine, Event, GenerateRequest, Started
 from gateway.call import Call, Target
-from gateway.errors import ModelUnknown
+from gateway.policy import ModelPolicy
+from gateway.targets import Attempt, Targets, Turns
+from gateway.targets.hedge import first_of
 
 log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
+Ask = Callable[[Engine, str], Coroutine[Any, Any, Answer]]
+
+TARGETS_HEADER = "x-penstock-targets"
+# A copy of a call waits until nobody else does, and spends nobody's share.
+_MIRROR = {"owner": "mirror", "priority": 1_000_000}
+
+
+class Running(Protocol):
+    """What is needed of a gateway."""
+
+    @property
+    def engines(self) -> Mapping[str, Engine]: ...
+    @property
+    def targets(self) -> Targets: ...
+
+
+class FirstOutputUnavailable(Unavailable):
+    """The target had no output within the model's `first_output_timeout_seconds`."""
 
 
 async def dispatch(
-    call: Call, engines: Mapping[str, Engine], request: GenerateRequest
+    call: Call, gateway: Running, request: GenerateRequest
 ) -> AsyncGenerator[Event, None]:
     """Return an event stream whose first output has already arrived.
 
@@ -39,67 +61,170 @@ async def dispatch(
             await events.aclose()
             raise
 
-    events, held = await _first_that_can(call, engines, begin)
-    # Both are closed: an async generator that never began to run does not
-    # reach its own clean-up.
-    await call.resources.enter_async_context(aclosing(events))
-    return await call.resources.enter_async_context(aclosing(_resume(held, events)))
+    async def copy(engine: Engine, model: str) -> None:
+        own = {"id": f"{request.id}-mirror", "model": model, **_MIRROR}
+        async with aclosing(engine.generate(msgspec.structs.replace(request, **own))) as events:
+            async for _ in events:
+                pass
+
+    async def discard(begun: tuple[AsyncGenerator[Event, None], list[Event]]) -> None:
+        await begun[0].aclose()
+
+    _mirror(call, gateway, copy)
+    (events, held), attempt = await first_that_can(call, gateway, begin, discard=discard)
+    stream = _resume(held, events, attempt)
+    call.resources.push_async_callback(_close, stream, events, attempt)
+    return stream
 
 
-async def dispatch_embed(
-    call: Call, engines: Mapping[str, Engine], request: EmbedRequest
-) -> Embeddings:
+async def dispatch_embed(call: Call, gateway: Running, request: EmbedRequest) -> Embeddings:
     """The first target's vectors; the same rules as `dispatch`."""
 
     async def embed(engine: Engine, model: str) -> Embeddings:
         return await engine.embed(msgspec.structs.replace(request, model=model))
 
-    return await _first_that_can(call, engines, embed)
+    async def copy(engine: Engine, model: str) -> None:
+        own = {"id": f"{request.id}-mirror", "model": model, **_MIRROR}
+        await engine.embed(msgspec.structs.replace(request, **own))
+
+    _mirror(call, gateway, copy)
+    return await whole(call, gateway, embed)
 
 
-async def _first_that_can(
+async def whole(call: Call, gateway: Running, ask: Ask[Answer]) -> Answer:
+    """The first target's answer, for what an engine answers in one piece."""
+    answer, attempt = await first_that_can(call, gateway, ask)
+    attempt.completed()
+    attempt.end()
+    return answer
+
+
+async def first_that_can(
     call: Call,
-    engines: Mapping[str, Engine],
-    attempt: Callable[[Engine, str], Awaitable[Answer]],
-) -> Answer:
-    """The answer of the first target whose attempt does not fail; notes it on the call."""
-    failure: EngineError | None = None
-    for target in _targets(call):
-        if failure is not None and not _may_follow(target, failure):
-            continue
+    gateway: Running,
+    ask: Ask[Answer],
+    *,
+    discard: Callable[[Answer], Awaitable[None]] | None = None,
+) -> tuple[Answer, Attempt]:
+    """The first answer there is, and the attempt that it came from; notes both on the call.
+
+    The attempt holds a place at its target: `end` it with the answer. `ask` is given an
+    engine and that engine's name for the model, and ends what it began when it is
+    cancelled. `discard` closes an answer that came too late to be used.
+    """
+    asking = _Asking(call, gateway, ask, discard)
+    try:
+        attempt = asking.turns.next_target() or await asking.turns.next()
+        while attempt is not None:
+            try:
+                answer, attempt = await asking.answer(attempt)
+            except EngineError:  # noted where it was raised
+                attempt = await asking.turns.next()
+                continue
+            call.target = attempt.target
+            asking.turns.left(attempt)
+            return answer, attempt
+        raise asking.turns.refusal()
+    finally:
+        _show_targets(call)
+
+
+class _Asking(Generic[Answer]):
+    """Asks one target after the other the same; used for one request."""
+
+    __slots__ = ("_ask", "_discard", "_engines", "_hedge", "_seconds", "turns")
+
+    def __init__(
+        self,
+        call: Call,
+        gateway: Running,
+        ask: Ask[Answer],
+        discard: Callable[[Answer], Awaitable[None]] | None,
+    ) -> None:
+        self.turns = Turns(call, gateway.targets)
+        self._engines = gateway.engines
+        self._ask = ask
+        self._discard = discard
+        model: ModelPolicy | None = call.model
+        self._seconds = model.first_output_timeout_seconds if model is not None else None
+        self._hedge = model.hedge if model is not None else None
+
+    def answer(self, attempt: Attempt) -> Coroutine[Any, Any, tuple[Answer, Attempt]]:
+        """The answer of this attempt, or of a faster one. Raises `EngineError`."""
+        if self._hedge is None:
+            return self._answer_of(attempt)
+        return first_of(
+            self._answer_of(attempt),
+            self._second,
+            after_seconds=self._hedge.after_seconds,
+            discard=self._too_late,
+        )
+
+    def _second(self) -> Coroutine[Any, Any, tuple[Answer, Attempt]] | None:
+        attempt = self.turns.next_target()
+        return None if attempt is None else self._answer_of(attempt)
+
+    async def _too_late(self, answered: tuple[Answer, Attempt]) -> None:
+        answer, attempt = answered
+        self.turns.left(attempt, "given_up")
+        attempt.end()
+        if self._discard is not None:
+            await self._discard(answer)
+
+    async def _answer_of(self, attempt: Attempt) -> tuple[Answer, Attempt]:
         try:
-            answer = await attempt(engines[target.engine], target.model)
+            answer = await self._in_time(attempt.target)
         except EngineError as error:
-            failure = _seen(target, error)
-            continue
-        call.target = target
-        return answer
-    raise _as_refusal(call, failure)
+            late = isinstance(error, FirstOutputUnavailable)
+            self.turns.failed(attempt, error, "first_output_timeout" if late else error.code)
+            log.info("target_failed", engine=attempt.target.engine, model=attempt.target.model,
+                     error=error.code)  # fmt: skip
+            attempt.failed(error)
+            attempt.end()
+            raise
+        except BaseException:
+            self.turns.left(attempt, "given_up")
+            attempt.given_up()
+            raise
+        attempt.answered()
+        return answer, attempt
+
+    def _in_time(self, target: Target) -> Coroutine[Any, Any, Answer]:
+        engine = self._engines.get(target.engine)
+        if engine is None:
+            raise Unavailable("the engine of this target is not there any more")
+        asked = self._ask(engine, target.model)
+        return asked if self._seconds is None else _within(self._seconds, asked)
 
 
-def _targets(call: Call) -> tuple[Target, ...]:
-    return call.route.targets if call.route else ()
+async def _within(seconds: float, asked: Coroutine[Any, Any, Answer]) -> Answer:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await asked
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise FirstOutputUnavailable(f"no output within {seconds:g} seconds") from None
 
 
-def _may_follow(target: Target, failure: EngineError) -> bool:
-    # What is wrong with the request stays wrong on every target, unless the
-    # policy says that this target is for just that.
-    if target.on:
-        return failure.code in target.on
-    return not isinstance(failure, RequestRefused | ModelNotFound)
+def _mirror(
+    call: Call, gateway: Running, copy: Callable[[Engine, str], Coroutine[Any, Any, None]]
+) -> None:
+    mirror = call.model.mirror if call.model is not None else None
+    if call.model is None or mirror is None:
+        return
+    model = mirror.model or call.model.name
+    engine = gateway.engines.get(mirror.engine)
+    if engine is not None and not gateway.targets.why_not(mirror.engine, model):
+        gateway.targets.mirrors.send(mirror, model, lambda: copy(engine, model))
 
 
-def _seen(target: Target, error: EngineError) -> EngineError:
-    log.info("target_failed", engine=target.engine, model=target.model,
-             error=error.code)  # fmt: skip
-    return error
-
-
-def _as_refusal(call: Call, failure: EngineError | None) -> Exception:
-    if isinstance(failure, ModelNotFound):
-        # The engine's own name for the model is not the caller's business.
-        return ModelUnknown(call.model.name if call.model else failure.model)
-    return failure or Unavailable("no target of this model can take the request")
+def _show_targets(call: Call) -> None:
+    """Tell the caller which targets were tried, if the policy lets the team know."""
+    team = call.policy.teams.get(call.principal.team)
+    if team is not None and team.show_targets:
+        call.response_headers[TARGETS_HEADER] = call.targets
 
 
 async def _until_output(events: AsyncGenerator[Event, None]) -> list[Event]:
@@ -112,9 +237,29 @@ async def _until_output(events: AsyncGenerator[Event, None]) -> list[Event]:
 
 
 async def _resume(
-    held: list[Event], events: AsyncGenerator[Event, None]
+    held: list[Event], events: AsyncGenerator[Event, None], attempt: Attempt
 ) -> AsyncGenerator[Event, None]:
     for event in held:
         yield event
-    async for event in events:
-        yield event
+    try:
+        async for event in events:
+            yield event
+    except EngineError as error:
+        attempt.failed(error)
+        raise
+    attempt.completed()
+    attempt.end()
+
+
+async def _close(
+    stream: AsyncGenerator[Event, None], events: AsyncGenerator[Event, None], attempt: Attempt
+) -> None:
+    try:
+        await stream.aclose()
+    finally:
+        # Also by itself: an async generator that never began to run does not reach
+        # its own clean-up.
+        try:
+            await events.aclose()
+        finally:
+            attempt.end()

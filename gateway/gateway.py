@@ -10,11 +10,14 @@ import structlog
 from engines.protocol import Engine
 from gateway.call import Call
 from gateway.engine_registry import EngineRegistry, start_engines, stop_engines
+from gateway.errors import NotFound
 from gateway.hooks import Hooks, build_hooks, read_policy
 from gateway.keys import Keys, open_pepper
 from gateway.ledger import Ledger, open_ledger
 from gateway.policy import Policy
 from gateway.settings import Settings
+from gateway.store import Store, open_store
+from gateway.targets import Targets, TargetsReport
 
 log = structlog.get_logger()
 
@@ -30,6 +33,7 @@ class Gateway:
         self.settings = settings
         self.policy = policy
         self.registry = EngineRegistry()
+        self.targets = Targets()  # outlives every policy
         self.hooks: Hooks = build_hooks(policy.plugins, self)
         self.hooks.register_engines(self.registry)
         self.engines: Mapping[str, Engine] = {}
@@ -40,8 +44,15 @@ class Gateway:
         self.failure: Exception | None = None  # why it did not start, if it did not
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._store: Store | None = None
         self._ledger: Ledger | None = None
         self._keys: Keys | None = None
+
+    @property
+    def store(self) -> Store:
+        """The counts of limits; open while the gateway runs."""
+        assert self._store is not None, "the gateway is not running"
+        return self._store
 
     @property
     def ledger(self) -> Ledger:
@@ -57,9 +68,9 @@ class Gateway:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        """Open the ledger, start the engines and the plugins; undo it all at the end.
+        """Open store and ledger, start the engines and the plugins; undo it all at the end.
 
-        Raises `EngineStartFailed` and what the ledger raises, with nothing left running.
+        Raises `EngineStartFailed` and what store and ledger raise, with nothing left running.
         """
         async with AsyncExitStack() as stack:
             try:
@@ -84,10 +95,34 @@ class Gateway:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drain)
 
+    def drain_target(self, engine: str, model: str | None = None) -> int:
+        """Send no new calls to a target, or to none of an engine's; how many still run there.
+
+        Holds until `resume_target` or a restart, also over reloads; what `model` names is
+        the engine's own name for it. Raises `NotFound` for an engine that is not there.
+        """
+        self._check_engine(engine)
+        return self.targets.drain(engine, model)
+
+    def resume_target(self, engine: str, model: str | None = None) -> None:
+        """Take back `drain_target`; without `model`, all of the engine's. Raises `NotFound`."""
+        self._check_engine(engine)
+        self.targets.resume(engine, model)
+
+    def targets_report(self) -> TargetsReport:
+        """How every target is: breakers, latencies, what runs where, budgets, mirrors."""
+        return self.targets.snapshot()
+
+    def _check_engine(self, engine: str) -> None:
+        if engine not in self.engines:
+            there_are = ", ".join(sorted(self.engines)) or "none"
+            raise NotFound(f"there is no engine {engine!r} (there are: {there_are})")
+
     def _drain(self) -> None:
         self.ready = False
         if self._draining is None:
             log.info("gateway_draining", calls=len(self.calls))
+            self.targets.mirrors.stop()
             self._draining = asyncio.create_task(self._end_calls())
 
     async def _end_calls(self) -> None:
@@ -96,12 +131,16 @@ class Gateway:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         self._loop = asyncio.get_running_loop()
+        store = open_store(self.settings.store, data_dir=self.settings.data_dir)
+        await stack.enter_async_context(store.running())
+        self._store = store
         self._ledger = await stack.enter_async_context(open_ledger(self.settings.ledger_url))
         self._keys = await stack.enter_async_context(
             Keys(self._ledger, pepper=open_pepper(self.settings))
         )
         self.engines = await start_engines(self.policy.engines, self.registry, self.settings)
         stack.push_async_callback(stop_engines, self.engines)
+        stack.push_async_callback(self.targets.mirrors.close)
         await stack.enter_async_context(self.hooks.lifespan(self))
         self.ready = True
         log.info(

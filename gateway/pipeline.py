@@ -18,14 +18,23 @@ from engines.protocol import (
     Event,
     Finished,
     GenerateRequest,
+    Output,
     Started,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
 )
+from engines.wire import Relayed
 from gateway.call import Call, Route
 from gateway.dispatch import dispatch, dispatch_embed
 from gateway.errors import ModelUnknown
+from gateway.limits.estimates import estimated_tokens
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
+
+
+LONG_TOKEN = 8  # characters; a piece of text with more of them is several tokens
 
 
 class HasModel(Protocol):
@@ -43,18 +52,19 @@ async def run(
     Raises `Refusal` or `EngineError`. The streams belong to `call.resources`.
     """
     call.requests = requests
+    call.asked_max_tokens = requests[0].max_tokens
     await _admit(gateway, call, requests[0].model)
     streams = await _side_by_side(gateway, call)
-    return [_recorded(call, stream) for stream in streams]
+    return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
 async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embeddings:
     """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`."""
     call.embed_request = request
     await _admit(gateway, call, request.model)
-    embeddings = await dispatch_embed(call, gateway.engines, call.embed_request)
+    embeddings = await dispatch_embed(call, gateway, call.embed_request)
     call.first_output_at = time.monotonic()
-    call.add_usage(embeddings.usage)
+    call.tally(0).set(embeddings.usage)
     return embeddings
 
 
@@ -63,12 +73,13 @@ async def run_on(
 ) -> list[AsyncGenerator[Event, None]]:
     """The same as `run` for a request that names no model, so that nothing is left to choose."""
     call.requests = [request]
+    call.asked_max_tokens = request.max_tokens
     await gateway.hooks.authorize(call)
     await gateway.hooks.prepare(call)
     call.route = route
     await call.resources.enter_async_context(gateway.hooks.admit(call))
     streams = await _side_by_side(gateway, call)
-    return [_recorded(call, stream) for stream in streams]
+    return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
 async def authorize(gateway: "Gateway", call: Call, name: str) -> None:
@@ -95,10 +106,8 @@ async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
 async def _side_by_side(gateway: "Gateway", call: Call) -> list[AsyncGenerator[Event, None]]:
     """Dispatch every request at once; the first failure ends them all."""
     if len(call.requests) == 1:
-        return [await dispatch(call, gateway.engines, call.requests[0])]
-    tasks = [
-        asyncio.ensure_future(dispatch(call, gateway.engines, request)) for request in call.requests
-    ]
+        return [await dispatch(call, gateway, call.requests[0])]
+    tasks = [asyncio.ensure_future(dispatch(call, gateway, request)) for request in call.requests]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:
@@ -108,13 +117,40 @@ async def _side_by_side(gateway: "Gateway", call: Call) -> list[AsyncGenerator[E
         raise
 
 
-async def _recorded(call: Call, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """Pass events on and note on the call what observers will ask for."""
+async def _recorded(
+    call: Call, index: int, events: AsyncGenerator[Event, None]
+) -> AsyncGenerator[Event, None]:
+    """Pass events on and note on the call what observers will ask for.
+
+    Tokens are noted as they pass: a client that hangs up has used them, and then
+    nobody says how many there were.
+    """
+    tally = call.tally(index)
     async for event in events:
-        if call.first_output_at is None and not isinstance(event, Started):
-            call.first_output_at = time.monotonic()
         if isinstance(event, Finished):
-            call.add_usage(event.usage)
+            if event.usage != Usage():  # an engine that knows nothing says nothing
+                tally.set(event.usage)
             call.timing = event.timing
             call.finish_reason = event.reason
+        elif isinstance(event, Started):
+            tally.prompt_tokens = (
+                estimated_tokens(call.requests[index])  # an upstream tells it at the end
+                if event.prompt_tokens is None
+                else event.prompt_tokens
+            )
+            tally.cached_tokens = event.cached_tokens
+        else:
+            tally.completion_tokens += _tokens_in(event)
+        if call.first_output_at is None and not isinstance(event, Started):
+            call.first_output_at = time.monotonic()
         yield event
+
+
+def _tokens_in(event: Output) -> int:
+    """Tokens in one piece of output: one, as engines send them, unless it is a long piece."""
+    if isinstance(event, TextDelta) and event.logprobs:
+        return len(event.logprobs)
+    if isinstance(event, Relayed):
+        return 1 if event.num_tokens is None else event.num_tokens
+    text = event.arguments if isinstance(event, ToolCallDelta) else event.text
+    return max(1, len(text) // LONG_TOKEN)

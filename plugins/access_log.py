@@ -30,6 +30,7 @@ def _write(call: Call) -> None:
         "endpoint": call.endpoint,
         "model": call.model.name if call.model else None,
         "engine": call.target.engine if call.target else None,
+        "targets": call.targets or None,
         "team": call.principal.team,
         "key": call.principal.key_id,
         "status": call.status,

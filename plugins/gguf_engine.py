@@ -22,6 +22,13 @@ class GgufEnginePlugin:
 
 
 def _build(name: str, config: "GgufConfig", site: "EngineSite") -> "Engine":
+    if config.isolation == "process":
+        from engines.process import EngineSpec, ProcessEngine
+
+        folders = {"models_dir": site.models_dir, "data_dir": site.data_dir}
+        return ProcessEngine(
+            name, EngineSpec.of("engines.gguf.engine:GgufEngine", config, **folders)
+        )
     from engines.gguf.engine import GgufEngine
 
     return GgufEngine(name, config, models_dir=site.models_dir, data_dir=site.data_dir)

@@ -105,7 +105,7 @@ class Hold:
         await self._released.wait()
 
 
-Step = Event | EngineError | Hold | str
+Step = Event | EngineError | Hold | str | float
 Script = Sequence[Step] | Callable[[GenerateRequest], Sequence[Step]]
 
 
@@ -113,8 +113,9 @@ class ScriptedEngine:
     """An engine whose answers are written down beforehand.
 
     A script is a list of steps: a string is a text token, an error is raised, a
-    `Hold` waits, an event is passed on. `Started` and `Finished` are added where
-    the script has none. A word is a token when prompts are counted.
+    `Hold` waits, a number is so many seconds (see virtual_time.py), an event is
+    passed on. `Started` and `Finished` are added where the script has none. A word
+    is a token when prompts are counted.
     """
 
     def __init__(
@@ -225,7 +226,7 @@ class ScriptedEngine:
             if isinstance(step, Started | ReasoningDelta | ToolCallDelta):
                 called = called or isinstance(step, ToolCallDelta)
                 yield step
-            elif not isinstance(step, Hold):
+            elif not isinstance(step, Hold | float):
                 if (released := answer.speak(step)) is not None:
                     yield released
                 if answer.reason is not None:
@@ -240,7 +241,7 @@ class ScriptedEngine:
 
     async def _pause(self, step: Step) -> None:
         """Let others run, wait for a `Hold`, and notice that the engine was closed."""
-        await asyncio.sleep(0)
+        await asyncio.sleep(step if isinstance(step, float) else 0)
         if isinstance(step, Hold):
             waiting = asyncio.ensure_future(step.wait())
             closed = asyncio.ensure_future(self._is_closed.wait())

@@ -8,6 +8,10 @@ from msgspec import Struct
 class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """llama.cpp models on this machine, loaded on demand."""
 
+    isolation: Literal["thread", "process"] = "thread"
+    """Where it runs: in threads of the gateway's own process, or in a child process that may
+    crash without it. See docs/engines.md#isolation."""
+
     models_dir: str | None = None
     """Folder of GGUF files; None: the gateway's own models folder."""
 
@@ -29,10 +33,10 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     for, at most 8192."""
 
     cache: Literal["auto", "exact", "shared"] = "auto"
-    """How the KV cache is kept. "exact" gives every slot a cache of its own in full precision:
-    the answer to a request does not depend, to the last bit, on who else is decoding (measured
-    for q8_0 weights; see docs/experiments.md). "shared" keeps one half-precision pool that all
-    slots draw from, so that memory follows use. "auto" is "exact" where that takes at most
+    """How the KV cache is kept. "exact" gives every slot a cache of its own: the answer to a
+    request does not depend, to the last bit, on who else is decoding (measured for q8_0 weights;
+    see docs/experiments.md). "shared" keeps one pool that all slots draw from, so that memory
+    follows use. "auto" is "exact" where that takes at most
     `max_exact_cache_bytes`."""
 
     max_exact_cache_bytes: int = 512 * 1024 * 1024

@@ -1,8 +1,8 @@
 """The engine of kind `gguf`: llama.cpp models on this machine, many requests at once.
 
 A request's way: library.py finds the file, pool.py has it loaded (probe.py saw
-it first), prompting.py makes token ids, the model's step thread answers, and
-answer.py turns its tokens into events. See docs/engines.md#gguf.
+it first), engines/chat/prompting.py makes token ids, the model's step thread
+answers, and engines/chat/answer.py turns its tokens into events. See docs/engines.md#gguf.
 """
 
 import asyncio
@@ -13,21 +13,20 @@ from pathlib import Path
 
 import msgspec
 
+from engines.chat.answer import Answer
 from engines.chat.output import ChatOutput
-from engines.chat.tool_grammar import tool_constraint
+from engines.chat.prepared import completed, constraint_of, output_of
+from engines.chat.prompting import check_length, checked_ids, prompt_tokens
 from engines.errors import ContextTooLong, RequestRefused, Unavailable, Unsupported
-from engines.gguf.answer import AfterThinking, Answer
 from engines.gguf.catalog import Catalog, Version
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob, Vectors, normalized
 from engines.gguf.loaded_model import HowToLoad, LoadedModel
-from engines.gguf.pool import Lease, Pool
 from engines.gguf.probe import Probe, default_memory
-from engines.gguf.prompting import checked_ids, prompt_tokens
 from engines.gguf.runner import POOLINGS
-from engines.gguf.sampler import ConstraintState, completed
 from engines.gguf.sequence import Sequence as Running
 from engines.outbox import Mailbox
+from engines.pool import Lease, Pool
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -144,33 +143,22 @@ class GgufEngine:
         if model.generation is None:
             raise Unsupported(f"model {request.model!r} embeds text and writes none", param="model")
         tokens, rendered = await prompt_tokens(model, request)
-        _check_length(tokens, model.generation.context_tokens, request)
+        check_length(tokens, model.generation.context_tokens, request)
         checked_ids(model, list(request.sampling.logit_bias), "logit_bias")
-        starts_in_reasoning = rendered is not None and rendered.starts_in_reasoning
         left = model.generation.context_tokens - len(tokens)
         sequence = Running(
             tokens=tokens,
             max_tokens=left if request.max_tokens is None else min(request.max_tokens, left),
             mailbox=Mailbox(),
             sampling=completed(request.sampling, model.sampling),
-            constraint=await _constraint(model, request, starts_in_reasoning=starts_in_reasoning),
+            constraint=await constraint_of(model, request, rendered),
             num_logprobs=request.logprobs,
             owner=request.owner,
             weight=request.weight,
             priority=request.priority,
             cache_salt=request.cache_salt,
         )
-        if rendered is None or model.template is None:
-            return sequence, ChatOutput(stops=request.stop)
-        return sequence, ChatOutput(
-            stops=request.stop,
-            tools=request.tools,
-            tool_choice=request.tool_choice,
-            tool_format=model.template.tool_format,
-            starts_in_reasoning=starts_in_reasoning,
-            splits_reasoning=model.template.can_think,
-            parallel_tool_calls=request.parallel_tool_calls,
-        )
+        return sequence, output_of(model, request, rendered)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn each input into a vector of length one."""
@@ -210,7 +198,7 @@ class GgufEngine:
         finally:
             lease.release()
 
-    async def _lease(self, name: str, keep_alive_seconds: float | None) -> Lease:
+    async def _lease(self, name: str, keep_alive_seconds: float | None) -> Lease[LoadedModel]:
         if self._is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
         version = await asyncio.to_thread(self._catalog.version, name)
@@ -256,38 +244,6 @@ class GgufEngine:
         if model is None:
             return msgspec.structs.replace(info, loading=self._loading.get(info.name))
         return msgspec.structs.replace(info, loaded=True, memory_bytes=model.memory_bytes)
-
-
-def _check_length(tokens: Sequence[int], context_tokens: int, request: GenerateRequest) -> None:
-    param = "messages" if request.prompt is None else "prompt"
-    if not tokens:
-        raise RequestRefused("the prompt has no tokens", param=param)
-    if len(tokens) >= context_tokens:
-        raise ContextTooLong(prompt_tokens=len(tokens), context_tokens=context_tokens, param=param)
-
-
-async def _constraint(
-    model: LoadedModel, request: GenerateRequest, *, starts_in_reasoning: bool
-) -> ConstraintState | None:
-    """What the answer must be, compiled off the event loop."""
-    wanted = request.constraint
-    param = "response_format"
-    if request.tools and model.template is not None:
-        forced = tool_constraint(
-            request.tools,
-            request.tool_choice,
-            model.template.tool_format,
-            parallel=request.parallel_tool_calls,
-        )
-        if forced is not None:
-            wanted, param = forced, "tools"
-    if wanted is None:
-        return None
-    compile_it = lambda: model.constraints.compile(wanted, param=param)  # noqa: E731
-    state: ConstraintState = await asyncio.to_thread(compile_it)
-    if starts_in_reasoning and model.end_of_thinking is not None:
-        return AfterThinking(state, model.end_of_thinking, model.vocabulary.end_ids)
-    return state
 
 
 async def _embed_tokens(model: LoadedModel, text: str | Sequence[int]) -> Sequence[int]:

@@ -4,12 +4,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from engines.chat.answer import Admitted, Ended, Generated
 from engines.errors import EngineError, Unavailable
 from engines.gguf.runner import Aborted, CacheFull, Row, Runner, Shape
 from engines.gguf.sampler import Candidates, Sampler, logprobs
 from engines.gguf.scheduler import Scheduler
-from engines.gguf.sequence import Admitted, Ended, Generated, Work
 from engines.gguf.sequence import Sequence as Running
+from engines.gguf.sequence import Work
 from engines.gguf.slots import Slots
 from engines.gguf.threads import Threads
 from engines.outbox import Outbox

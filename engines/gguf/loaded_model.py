@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
@@ -130,9 +131,28 @@ class LoadedModel:
         """The fraction of the KV cache that is spoken for."""
         return self._steps.cache_used
 
-    @cached_property
+    @property
+    def num_tokens(self) -> int:
+        """The size of the vocabulary."""
+        return self.vocabulary.num_tokens
+
+    @property
+    def special_spellings(self) -> tuple[str, ...]:
+        """How the marks are written that no text may stand for."""
+        return self.vocabulary.special_spellings
+
+    @property
+    def end_ids(self) -> list[int]:
+        """The tokens that end an answer."""
+        return self.vocabulary.end_ids
+
+    @property
     def end_of_thinking(self) -> int | None:
         """The one token that spells `</think>`, if there is one."""
+        return self._end_of_thinking
+
+    @cached_property
+    def _end_of_thinking(self) -> int | None:
         tokens = self.vocabulary.tokenize("</think>", parse_special=True)
         return tokens[0] if len(tokens) == 1 else None
 
@@ -159,23 +179,28 @@ class LoadedModel:
     def sampling(self) -> Sampling:
         """What the model's file recommends, and llama.cpp's defaults where it is silent."""
         return Sampling(
-            temperature=self._number("temp", 0.8),
-            top_p=self._number("top_p", 0.95),
-            top_k=int(self._number("top_k", 40)),
-            min_p=self._number("min_p", 0.05),
-            repeat_penalty=self._number("penalty_repeat", 1.0),
+            temperature=self._number("temp", FALLBACK.temperature),
+            top_p=self._number("top_p", FALLBACK.top_p),
+            top_k=int(self._number("top_k", FALLBACK.top_k)),
+            min_p=self._number("min_p", FALLBACK.min_p),
+            repeat_penalty=self._number("penalty_repeat", FALLBACK.repeat_penalty),
         )
 
-    def _number(self, name: str, default: float) -> float:
+    def _number(self, name: str, default: float | None) -> float:
+        default = default or 0.0
         try:
             number = float(self.vocabulary.metadata.get(f"general.sampling.{name}") or default)
         except ValueError:
             return default
         return number if math.isfinite(number) else default
 
-    @cached_property
+    @property
     def template(self) -> "ChatTemplate | None":
         """The model's chat template; None if it has none."""
+        return self._template
+
+    @cached_property
+    def _template(self) -> "ChatTemplate | None":
         from engines.chat.template import ChatTemplate
 
         source = self.vocabulary.chat_template
@@ -187,9 +212,13 @@ class LoadedModel:
             eos_token=self.vocabulary.eos_spelling,
         )
 
-    @cached_property
+    @property
     def constraints(self) -> "ConstraintCompiler":
         """Compiles constraints for this vocabulary; slow to make, so make it off the loop."""
+        return self._constraints
+
+    @cached_property
+    def _constraints(self) -> "ConstraintCompiler":
         from engines.chat.constraints import ConstraintCompiler
 
         return ConstraintCompiler(
@@ -204,7 +233,7 @@ def generation_shape(runner: Runner, config: GgufConfig) -> Shape:
     """How large the KV cache is and how it is divided; see `GgufConfig.cache`."""
     context_tokens = _context_tokens(runner, config)
     exact_tokens = context_tokens * config.num_slots
-    exact_bytes = exact_tokens * runner.exact_bytes_per_token
+    exact_bytes = exact_tokens * runner.cache_bytes_per_token
     exact = config.cache == "exact" or (
         config.cache == "auto" and exact_bytes <= config.max_exact_cache_bytes
     )
@@ -250,7 +279,7 @@ def threads_for(config: GgufConfig) -> Threads:
 def _cache_bytes(runner: Runner, shape: Shape | None) -> int:
     if shape is None:
         return 0
-    return shape.pool_tokens * runner.exact_bytes_per_token // (1 if shape.exact else 2)
+    return shape.pool_tokens * runner.cache_bytes_per_token
 
 
 def _spoken_pieces(vocabulary: Vocabulary) -> list[bytes]:

@@ -194,7 +194,7 @@ def step_once(path: Path, *, use_extra_buffers: bool, is_embedding_model: bool) 
         num_slots=2,
         context_tokens=256,
         pool_tokens=512,
-        exact=False,
+        exact=True,
         max_batch_tokens=64,
     )
     prompt = [min(token, runner.num_tokens - 1) for token in range(1, 33)]

@@ -21,7 +21,7 @@ from engines.errors import Unavailable
 from engines.gguf.native import forget_lines, last_lines, llama
 from engines.gguf.vocabulary import Vocabulary
 
-_F32 = 0
+_F32, _F16, _BF16 = 0, 1, 30  # ggml_type
 POOLINGS = {"mean": 1, "cls": 2, "last": 3}
 _NO_MMAP = 0
 _DATA_TOO = True
@@ -90,7 +90,7 @@ class Runner:
         self.trained_tokens: int = binding.llama_model_n_ctx_train(self._model)
         self.memory_bytes: int = binding.llama_model_size(self._model)
         self.width: int = binding.llama_model_n_embd(self._model)
-        self.exact_bytes_per_token = 2 * 4 * self._kv_width()
+        self.cache_bytes_per_token = 2 * 2 * self._kv_width()
         # Their state cannot be cut at a position: a prefix is reused whole or not at all.
         self.has_cuttable_cache: bool = not (
             binding.llama_model_is_recurrent(self._model)
@@ -114,9 +114,11 @@ class Runner:
         parameters.n_seq_max = shape.num_slots
         parameters.kv_unified = not shape.exact
         if shape.exact:
-            # With half precision or flash attention the last bits depend on the batch.
-            parameters.flash_attn_type = 0
-            parameters.type_k = parameters.type_v = _F32
+            # Where keys and values are of one type, ggml chooses among three ways through
+            # flash attention by the number of rows, and their last bits differ. Of two types
+            # it always takes the first: one row after another, whatever the batch.
+            parameters.flash_attn_type = 1
+            parameters.type_k, parameters.type_v = _F16, _BF16
         self._shape = shape
         self._context = self._make_context(parameters, f"{shape.pool_tokens} tokens of KV cache")
         self._memory = self._binding.llama_get_memory(self._context)

@@ -18,7 +18,6 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -170,16 +169,6 @@ class Sampler:
             row.token = token
             row.bias = value
         return rows
-
-
-def completed(sampling: Sampling, defaults: Sampling) -> Sampling:
-    """`sampling` with the model's own values where the request has none."""
-    missing = {
-        name: getattr(defaults, name)
-        for name in ("temperature", "top_p", "top_k", "min_p", "repeat_penalty")
-        if getattr(sampling, name) is None
-    }
-    return msgspec.structs.replace(sampling, **missing)
 
 
 def logprobs(

@@ -6,34 +6,11 @@ Made on the event loop; from `StepLoop.submit` on it belongs to the step thread.
 import time
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from engines.chat.answer import Item
 from engines.gguf.sampler import ConstraintState, Sampler
 from engines.outbox import Mailbox
-from engines.protocol import FinishReason, Sampling, Timing, TokenLogprob
-
-
-class Admitted(NamedTuple):
-    """The request has a slot; `cached_tokens` of its prompt are already computed."""
-
-    cached_tokens: int
-
-
-class Generated(NamedTuple):
-    """One more token of the answer."""
-
-    token: int
-    logprob: TokenLogprob | None
-
-
-class Ended(NamedTuple):
-    """The model ended the answer, or its tokens were used up."""
-
-    reason: FinishReason
-    timing: Timing
-
-
-Item = Admitted | Generated | Ended
+from engines.protocol import Sampling, Timing
 
 
 @dataclass(eq=False, kw_only=True)

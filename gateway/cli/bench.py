@@ -1,238 +1,248 @@
 """`penstock bench`: how fast a model answers, with one and with many callers at once.
 
-Works against any OpenAI-compatible server, so that two can be compared in one
-sitting: `--url` may be given several times, and their runs alternate, because a
-machine drifts more in an hour than most servers differ.
+Works against any OpenAI-compatible server, and against an engine in this
+process. What is measured is in `gateway/bench`; here are the progress bar and
+where the results go. The options are in bench_options.py beside this.
 """
 
-import asyncio
+import contextlib
 import json
-import time
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from statistics import median
-from typing import Any
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli.client import default_url
+from gateway.cli import bench_options, bench_plan
 
-WORDS = [
-    "river",
-    "gate",
-    "turbine",
-    "water",
-    "stone",
-    "field",
-    "garden",
-    "window",
-    "letter",
-    "winter",
-    "summer",
-    "morning",
-    "evening",
-    "music",
-    "bridge",
-    "harbour",
-    "island",
-    "forest",
-    "meadow",
-    "kitchen",
-    "market",
-    "village",
-    "castle",
-    "engine",
-    "lantern",
-]
+if TYPE_CHECKING:
+    from gateway.bench.plan import Plan, Result
+    from gateway.bench.question import Subject
 
-
-@dataclass
-class Sample:
-    """One streamed answer, as its client saw it; times in seconds."""
-
-    first_output: float
-    total: float
-    num_tokens: int
-    gaps: list[float] = field(default_factory=list[float])
-    text: str = ""
-
-
-@dataclass
-class Run:
-    """All answers of one concurrency level at one server."""
-
-    url: str
-    concurrency: int
-    seconds: float
-    samples: list[Sample]
-    failures: list[str]
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Generated tokens of all callers, over the wall time."""
-        return sum(sample.num_tokens for sample in self.samples) / self.seconds
+MIN_WIDTH = 150  # characters
 
 
 @click.command("bench")
 @click.argument("model")
-@click.option("--url", "urls", multiple=True, help="Base URL; repeat it to compare servers.")
-@click.option("--key", envvar=["PENSTOCK_API_KEY", "OPENAI_API_KEY"], default="unused")
-@click.option("--at-once", default="1,4,16", show_default=True, help="Numbers of callers.")
-@click.option("--requests", "num_requests", default=32, show_default=True, help="For each number.")
-@click.option("--max-tokens", default=96, show_default=True, help="Length of each answer.")
-@click.option("--prompt-words", default=30, show_default=True, help="Length of each prompt.")
-@click.option("--prompt", help="Ask this instead of random words.")
-@click.option("--rounds", default=3, show_default=True, help="The median round is reported.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(urls: Sequence[str], at_once: str, *, as_json: bool, **options: Any) -> None:
-    """Measure MODEL's tokens per second and waits, at several numbers of callers.
+@bench_options.where
+@bench_options.what
+@bench_options.how_much
+@bench_options.where_to
+def command(model: str, **given: Any) -> None:
+    """Measure how fast MODEL answers, at several numbers of callers or rates.
 
-    Every caller streams, at temperature 0, and asks again as soon as it is
-    answered. Prompts are all different unless --prompt is given.
+    Every answer is streamed. With two servers (--vs, or --url twice), or an engine and
+    a server, their rounds alternate and the ratio is printed. docs/benchmarks.md
+    defines every figure.
     """
+    options = bench_plan.read(model, given)
+    if options.chart is not None:
+        _check_chart(options.chart)
+    results = _run(options)
+    if options.json_to != "-":
+        _print(results)
+    if options.json_to is not None:
+        _write_json(results, options)
+    if options.chart is not None:
+        from gateway.bench.chart import draw
+
+        draw(results, options.chart, title=f"{options.model}, workload {options.workload_name}")
+    # A script must not take a benchmark without answers for one that went well.
+    has_failed = any(result.summary.answers == 0 for result in results)
+    differs = any(result.same_text and result.same_text.differences for result in results)
+    if has_failed or differs:
+        raise SystemExit(1)
+
+
+def _check_chart(path: Path) -> None:
+    from gateway.bench.chart import ChartImpossible, check_chart
+
     try:
-        levels = [int(level) for level in at_once.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{at_once!r} is not a list like 1,4,16") from None
-    targets = [url.rstrip("/").removesuffix("/v1") for url in urls or [default_url()]]
-    runs = asyncio.run(_all_runs(targets, levels, options))
-    if as_json:
-        click.echo(json.dumps([_row(run) for run in runs], indent=2))
-        return
-    _print(runs)
+        check_chart(path)
+    except ChartImpossible as error:
+        raise click.UsageError(str(error)) from None
 
 
-async def _all_runs(
-    targets: Sequence[str], levels: Sequence[int], options: dict[str, Any]
-) -> list[Run]:
-    kept: list[Run] = []
-    for level in levels:
-        rounds: dict[str, list[Run]] = {url: [] for url in targets}
-        for number in range(options["rounds"]):
-            for url in targets:
-                click.echo(f"{url}: {level} at once, round {number + 1}", err=True)
-                rounds[url].append(await _run(url, level, number, options))
-        for runs in rounds.values():
-            runs.sort(key=lambda run: run.tokens_per_second)
-            kept.append(runs[len(runs) // 2])
-    return kept
+def _run(options: bench_plan.Options) -> "list[Result]":
+    """Measure, on an event loop like the gateway's own."""
+    import asyncio
+
+    from gateway.bench.question import SubjectUnusable
+
+    try:
+        import uvloop
+
+        make_loop = uvloop.new_event_loop
+    except ImportError:  # Windows has none
+        make_loop = None
+    _allow_many_connections()
+    try:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            return runner.run(_measure(options))
+    except SubjectUnusable as error:
+        raise click.ClickException(str(error)) from None
 
 
-async def _run(url: str, concurrency: int, number: int, options: dict[str, Any]) -> Run:
-    import httpx
-    from httpx_aiohttp import AiohttpTransport
+async def _measure(options: bench_plan.Options) -> "list[Result]":
+    from gateway.bench.http_subject import connected
+    from gateway.bench.plan import carry_out
 
-    prompts = iter(
-        [
-            options["prompt"] or _prompt(options["prompt_words"], concurrency, number, index)
-            for index in range(options["num_requests"])
-        ]
+    if options.measures_client:
+        await _tell_client_limit(options.plan)
+    async with AsyncExitStack() as stack:
+        subjects: list[Subject] = []
+        plan = options.plan
+        if options.engine is not None:
+            subject, plan = await _engine(options, stack)
+            subjects.append(subject)
+        for server in options.servers:
+            subjects.append(await stack.enter_async_context(connected(server)))
+        with _Progress() as progress:
+            return await carry_out(plan, subjects, progress)
+
+
+async def _engine(options: bench_plan.Options, stack: AsyncExitStack) -> "tuple[Subject, Plan]":
+    """The policy's engine, started, and the plan with its roofline where that is known."""
+    import msgspec
+
+    from gateway.bench.engine_subject import engine_of, started
+    from gateway.cli.serve import SWITCH_INTERVAL_SECONDS, explained, settings_of
+    from gateway.logs import configure_logs
+
+    assert options.engine is not None
+    configure_logs("error", "auto")
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)  # as when it is served
+    settings = settings_of(policy=options.policy)
+    try:
+        found = engine_of(settings, options.engine, options.model)
+    except Exception as error:
+        raise explained(error) from error
+    subject = await stack.enter_async_context(started(found.engine, found.model))
+    _say(
+        f"{subject.name}: started in {subject.start_up.start:.2f} s, "
+        f"{found.model} loaded in {subject.start_up.load:.2f} s"
     )
-    samples: list[Sample] = []
-    failures: list[str] = []
-    headers = {"authorization": f"Bearer {options['key']}"}
-    timeout = httpx.Timeout(None, connect=10)
-    async with httpx.AsyncClient(
-        transport=AiohttpTransport(), headers=headers, timeout=timeout
-    ) as client:
-
-        async def caller() -> None:
-            for prompt in prompts:
-                try:
-                    samples.append(await _ask(client, url, prompt, options))
-                except (httpx.HTTPError, ValueError) as error:
-                    failures.append(f"{type(error).__name__}: {error}")
-
-        since = time.perf_counter()
-        await asyncio.gather(*(caller() for _ in range(concurrency)))
-        seconds = time.perf_counter() - since
-    return Run(url, concurrency, seconds, samples, failures)
+    bound = options.roofline or bench_plan.bound_of_engine(found.config)
+    bounds = {**options.plan.bounds, **({subject.name: bound} if bound else {})}
+    return subject, msgspec.structs.replace(options.plan, bounds=bounds)
 
 
-def _prompt(num_words: int, concurrency: int, number: int, index: int) -> str:
-    # Different from the first word on, so that no prefix cache helps.
-    seed = (concurrency * 1_000 + number) * 10_000 + index
-    words = [
-        WORDS[(seed * 7919 + place * (seed % 17 + 1)) % len(WORDS)] for place in range(num_words)
-    ]
-    return f"{seed} {' '.join(words)}"
+async def _tell_client_limit(plan: "Plan") -> None:
+    from gateway.bench.client_limit import measure_client
+    from gateway.bench.load import AtOnce
+
+    for load in plan.loads:
+        if isinstance(load, AtOnce):
+            limit = await measure_client(load.num_callers)
+            _say(
+                f"this client, {load}: {limit.seconds_per_piece * 1e6:.1f} µs of its own for a "
+                f"piece, so at most {limit.pieces_per_second:,.0f} pieces/s; first output after "
+                f"{limit.first_output.p50 * 1000:.2f} ms from a server that computes nothing"
+            )
 
 
-async def _ask(client: Any, url: str, prompt: str, options: dict[str, Any]) -> Sample:
-    body = {
-        "model": options["model"],
-        "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": options["max_tokens"],
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    since = last = time.perf_counter()
-    sample = Sample(0.0, 0.0, 0)
-    pieces: list[str] = []
-    async with client.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
-        if response.status_code != 200:
-            await response.aread()
-            raise ValueError(f"HTTP {response.status_code}: {response.text[:200]}")
-        async for line in response.aiter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
-                continue
-            chunk = json.loads(line[len("data: ") :])
-            if chunk.get("usage"):
-                sample.num_tokens = chunk["usage"]["completion_tokens"]
-            text = "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
-            if text:
-                now = time.perf_counter()
-                if pieces:
-                    sample.gaps.append(now - last)
-                else:
-                    sample.first_output = now - since
-                last = now
-                pieces.append(text)
-    sample.total = time.perf_counter() - since
-    sample.num_tokens = sample.num_tokens or len(pieces)  # a server that tells no usage
-    sample.text = "".join(pieces)
-    return sample
-
-
-def _row(run: Run) -> dict[str, Any]:
-    firsts = [sample.first_output for sample in run.samples]
-    gaps = [gap for sample in run.samples for gap in sample.gaps]
-    totals = [sample.total for sample in run.samples]
-    return {
-        "url": run.url,
-        "at_once": run.concurrency,
-        "answers": len(run.samples),
-        "failures": len(run.failures),
-        "first_failure": run.failures[0] if run.failures else None,
-        "seconds": round(run.seconds, 3),
-        "tokens_per_second": round(run.tokens_per_second, 1),
-        "first_output_ms_p50": _milliseconds(firsts, 0.5),
-        "first_output_ms_p95": _milliseconds(firsts, 0.95),
-        "between_tokens_ms_p50": _milliseconds(gaps, 0.5),
-        "between_tokens_ms_p99": _milliseconds(gaps, 0.99),
-        "answer_ms_p50": round(median(totals) * 1000, 1) if totals else None,
-    }
-
-
-def _milliseconds(values: list[float], quantile: float) -> float | None:
-    if not values:
-        return None
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] * 1000, 2)
-
-
-def _print(runs: Sequence[Run]) -> None:
+def _print(results: "Sequence[Result]") -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    rows = [_row(run) for run in runs]
-    shown = [name for name in rows[0] if name != "first_failure"]
-    table = Table(*(name.replace("_", " ") for name in shown), box=None)
-    for row in rows:
-        table.add_row(*("-" if row[name] is None else str(row[name]) for name in shown))
-    console = Console(soft_wrap=True)
-    console.print(table)
-    for row in rows:
-        if row["first_failure"]:
-            console.print(f"[red]{row['url']}: {row['first_failure']}[/red]")
+    from gateway.bench.report import tables_of
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    # A line that does not fit is broken by the terminal; a file or pipe gets it whole.
+    console.width = max(console.width, MIN_WIDTH)
+    console.print(tables_of(results))
+
+
+def _write_json(results: "Sequence[Result]", options: bench_plan.Options) -> None:
+    from gateway.bench.report import document_of
+
+    text = json.dumps(document_of(results, _about(options)), indent=2)
+    if options.json_to == "-":
+        click.echo(text)
+        return
+    assert options.json_to is not None
+    try:
+        Path(options.json_to).write_text(text + "\n")
+    except OSError as error:
+        # An hour's figures are not lost because a folder is.
+        click.echo(text)
+        raise click.ClickException(
+            f"{options.json_to} cannot be written ({error.strerror}); the JSON is above"
+        ) from None
+
+
+def _about(options: bench_plan.Options) -> dict[str, Any]:
+    """What a file of results must say to be understood later."""
+    import platform
+    from datetime import UTC, datetime
+    from importlib.metadata import PackageNotFoundError, version
+    from os import cpu_count
+
+    try:
+        penstock = version("penstock")
+    except PackageNotFoundError:
+        penstock = "from its sources"
+    return {
+        "model": options.model,
+        "workload": options.workload_name,
+        "options": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in options.given.items()
+            if value is not None
+        },
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "penstock": penstock,
+        "client": f"Python {platform.python_version()}, {platform.machine()}, {cpu_count()} cores",
+    }
+
+
+def _allow_many_connections() -> None:
+    """Let this process open as many sockets as the system allows it."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # not on Windows
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+class _Progress:
+    """A bar on a terminal, a line for each run elsewhere; both on standard error."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=console, transient=True)
+        self._shows_bars = console.is_terminal
+        self._task: Any = None
+
+    def __enter__(self) -> "_Progress":
+        if self._shows_bars:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shows_bars:
+            self._bars.stop()
+
+    def began(self, what: str, num_questions: int) -> None:
+        if self._shows_bars:
+            self._task = self._bars.add_task(what, total=num_questions)
+        else:
+            _say(what)
+
+    def answered(self) -> None:
+        if self._task is not None:
+            self._bars.advance(self._task)
+
+    def ended(self) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None

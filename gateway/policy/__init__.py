@@ -3,11 +3,17 @@
 from gateway.policy.load import listed_plugins, load_policy
 from gateway.policy.problems import PolicyInvalid
 from gateway.policy.schema import (
+    BreakerPolicy,
+    CanaryPolicy,
     EnginePolicy,
     FallbackPolicy,
+    HedgePolicy,
     LimitPolicy,
+    MirrorPolicy,
     ModelPolicy,
     Policy,
+    PricePolicy,
+    RetryPolicy,
     SamplingDefaults,
     TargetPolicy,
     TeamPolicy,
@@ -15,12 +21,18 @@ from gateway.policy.schema import (
 from gateway.policy.secrets import Secret, SecretMissing
 
 __all__ = [
+    "BreakerPolicy",
+    "CanaryPolicy",
     "EnginePolicy",
     "FallbackPolicy",
+    "HedgePolicy",
     "LimitPolicy",
+    "MirrorPolicy",
     "ModelPolicy",
     "Policy",
     "PolicyInvalid",
+    "PricePolicy",
+    "RetryPolicy",
     "SamplingDefaults",
     "Secret",
     "SecretMissing",

@@ -7,9 +7,11 @@ what its author meant; `penstock policy check` prints it and is content.
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from gateway.endpoints import matches
+from gateway.policy.check_models import model_errors, model_warnings, reference
 from gateway.policy.files import Files
-from gateway.policy.problems import Place, bare, header, quoted, there_are, way_out
-from gateway.policy.schema import FALLBACK_CODES, ModelPolicy, Policy, TeamPolicy
+from gateway.policy.limits import ADMITTED, limit_errors, limit_warnings
+from gateway.policy.problems import Place, bare, quoted, there_are, way_out
+from gateway.policy.schema import ModelPolicy, Policy, TeamPolicy
 
 Hooks = Mapping[str, Collection[str]]
 
@@ -29,9 +31,9 @@ def errors_of(
     return [
         *_plugin_errors(policy, files, installed),
         *(_hook_errors(policy, hooks_of) if hooks_of is not None else ()),
-        *_model_errors(policy, files),
-        *_alias_errors(policy, files),
+        *model_errors(policy, files),
         *_team_errors(policy, files),
+        *limit_errors(policy),
     ]
 
 
@@ -45,8 +47,9 @@ def warnings_of(
     return [
         *_unenforced(policy, hooks_of),
         *_idle_tables(policy),
-        *_idle_targets(policy),
+        *model_warnings(policy),
         *_idle_patterns(policy, endpoint_names),
+        *limit_warnings(policy),
     ]
 
 
@@ -70,7 +73,7 @@ def _plugin_errors(policy: Policy, files: Files, installed: Collection[str]) -> 
             )
         team = getattr(table, "team", None)
         if isinstance(team, str):
-            yield from _reference(Place("gateway.toml", name, "team"), team, "teams.toml", files)
+            yield from reference(Place("gateway.toml", name, "team"), team, "teams.toml", files)
 
 
 def _hook_errors(policy: Policy, hooks_of: Hooks) -> Iterator[str]:
@@ -85,57 +88,11 @@ def _hook_errors(policy: Policy, hooks_of: Hooks) -> Iterator[str]:
             yield place.problem(f"{statement}; add one of: {', '.join(offering)}")
 
 
-def _model_errors(policy: Policy, files: Files) -> Iterator[str]:
-    for model in policy.models.values():
-        place = Place("models.toml", model.name)
-        for index, target in enumerate(model.targets):
-            at = place.key("targets").item(index).key("engine")
-            yield from _reference(at, target.engine, "engines.toml", files)
-        if not any(target.weight for target in model.targets):
-            yield place.key("targets").problem(
-                "every weight is 0, so none would ever be chosen; give one a weight above 0"
-            )
-        for index, fallback in enumerate(model.fallbacks):
-            at = place.key("fallbacks").item(index)
-            yield from _reference(at.key("engine"), fallback.engine, "engines.toml", files)
-            for position, code in enumerate(fallback.on):
-                if code not in FALLBACK_CODES:
-                    yield (
-                        at.key("on")
-                        .item(position)
-                        .problem(
-                            f"{quoted(code)} is not an engine's error"
-                            f"{way_out(code, FALLBACK_CODES)}"
-                        )
-                    )
-
-
-def _alias_errors(policy: Policy, files: Files) -> Iterator[str]:
-    models = files.trees["models.toml"]
-    first: dict[str, str] = {}
-    for model in policy.models.values():
-        for index, alias in enumerate(model.aliases):
-            at = Place("models.toml", model.name).key("aliases").item(index)
-            if "*" in model.name:
-                yield at.problem(f"{header(model.name)} is many names and can have no alias")
-            elif "*" in alias:
-                yield at.problem(
-                    f"{quoted(alias)}: an alias is one name; for a glob write a table "
-                    f"{header(alias)}"
-                )
-            elif alias in models:
-                yield at.problem(f"{quoted(alias)} is a model itself, so the alias is dead")
-            elif alias in first:
-                whose = "this model" if first[alias] == model.name else header(first[alias])
-                yield at.problem(f"{quoted(alias)} is an alias of {whose} already")
-            first.setdefault(alias, model.name)
-
-
 def _team_errors(policy: Policy, files: Files) -> Iterator[str]:
     for team in policy.teams.values():
         place = Place("teams.toml", team.name)
         if team.limits is not None:
-            yield from _reference(place.key("limits"), team.limits, "limits.toml", files)
+            yield from reference(place.key("limits"), team.limits, "limits.toml", files)
         for at, pattern in _patterns(team, "models"):
             name = pattern.removeprefix("!")
             if not name:
@@ -150,18 +107,6 @@ def _team_errors(policy: Policy, files: Files) -> Iterator[str]:
         for at, pattern in _patterns(team, "endpoints"):
             if pattern == "!":
                 yield at.problem('"!" denies nothing: write what it denies, "!name"')
-
-
-def _reference(at: Place, name: str, file: str, files: Files) -> Iterator[str]:
-    """A problem if `name` is no table of `file`."""
-    if name in files.trees[file] or file in files.broken:
-        return
-    if file in files.missing:
-        yield at.problem(
-            f"{quoted(name)} would be a table of {file}, which is missing from {files.directory}"
-        )
-    else:
-        yield at.problem(f"{quoted(name)} is not in {file}{way_out(name, files.trees[file])}")
 
 
 def _unenforced(policy: Policy, hooks_of: Hooks | None) -> Iterator[str]:
@@ -179,10 +124,10 @@ def _unenforced(policy: Policy, hooks_of: Hooks | None) -> Iterator[str]:
         )
     if nobody("admit"):
         for limits in policy.limits.values():
-            for field in ("requests_per_minute", "tokens_per_minute", "concurrent_calls"):
+            for field in ADMITTED:
                 if getattr(limits, field) is not None:
                     yield Place("limits.toml", limits.name, field).problem(
-                        "no listed plugin enforces it"
+                        "no listed plugin enforces it; add rate_limits"
                     )
 
 
@@ -190,14 +135,14 @@ def _idle_tables(policy: Policy) -> Iterator[str]:
     used_engines = {
         target.engine
         for model in policy.models.values()
-        for target in (*model.targets, *model.fallbacks)
+        for target in (*model.targets, *model.fallbacks, *([model.mirror] if model.mirror else ()))
     }
     for name in policy.engines:
         if name not in used_engines:
             yield Place("engines.toml", name).problem("no model of models.toml uses this engine")
     used_limits = {team.limits for team in policy.teams.values()}
-    for name in policy.limits:
-        if name not in used_limits:
+    for name, limits in policy.limits.items():
+        if limits.per is None and name not in used_limits:
             yield Place("limits.toml", name).problem("no team of teams.toml has these limits")
     if not policy.models:
         yield "models.toml: names no model, so there is nothing to call"
@@ -209,21 +154,6 @@ def _idle_tables(policy: Policy) -> Iterator[str]:
                 yield Place("teams.toml", team.name, field).problem(
                     f"is empty, so this team may use no {field.removesuffix('s')}"
                 )
-
-
-def _idle_targets(policy: Policy) -> Iterator[str]:
-    for model in policy.models.values():
-        seen: set[tuple[str, str | None]] = set()
-        for index, target in enumerate(model.targets):
-            at = Place("models.toml", model.name).key("targets").item(index)
-            key = (target.engine, target.model)
-            if key in seen:
-                yield at.problem("is the same engine and model as a target before it")
-            seen.add(key)
-        if model.sticky and len([target for target in model.targets if target.weight]) < 2:
-            yield Place("models.toml", model.name, "sticky").problem(
-                "has no effect with a single target"
-            )
 
 
 def _idle_patterns(policy: Policy, endpoint_names: Collection[str] | None) -> Iterator[str]:

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from gateway.endpoints import deciding_pattern
+from gateway.policy.explain_targets import targets_told
+from gateway.policy.limits import applied_limits, limit_in_words, manner_in_words
 from gateway.policy.problems import header, quoted, way_out
 from gateway.policy.schema import (
-    FallbackPolicy,
     LimitPolicy,
     ModelPolicy,
     Policy,
     SamplingDefaults,
-    TargetPolicy,
     TeamPolicy,
 )
 
@@ -71,8 +71,12 @@ def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterat
     if "defaults" in policy.plugins:
         yield from _defaults(found, model_table(policy, found), limits)
     if "routing" in policy.plugins:
-        yield from _targets(found, model_table(policy, found))
-    yield from _limits(policy, limits)
+        table = model_table(policy, found)
+        yield from (Line(text, f"{table} {key}") for text, key in targets_told(found, team))
+        if caller is not None and caller.show_targets:
+            where = f"teams.toml {header(caller.name)} show_targets"
+            yield Line("answers say which targets were tried, in x-penstock-targets", where)
+    yield from _limits(policy, team, found.name, endpoint)
 
 
 def model_table(policy: Policy, model: ModelPolicy) -> str:
@@ -129,47 +133,22 @@ def _defaults(model: ModelPolicy, table: str, limits: LimitPolicy | None) -> Ite
         yield Line("; ".join(said), ", ".join(where))
 
 
-def _targets(model: ModelPolicy, table: str) -> Iterator[Line]:
-    live = [target for target in model.targets if target.weight > 0]
-    total = sum(target.weight for target in live)
-    if len(live) == 1:
-        yield Line(f"goes to {_named(live[0], model)}", f"{table} targets")
-    else:
-        what = "keys" if model.sticky == "key" else "calls"
-        shares = [
-            f"{100 * target.weight / total:.3g} to {_named(target, model)}" for target in live
-        ]
-        yield Line(f"of 100 {what}, {', '.join(shares)}", f"{table} targets")
-    for fallback in model.fallbacks:
-        when = " or ".join(fallback.on)
-        yield Line(f"if {when}: {_named(fallback, model)}", f"{table} fallbacks")
+def _limits(policy: Policy, team: str, model: str, endpoint: str) -> Iterator[Line]:
+    for applied in applied_limits(policy, team=team, model=model, endpoint=endpoint):
+        where = f"limits.toml {header(applied.table.name)}"
+        own = applied.table.per is None
+        whose = "" if own else _whose(applied.scopes)
+        said = limit_in_words(applied.table)
+        if not said:
+            yield Line("calls are not limited", where)
+        elif "rate_limits" in policy.plugins:
+            yield Line(f"{said}{whose}{manner_in_words(applied.table)}", where)
+        else:
+            yield Line(
+                f"{said}{whose}: not enforced, because rate_limits is not listed",
+                f"{where}, gateway.toml plugins",
+            )
 
 
-def _named(entry: TargetPolicy | FallbackPolicy, model: ModelPolicy) -> str:
-    return f"{entry.engine} {entry.model or model.name}"
-
-
-def _limits(policy: Policy, limits: LimitPolicy | None) -> Iterator[Line]:
-    if limits is None:
-        return
-    where = f"limits.toml {header(limits.name)}"
-    rates = [
-        f"{value:,} {noun}"
-        for value, noun in (
-            (limits.requests_per_minute, "requests"),
-            (limits.tokens_per_minute, "tokens"),
-        )
-        if value is not None
-    ]
-    said = [" and ".join(rates) + " a minute"] if rates else []
-    if limits.concurrent_calls is not None:
-        said.append(f"{limits.concurrent_calls} at once")
-    if not said:
-        yield Line("calls are not limited", where)
-    elif "rate_limits" in policy.plugins:
-        yield Line(", ".join(said), where)
-    else:
-        yield Line(
-            f"{', '.join(said)}: not enforced, because rate_limits is not listed",
-            f"{where}, gateway.toml plugins",
-        )
+def _whose(scopes: Sequence[str]) -> str:
+    return f" for each {' and '.join(scopes)}" if scopes else " for all together"

@@ -10,9 +10,11 @@ import msgspec
 
 from engines.gguf.config import GgufConfig
 from engines.gguf.engine import GgufEngine
+from engines.process import EngineSpec, ProcessEngine
 from engines.protocol import Engine, GenerateRequest, Sampling
 from engines.remote.config import RemoteConfig
 from engines.remote.engine import RemoteEngine
+from tests.engines.process import children
 from tests.fakes import Hold, ScriptedEngine, Step
 from tests.gguf_files import write_gguf
 from tests.serving import scripted_gateway, serving, write_policy
@@ -91,8 +93,41 @@ def _script(request: GenerateRequest) -> list[Step]:
     return [*steps, Hold()] if request.sampling.ignore_eos else steps
 
 
+@asynccontextmanager
+async def process_of_scripted() -> AsyncGenerator[Subject, None]:
+    """The fake again, in a child process."""
+    with TemporaryDirectory() as folder:
+        loads = Path(folder) / "num_loads"
+        spec = EngineSpec.of(f"{children.HERE}:tallied_scripted", children.Script(flag=str(loads)))
+        engine = ProcessEngine("hosted", spec)
+        await engine.start()
+        yield Subject(engine, "scripted-model", lambda: int(loads.read_text()), too_many_words=200)
+        await engine.close()
+
+
+@asynccontextmanager
+async def process_of_gguf() -> AsyncGenerator[Subject, None]:
+    """llama.cpp again, in a child process."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_gguf(folder / "random.gguf", context_tokens=2048)
+        spec = EngineSpec.of(
+            f"{children.HERE}:tallied_gguf",
+            GgufConfig(num_threads=1),
+            models_dir=folder,
+            data_dir=folder,
+        )
+        engine = ProcessEngine("hosted", spec)
+        await engine.start()
+        loads = folder / "num_loads"
+        yield Subject(engine, "random", lambda: int(loads.read_text()), too_many_words=2100)
+        await engine.close()
+
+
 SUBJECTS: Mapping[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {
     "gguf": gguf,
     "remote": remote,
+    "process of gguf": process_of_gguf,
+    "process of scripted": process_of_scripted,
     "scripted": scripted,
 }

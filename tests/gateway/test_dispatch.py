@@ -12,13 +12,12 @@ from engines.errors import (
     RequestRefused,
     Unavailable,
 )
-from engines.protocol import Event, GenerateRequest, Started, TextDelta
+from engines.protocol import Event, Started, TextDelta
 from gateway.call import Call, Route, Target
 from gateway.dispatch import dispatch
 from gateway.errors import ModelUnknown
 from tests.fakes import Hold, ScriptedEngine, text_of
-
-REQUEST = GenerateRequest(id="r", model="chat-small", prompt="hi")
+from tests.gateway.targets.stage import REQUEST, StageOfTargets
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ async def test_a_target_that_cannot_answer_falls_back_before_the_first_output(
 ) -> None:
     engines["gpu0"] = ScriptedEngine([Started(prompt_tokens=1), error], model_names=["a"])
 
-    events = await gathered(await dispatch(routed, engines, REQUEST))
+    events = await gathered(await dispatch(routed, StageOfTargets(engines), REQUEST))
 
     assert text_of(events) == "hello"
     assert routed.target == Target("overflow", "b")
@@ -55,7 +54,7 @@ async def test_a_target_that_cannot_answer_falls_back_before_the_first_output(
 async def test_the_engine_is_asked_by_its_own_name_for_the_model(
     routed: Call, engines: dict[str, ScriptedEngine]
 ) -> None:
-    await dispatch(routed, engines, REQUEST)
+    await dispatch(routed, StageOfTargets(engines), REQUEST)
 
     assert engines["gpu0"].requests[0].model == "a"
     await routed.resources.aclose()
@@ -67,7 +66,7 @@ async def test_after_the_first_output_an_error_ends_the_stream(
     engines["gpu0"] = ScriptedEngine(["half", Unavailable("died")], model_names=["a"])
     seen: list[Event] = []
 
-    stream = await dispatch(routed, engines, REQUEST)
+    stream = await dispatch(routed, StageOfTargets(engines), REQUEST)
     with pytest.raises(Unavailable, match="died"):
         async for event in stream:
             seen.append(event)
@@ -83,7 +82,7 @@ async def test_a_request_that_is_wrong_is_not_tried_elsewhere(
     engines["gpu0"] = ScriptedEngine([RequestRefused("bad schema")], model_names=["a"])
 
     with pytest.raises(RequestRefused, match="bad schema"):
-        await dispatch(routed, engines, REQUEST)
+        await dispatch(routed, StageOfTargets(engines), REQUEST)
 
     assert engines["overflow"].requests == []
 
@@ -98,10 +97,10 @@ async def test_a_fallback_is_tried_only_after_the_errors_it_names(
         engines["overflow"].requests.clear()
 
         if is_tried:
-            await dispatch(call, engines, REQUEST)
+            await dispatch(call, StageOfTargets(engines), REQUEST)
         else:
             with pytest.raises(ContextTooLong):
-                await dispatch(call, engines, REQUEST)
+                await dispatch(call, StageOfTargets(engines), REQUEST)
 
         assert bool(engines["overflow"].requests) is is_tried
     await call.resources.aclose()
@@ -114,7 +113,7 @@ async def test_when_no_target_answers_the_last_error_is_raised(
     engines["overflow"] = ScriptedEngine([Unavailable("b")], model_names=["b"])
 
     with pytest.raises(Unavailable, match="b"):
-        await dispatch(routed, engines, REQUEST)
+        await dispatch(routed, StageOfTargets(engines), REQUEST)
 
 
 async def test_a_model_that_the_engine_lacks_is_unknown_by_its_public_name(
@@ -124,7 +123,7 @@ async def test_a_model_that_the_engine_lacks_is_unknown_by_its_public_name(
     routed.route = Route((Target("gpu0", "no-such"),))
 
     with pytest.raises(ModelUnknown, match="chat-small") as refusal:
-        await dispatch(routed, engines, REQUEST)
+        await dispatch(routed, StageOfTargets(engines), REQUEST)
 
     assert "no-such" not in refusal.value.message
     assert not isinstance(refusal.value, ModelNotFound)
@@ -135,7 +134,7 @@ async def test_closing_the_calls_resources_frees_an_engine_whose_stream_was_neve
 ) -> None:
     engines["gpu0"] = ScriptedEngine(["one", Hold()], model_names=["a"])
 
-    await dispatch(routed, engines, REQUEST)
+    await dispatch(routed, StageOfTargets(engines), REQUEST)
     running = engines["gpu0"].running
     await routed.resources.aclose()
 
@@ -148,7 +147,7 @@ async def test_a_caller_that_leaves_before_the_first_output_frees_the_engine(
 ) -> None:
     hold = Hold()
     engines["gpu0"] = ScriptedEngine([hold, "never"], model_names=["a"])
-    waiting = asyncio.create_task(dispatch(routed, engines, REQUEST))
+    waiting = asyncio.create_task(dispatch(routed, StageOfTargets(engines), REQUEST))
     await hold.reached.wait()
 
     waiting.cancel()
@@ -161,7 +160,7 @@ async def test_a_caller_that_leaves_before_the_first_output_frees_the_engine(
 async def test_started_is_held_back_and_then_comes_first(
     routed: Call, engines: dict[str, ScriptedEngine]
 ) -> None:
-    async with aclosing(await dispatch(routed, engines, REQUEST)) as stream:
+    async with aclosing(await dispatch(routed, StageOfTargets(engines), REQUEST)) as stream:
         events = [event async for event in stream]
 
     assert isinstance(events[0], Started)

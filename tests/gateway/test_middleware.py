@@ -2,6 +2,7 @@ import json
 import socket
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from inspect import signature
 from pathlib import Path
 
 import httpx
@@ -60,7 +61,7 @@ def stage(tmp_path: Path, script: list[Step]) -> Iterator[Stage]:
         [
             ("watching", watching),
             *(
-                (name, plugin(gateway) if name == "api_keys" else plugin())
+                (name, plugin(gateway) if "gateway" in signature(plugin).parameters else plugin())
                 for name, plugin in built
             ),
         ]

@@ -38,11 +38,13 @@ def call_of(
     model: str | None = "chat-small",
     endpoint: str = "openai.chat",
     key_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Call:
     return Call(
         id="req_1",
         endpoint=endpoint,
         policy=policy,
+        headers=headers or {},
         principal=Principal(name="laptop", team=team, key_id=key_id),
         model=policy.resolve(model) if model is not None else None,
         requests=requests,

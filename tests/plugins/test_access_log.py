@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from engines.protocol import FinishReason, GenerateRequest, Usage
 from gateway import Call, Principal, Target
-from gateway.call import ClientAddress
+from gateway.call import ClientAddress, Tried
 from gateway.errors import Problem, Unauthenticated, problem_of
 from gateway.policy import ModelPolicy, Policy, TargetPolicy
 from plugins.access_log import AccessLog
@@ -38,10 +38,11 @@ def finish(call: Call) -> None:
     call.principal = Principal(name="laptop", team="me", key_id="k3v90q2mxw7a")
     call.model = ModelPolicy(name="chat-small", targets=[TargetPolicy(engine="gpu0")])
     call.target = Target("gpu0", "a")
+    call.tried = [Tried("gpu1", "a b", "overloaded"), Tried("gpu0", "a")]
     call.requests = [GenerateRequest(id="req_1", model="a", prompt="canary-prompt")]
     call.streams = True
     call.status = 200
-    call.usage = Usage(prompt_tokens=12, cached_tokens=4, completion_tokens=7)
+    call.tally(0).set(Usage(prompt_tokens=12, cached_tokens=4, completion_tokens=7))
     call.finish_reason = FinishReason.STOP
     call.first_output_at = 100.25
     call.finished_at = 101.5
@@ -69,6 +70,7 @@ async def test_a_call_is_one_line_that_says_who_what_and_how_it_ended() -> None:
         "endpoint": "openai.chat",
         "model": "chat-small",
         "engine": "gpu0",
+        "targets": "gpu1/a%20b;left=overloaded, gpu0/a",
         "team": "me",
         "key": "k3v90q2mxw7a",
         "status": 200,
@@ -107,7 +109,7 @@ async def test_a_refused_call_is_logged_cleanly() -> None:
         "unauthenticated",
         "warning",
     )
-    assert not {"key", "model", "engine", "first_output_seconds"} & entry.keys()
+    assert not {"key", "model", "engine", "targets", "first_output_seconds"} & entry.keys()
 
 
 @pytest.mark.parametrize(

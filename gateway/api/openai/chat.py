@@ -232,6 +232,8 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     if isinstance(body, AnyRequest):
         return await relayed(gateway, call, body, wire, _DECODER)
     requests = carrying(to_requests(body, call.id), wire)
+    call.choices_per_prompt = body.n or 1
+    call.session = body.prompt_cache_key or body.user or ""
     try:
         streams = await pipeline.run(gateway, call, requests)
     except RequestRefused as error:

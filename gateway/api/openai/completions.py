@@ -229,6 +229,8 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     if isinstance(body, AnyRequest):
         return await relayed(gateway, call, body, wire, _DECODER)
     requests = carrying(to_requests(body, call.id), wire)
+    call.choices_per_prompt = body.n or 1
+    call.session = body.user or ""
     try:
         streams = await pipeline.run(gateway, call, requests)
     except RequestRefused as error:

@@ -49,6 +49,8 @@ class AnyRequest(Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     max_output_tokens: int | None = None
+    prompt_cache_key: str | None = None
+    user: str | None = None
     n: int | None = None
     best_of: int | None = None
 
@@ -163,6 +165,7 @@ async def relayed(
     model is there hears what it would hear if it were not: what is wrong with its body.
     """
     assert wire is not None
+    call.session = body.prompt_cache_key or body.user or ""
     try:
         streams = await pipeline.run(gateway, call, [to_request(body, call.id, wire)])
     except ModelUnknown:

@@ -57,6 +57,30 @@ def test_logits_are_the_same_bits_in_any_chunks_slot_company_and_number_of_threa
         assert np.array_equal(alone, other)
 
 
+def test_logits_of_a_long_context_are_the_same_bits_one_token_at_a_time_and_at_once(
+    path: Path,
+) -> None:
+    # Past 512 cells, and from some rows on, ggml may choose other ways through flash attention.
+    runner = Runner(path)
+    runner.open_cache(
+        SHAPE._replace(context_tokens=1024, pool_tokens=3 * 1024, max_batch_tokens=1024)
+    )
+    prompt = [7 + at % 200 for at in range(700)]
+    alone = last_logits(runner, prompt, slot=0)
+
+    runner.set_threads(2)
+    last_logits(runner, prompt[:699], slot=1)
+    one_row = last_logits(runner, prompt[699:], slot=1, start=699)
+    last_logits(runner, prompt[:699], slot=2)
+    crowd = [Row(9, 700, 1, True), Row(prompt[699], 699, 2, True)]
+    runner.decode(crowd)
+    in_company = runner.logits(1).copy()
+    runner.close()
+
+    assert np.array_equal(alone, one_row)
+    assert np.array_equal(alone, in_company)
+
+
 def test_what_was_truncated_is_forgotten(runner: Runner) -> None:
     fresh = last_logits(runner, PROMPT, slot=0)
 

@@ -5,8 +5,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from engines.chat.prepared import completed
 from engines.gguf.runner import Row, Runner, Shape
-from engines.gguf.sampler import Candidates, Sampler, completed, logprobs
+from engines.gguf.sampler import Candidates, Sampler, logprobs
 from engines.protocol import Sampling
 from tests.gguf_files import write_gguf
 

@@ -1,4 +1,4 @@
-"""`run`, `list`, `ps` and `bench`, as a user types them, against a served gateway."""
+"""`run`, `list` and `ps`, as a user types them, against a served gateway."""
 
 import json
 from collections.abc import Iterator
@@ -110,20 +110,6 @@ def test_ps_shows_engines_and_loaded_models(server: Server) -> None:
     assert "scripted-model" in shown.stdout
     assert [engine["name"] for engine in as_json["engines"]] == ["scripted"]
     assert as_json["models"][0]["loaded"] is True
-
-
-def test_bench_measures_every_level_and_counts_tokens(server: Server) -> None:
-    result = penstock(
-        "bench", "chat-small", "--url", server.url, "--at-once", "1,3", "--requests", "6",
-        "--rounds", "1", "--json",
-    )  # fmt: skip
-
-    rows = json.loads(result.stdout)
-    assert [(row["at_once"], row["answers"], row["failures"]) for row in rows] == [
-        (1, 6, 0),
-        (3, 6, 0),
-    ]
-    assert all(row["tokens_per_second"] > 0 for row in rows)
 
 
 def test_a_misspelled_command_is_answered_with_the_nearest_one() -> None:

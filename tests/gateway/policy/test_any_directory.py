@@ -5,10 +5,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.policy import (
+    BreakerPolicy,
+    CanaryPolicy,
     FallbackPolicy,
+    HedgePolicy,
+    MirrorPolicy,
     ModelPolicy,
     PolicyInvalid,
+    RetryPolicy,
     SamplingDefaults,
+    TargetPolicy,
     TeamPolicy,
 )
 from tests.gateway.policy.directories import GOOD, load, write
@@ -28,6 +34,12 @@ KEYS = st.one_of(
             | {"anonymous", "chat-small", "standard"}
             | set(ModelPolicy.__struct_fields__)
             | set(FallbackPolicy.__struct_fields__)
+            | set(TargetPolicy.__struct_fields__)
+            | set(CanaryPolicy.__struct_fields__)
+            | set(RetryPolicy.__struct_fields__)
+            | set(BreakerPolicy.__struct_fields__)
+            | set(HedgePolicy.__struct_fields__)
+            | set(MirrorPolicy.__struct_fields__)
             | set(TeamPolicy.__struct_fields__)
             | set(SamplingDefaults.__struct_fields__)
         )

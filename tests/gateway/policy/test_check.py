@@ -30,6 +30,39 @@ def _quiet(tmp_path, **files: str):
             "models.toml: [chat-small] targets: an empty list is not a list with something in it",
         ),
         (
+            "[chat-small]\n" + TARGET + "drain = true\n",
+            "models.toml: [chat-small] targets: every target is drained, so no call could be "
+            "answered; leave one",
+        ),
+        (
+            "[chat-small]\n" + TARGET + "canary = { percent = 5 }\n",
+            "models.toml: [chat-small] targets: every target is a canary, so other calls would "
+            "have none; add one without canary",
+        ),
+        (
+            "[chat-small]\n" + TARGET + TARGET + "canary = {}\n",
+            "models.toml: [chat-small] targets[1].canary: says neither for whom the target is nor "
+            "for what share of the calls: give teams, keys, headers or percent",
+        ),
+        (
+            "[chat-small]\n" + TARGET + TARGET + 'canary = { teams = ["serach"] }\n',
+            'models.toml: [chat-small] targets[1].canary.teams[0]: "serach" is not in teams.toml '
+            '(did you mean "search"?)',
+        ),
+        (
+            "[chat-small]\n"
+            + TARGET
+            + TARGET
+            + 'canary.headers = { Authorization = "Bearer x" }\n',
+            "models.toml: [chat-small] targets[1].canary.headers.Authorization: this header holds "
+            "a credential, and a policy holds none; name the key in keys, or the team in teams",
+        ),
+        (
+            "[chat-small]\n" + TARGET + TARGET + 'canary.headers = { "x canary" = "1" }\n',
+            'models.toml: [chat-small] targets[1].canary.headers: "x canary" is not the name of '
+            "a header",
+        ),
+        (
             "[chat-small]\n" + TARGET + '[[chat-small.fallbacks]]\nengine = "gpu2"\n',
             'models.toml: [chat-small] fallbacks[0].engine: "gpu2" is not in engines.toml '
             "(there are: gpu0, gpu1)",
@@ -49,7 +82,7 @@ def _quiet(tmp_path, **files: str):
         (
             "[chat-small]\n" + TARGET + '[[chat-small.fallbacks]]\nengine = "gpu1"\nweight = 5\n',
             'models.toml: [chat-small] fallbacks[0]: unknown key "weight" '
-            "(there are: engine, model, on)",
+            "(there are: drain, engine, model, on)",
         ),
         (
             '[chat-small]\naliases = ["big"]\n' + TARGET + '[big]\ntargets = [{engine="gpu0"}]\n',
@@ -151,7 +184,8 @@ def test_a_policy_that_means_what_it_says_has_no_warnings(tmp_path):
         ),
         (
             {"limits": GOOD["limits"]},
-            "limits.toml: [standard] requests_per_minute: no listed plugin enforces it",
+            "limits.toml: [standard] requests_per_minute: no listed plugin enforces it; "
+            "add rate_limits",
         ),
         (
             {"gateway": GOOD["gateway"].replace('"allow_lists", ', "")},
@@ -190,6 +224,72 @@ def test_a_policy_that_means_what_it_says_has_no_warnings(tmp_path):
 )
 def test_a_line_that_does_nothing_is_warned_about(tmp_path, files, said):
     assert _warnings(_quiet(tmp_path, **files)) == [said]
+
+
+TWO = TARGET + '[[chat-small.targets]]\nengine = "gpu0"\nmodel = "other"\n'
+SOME = TARGET + '[[chat-small.targets]]\nengine = "gpu0"\ncanary = { percent = 5 }\n'
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ('choice = "latency"\n' + TARGET, "choice: has no effect with a single target"),
+        ("hedge.after_seconds = 1\n" + TARGET, "hedge: has no effect with a single target"),
+        (
+            'choice = "latency"\nsticky = "key"\n' + TWO,
+            "choice: has no effect beside sticky, which decides before it",
+        ),
+        (
+            'session_header = "x-chat"\nsticky = "key"\n' + TWO,
+            'session_header: has no effect without sticky = "session"',
+        ),
+        (
+            "prefix_characters = 100\n" + TWO,
+            'prefix_characters: has no effect without sticky = "prefix"',
+        ),
+        (
+            'mirror = { engine = "gpu0", model = "x", percent = 0 }\n' + TARGET,
+            "mirror: has no effect with percent = 0",
+        ),
+        (
+            "retry = { times = 2, budget_percent = 0 }\n" + TARGET,
+            "retry.times: has no effect with budget_percent = 0",
+        ),
+        (
+            TWO + "priority = 1\nweight = 3\n",
+            "targets: weight 3 has no effect: no other target has priority 1",
+        ),
+        (
+            SOME.replace("percent = 5", "percent = 0"),
+            "targets[1].canary: has no effect with percent = 0",
+        ),
+        (SOME + "drain = true\n", "targets[1].canary: has no effect: the target takes no calls"),
+    ],
+)
+def test_a_line_about_targets_that_does_nothing_is_warned_about(tmp_path, models, said):
+    directory = _quiet(tmp_path, models="[chat-small]\n" + models)
+
+    assert _warnings(directory) == [f"models.toml: [chat-small] {said}"]
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        'sticky = "key"\n' + SOME,
+        'sticky = "session"\nsession_header = "x-chat"\nretry.times = 2\n' + TWO,
+        'sticky = "prefix"\nprefix_characters = 100\nhedge.after_seconds = 2\n' + TWO,
+        'choice = "least_busy"\nmirror = { engine = "gpu0", model = "x" }\n' + TWO,
+        TWO + "priority = 1\n",
+    ],
+)
+def test_what_has_an_effect_is_not_warned_about(tmp_path, models):
+    assert _warnings(_quiet(tmp_path, models="[chat-small]\n" + models)) == []
+
+
+def test_an_engine_that_only_mirrors_is_used(tmp_path):
+    models = '[chat-small]\nmirror = { engine = "gpu1", model = "x" }\n' + TARGET
+
+    assert _warnings(_quiet(tmp_path, models=models, engines=GOOD["engines"])) == []
 
 
 def test_an_open_policy_has_any_model(tmp_path):

@@ -60,6 +60,15 @@ def test_every_decision_is_told_with_its_line(tmp_path):
             "of 100 keys, 95 to gpu0 Qwen/Qwen3-8B, 5 to gpu1 chat-small",
             "models.toml [chat-small] targets",
         ),
+        (
+            "if overloaded or unavailable: the next of these, at once",
+            "models.toml [chat-small] targets",
+        ),
+        ("at most 20 such attempts on 100 calls", "models.toml [chat-small] retry"),
+        (
+            "left alone for 5 s or more: a target that fails 5 times in a row",
+            "models.toml [chat-small] breaker",
+        ),
         ("if overloaded or unavailable: gpu1 qwen/qwen3-8b", "models.toml [chat-small] fallbacks"),
         (
             "600 requests a minute, 8 at once: not enforced, because rate_limits is not listed",

@@ -77,7 +77,68 @@ TYPOS = [
     (
         "models",
         ('aliases = ["gpt-4o-mini"]', 'sticky = "kee"'),
-        'models.toml: [chat-small] sticky: "kee" is not "key" (did you mean "key"?)',
+        'models.toml: [chat-small] sticky: "kee" is not one of "key", "prefix", '
+        '"session" (did you mean "key"?)',
+    ),
+    (
+        "models",
+        ('engine = "gpu0"', 'engine = "gpu0"\ncanary = { team = ["search"] }'),
+        'models.toml: [chat-small] targets[0].canary: unknown key "team" (did you mean "teams"?)',
+    ),
+    (
+        "models",
+        ('engine = "gpu0"', 'engine = "gpu0"\ncanary = { percent = 101 }'),
+        "models.toml: [chat-small] targets[0].canary.percent: 101 is not a number from 0 to 100",
+    ),
+    (
+        "models",
+        ('engine = "gpu0"', 'engine = "gpu0"\ncanary = { headers = { x-canary = true } }'),
+        "models.toml: [chat-small] targets[0].canary.headers.x-canary: true is not text that is "
+        "not empty",
+    ),
+    (
+        "models",
+        ('aliases = ["gpt-4o-mini"]', 'choice = "least-busy"'),
+        'models.toml: [chat-small] choice: "least-busy" is not one of "latency", "least_busy", '
+        '"weight" (did you mean "least_busy"?)',
+    ),
+    (
+        "models",
+        ('aliases = ["gpt-4o-mini"]', "retry = { times = 11 }"),
+        "models.toml: [chat-small] retry.times: 11 is not a whole number from 0 to 10",
+    ),
+    (
+        "models",
+        ('aliases = ["gpt-4o-mini"]', "retry = { budget_percent = 50 }"),
+        "models.toml: [chat-small] retry.budget_percent: 50 is not a number from 0 to 20",
+    ),
+    (
+        "models",
+        ('aliases = ["gpt-4o-mini"]', "retry = { wait_seconds = 20 }"),
+        "models.toml: [chat-small] retry: max_wait_seconds (10) is shorter than wait_seconds (20)",
+    ),
+    (
+        "models",
+        ('aliases = ["gpt-4o-mini"]', "breaker = { open_seconds = 5, max_open_seconds = 4 }"),
+        "models.toml: [chat-small] breaker: max_open_seconds (4) is shorter than open_seconds (5)",
+    ),
+    (
+        "models",
+        ('aliases = ["gpt-4o-mini"]', "first_output_timeout_seconds = 0"),
+        "models.toml: [chat-small] first_output_timeout_seconds: 0 is not a number over 0 and at "
+        "most 86400",
+    ),
+    (
+        "models",
+        ('aliases = ["gpt-4o-mini"]', "hedge = {}"),
+        'models.toml: [chat-small] hedge: "after_seconds" is missing: it is a number over 0 and '
+        "at most 86400",
+    ),
+    (
+        "models",
+        ('aliases = ["gpt-4o-mini"]', 'mirror = { engine = "gpu9" }'),
+        'models.toml: [chat-small] mirror.engine: "gpu9" is not in engines.toml '
+        "(there are: gpu0, gpu1)",
     ),
     (
         "models",
@@ -98,16 +159,18 @@ TYPOS = [
     (
         "models",
         ('aliases = ["gpt-4o-mini"]', 'name = "x"'),
-        'models.toml: [chat-small]: unknown key "name" (there are: aliases, defaults, '
-        "description, fallbacks, sticky, targets)",
+        'models.toml: [chat-small]: unknown key "name" (there are: aliases, breaker, choice, '
+        "defaults, description, fallbacks, first_output_timeout_seconds, hedge, mirror, "
+        "prefix_characters, retry, session_header and 2 more)",
     ),
     (
         "models",
         ("", "[qwen2.5]\ndescription = 'x'\n"),
         [
-            'models.toml: [qwen2]: unknown key "5" (there are: aliases, defaults, description, '
-            "fallbacks, sticky, targets); a name with a dot is written in quotes: "
-            '["qwen2.5"]',
+            'models.toml: [qwen2]: unknown key "5" (there are: aliases, breaker, choice, '
+            "defaults, description, fallbacks, first_output_timeout_seconds, hedge, mirror, "
+            "prefix_characters, retry, session_header and 2 more); a name with a dot is written "
+            'in quotes: ["qwen2.5"]',
             'models.toml: [qwen2]: "targets" is missing: it is a list with something in it',
         ],
     ),

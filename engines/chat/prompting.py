@@ -10,12 +10,12 @@ what comes back in its place is tokenized as the plain characters it is.
 import functools
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
-from engines.chat.template import Rendered
-from engines.errors import RequestRefused, Unsupported
-from engines.gguf.loaded_model import LoadedModel
+from engines.chat.template import ChatTemplate, Rendered
+from engines.errors import ContextTooLong, RequestRefused, Unsupported
 from engines.protocol import GenerateRequest, Message, Part, Text
 
 # Private-use characters: the first says a number follows, the second ends it.
@@ -23,33 +23,72 @@ _OPEN, _CLOSE = "\ue2f0", "\ue2f1"
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 
+class Tokenizing(Protocol):
+    """What a local engine knows of a loaded model's words."""
+
+    @property
+    def template(self) -> ChatTemplate | None:
+        """The model's chat template; None if it has none."""
+        ...
+
+    @property
+    def bos(self) -> Sequence[int]:
+        """What every prompt begins with: one token or none."""
+        ...
+
+    @property
+    def num_tokens(self) -> int:
+        """The size of the vocabulary."""
+        ...
+
+    @property
+    def special_spellings(self) -> tuple[str, ...]:
+        """How the marks are written that no text may stand for."""
+        ...
+
+    async def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        """Token ids of `text`, with no marks added."""
+        ...
+
+
 async def prompt_tokens(
-    model: LoadedModel, request: GenerateRequest
+    model: Tokenizing, request: GenerateRequest
 ) -> tuple[list[int], Rendered | None]:
     """The prompt's token ids, and what the template made of the messages if there are any."""
     if request.prompt is None:
         rendered, plain = _render(model, request)
         tokens = await _tokenize(model, rendered.text, plain)
-        if model.bos and tokens[:1] != model.bos:
-            tokens = model.bos + tokens
+        bos = list(model.bos)
+        if bos and tokens[:1] != bos:
+            tokens = bos + tokens
         return tokens, rendered
     if isinstance(request.prompt, str):
-        return model.bos + await model.tokenize(request.prompt, parse_special=True), None
+        tokens = await model.tokenize(request.prompt, parse_special=True)
+        return [*model.bos, *tokens], None
     return checked_ids(model, request.prompt, "prompt"), None
 
 
-def checked_ids(model: LoadedModel, tokens: Sequence[int], param: str) -> list[int]:
+def checked_ids(model: Tokenizing, tokens: Sequence[int], param: str) -> list[int]:
     """The caller's own token ids, if the model has them all."""
     for token in tokens:
-        if not 0 <= token < model.vocabulary.num_tokens:
+        if not 0 <= token < model.num_tokens:
             raise RequestRefused(
-                f"token id {token} is not one of this model's {model.vocabulary.num_tokens}",
+                f"token id {token} is not one of this model's {model.num_tokens}",
                 param=param,
             )
     return list(tokens)
 
 
-def _render(model: LoadedModel, request: GenerateRequest) -> tuple[Rendered, list[str]]:
+def check_length(tokens: Sequence[int], context_tokens: int, request: GenerateRequest) -> None:
+    """Refuse a prompt that leaves no room for an answer, and one of nothing."""
+    param = "messages" if request.prompt is None else "prompt"
+    if not tokens:
+        raise RequestRefused("the prompt has no tokens", param=param)
+    if len(tokens) >= context_tokens:
+        raise ContextTooLong(prompt_tokens=len(tokens), context_tokens=context_tokens, param=param)
+
+
+def _render(model: Tokenizing, request: GenerateRequest) -> tuple[Rendered, list[str]]:
     template = model.template
     if template is None:
         raise Unsupported(
@@ -57,7 +96,7 @@ def _render(model: LoadedModel, request: GenerateRequest) -> tuple[Rendered, lis
             param="messages",
         )
     plain: list[str] = []
-    special = _special_pattern(model.vocabulary.special_spellings)
+    special = _special_pattern(model.special_spellings)
     messages = [_with_placeholders(message, special, plain) for message in request.messages]
     rendered = template.render(
         messages,
@@ -86,7 +125,7 @@ def _with_placeholders(message: Message, special: re.Pattern[str], plain: list[s
     return msgspec.structs.replace(message, parts=parts)
 
 
-async def _tokenize(model: LoadedModel, text: str, plain: Sequence[str]) -> list[int]:
+async def _tokenize(model: Tokenizing, text: str, plain: Sequence[str]) -> list[int]:
     if not plain:
         return await model.tokenize(text, parse_special=True)
     tokens: list[int] = []

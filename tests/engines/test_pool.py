@@ -6,7 +6,7 @@ import pytest
 
 from engines.errors import Unavailable
 from engines.gguf.loaded_model import LoadedModel
-from engines.gguf.pool import Pool
+from engines.pool import Pool
 from tests.fakes import FakeClock
 
 

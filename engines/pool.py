@@ -14,23 +14,37 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
 from engines.errors import EngineError, Unavailable
-from engines.gguf.loaded_model import LoadedModel
 
 log = structlog.get_logger()
 
-Open = Callable[[str], Awaitable[LoadedModel]]
+
+class Poolable(Protocol):
+    """A loaded model, as far as the pool cares."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it must be loaded anew before it can be used."""
+        ...
+
+    async def close(self) -> None:
+        """End what still runs with `Unavailable` and return when all is freed."""
+        ...
+
+
+Model = TypeVar("Model", bound=Poolable)
 
 
 @dataclass(eq=False)
-class _Place:
+class _Place(Generic[Model]):
     """One of the places for models: its model is loading, loaded or on its way out."""
 
     name: str
-    model: LoadedModel | None = None
+    model: Model | None = None
     num_leases: int = 0
     idle_since: float = 0.0
     keep_alive_seconds: float = 0.0
@@ -59,18 +73,18 @@ class _Place:
 
 
 @dataclass(eq=False)
-class _Wish:
+class _Wish(Generic[Model]):
     """Somebody who waits for a model."""
 
     name: str
     keep_alive_seconds: float
-    granted: "asyncio.Future[Lease]"
+    granted: "asyncio.Future[Lease[Model]]"
 
 
-class Lease:
+class Lease(Generic[Model]):
     """The right to use a model: it is not unloaded before `release`."""
 
-    def __init__(self, model: LoadedModel, give_back: Callable[[], None]) -> None:
+    def __init__(self, model: Model, give_back: Callable[[], None]) -> None:
         self.model = model
         self._give_back: Callable[[], None] | None = give_back
 
@@ -81,12 +95,12 @@ class Lease:
             give_back()
 
 
-class Pool:
+class Pool(Generic[Model]):
     """The loaded models of one engine; lives on the event loop."""
 
     def __init__(
         self,
-        open_model: Open,
+        open_model: Callable[[str], Awaitable[Model]],
         *,
         max_loaded_models: int,
         keep_alive_seconds: float,
@@ -96,18 +110,18 @@ class Pool:
         self._max_loaded_models = max(1, max_loaded_models)
         self._keep_alive_seconds = keep_alive_seconds
         self._clock = clock
-        self._places: dict[str, _Place] = {}
-        self._wishes: list[_Wish] = []
+        self._places: dict[str, _Place[Model]] = {}
+        self._wishes: list[_Wish[Model]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    async def lease(self, name: str, *, keep_alive_seconds: float | None = None) -> Lease:
+    async def lease(self, name: str, *, keep_alive_seconds: float | None = None) -> Lease[Model]:
         """Wait until a model is loaded. Raises why it cannot be; it may be asked for again."""
         if self._is_closed:
             raise Unavailable("the engine is closed")
         if keep_alive_seconds is None:
             keep_alive_seconds = self._keep_alive_seconds
-        granted: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        granted: asyncio.Future[Lease[Model]] = asyncio.get_running_loop().create_future()
         wish = _Wish(name, keep_alive_seconds, granted)
         self._wishes.append(wish)
         self._decide()
@@ -139,12 +153,12 @@ class Pool:
         """Callers whose model is not loaded yet."""
         return len(self._wishes)
 
-    def find(self, name: str) -> LoadedModel | None:
+    def find(self, name: str) -> Model | None:
         """A model if it is loaded now."""
         place = self._places.get(name)
         return place.model if place is not None and place.is_ready else None
 
-    def loaded(self) -> list[LoadedModel]:
+    def loaded(self) -> list[Model]:
         """All models that are loaded now."""
         return [place.model for place in self._places.values() if place.model is not None]
 
@@ -184,9 +198,9 @@ class Pool:
                 self._make_place(wish)
         self._set_timer(now)
 
-    def _make_place(self, wish: _Wish) -> None:
+    def _make_place(self, wish: _Wish[Model]) -> None:
         if len(self._places) < self._max_loaded_models:
-            place = _Place(wish.name, keep_alive_seconds=wish.keep_alive_seconds)
+            place: _Place[Model] = _Place(wish.name, keep_alive_seconds=wish.keep_alive_seconds)
             self._places[wish.name] = place
             place.work = asyncio.create_task(self._load(place))
             return
@@ -197,7 +211,7 @@ class Pool:
         if idle:
             self._start_unload(min(idle, key=lambda place: place.idle_since))
 
-    def _grant(self, place: _Place, wish: _Wish) -> None:
+    def _grant(self, place: _Place[Model], wish: _Wish[Model]) -> None:
         if wish.granted.done():
             return
         place.num_leases += 1
@@ -211,7 +225,7 @@ class Pool:
         assert place.model is not None
         wish.granted.set_result(Lease(place.model, give_back))
 
-    async def _load(self, place: _Place) -> None:
+    async def _load(self, place: _Place[Model]) -> None:
         try:
             place.model = await self._open_model(place.name)
             place.idle_since = self._clock()
@@ -227,18 +241,18 @@ class Pool:
         place.work = None
         self._decide()
 
-    def _start_unload(self, place: _Place) -> None:
+    def _start_unload(self, place: _Place[Model]) -> None:
         place.is_leaving = True
         place.work = asyncio.create_task(self._unload(place))
 
-    async def _unload(self, place: _Place) -> None:
+    async def _unload(self, place: _Place[Model]) -> None:
         assert place.model is not None
         await place.model.close()
         log.info("model_unloaded", model=place.name)
         self._forget(place)
         self._decide()
 
-    def _forget(self, place: _Place) -> None:
+    def _forget(self, place: _Place[Model]) -> None:
         if self._places.get(place.name) is place:
             del self._places[place.name]
         place.gone.set()
@@ -254,6 +268,6 @@ class Pool:
             self._timer = loop.call_later(max(0.0, first - now), self._decide)
 
 
-def _settle(granted: "asyncio.Future[Lease]", error: EngineError) -> None:
+def _settle(granted: "asyncio.Future[Lease[Model]]", error: EngineError) -> None:
     if not granted.done():
         granted.set_exception(error)

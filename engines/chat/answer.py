@@ -7,15 +7,11 @@ came faster than they were read, they leave as one event.
 
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from engines.chat.output import ChatOutput
-from engines.gguf.sampler import ConstraintState
-from engines.gguf.sequence import Admitted, Ended, Generated, Item
-from engines.gguf.sequence import Sequence as Running
 from engines.protocol import (
     Event,
     Finished,
@@ -24,8 +20,63 @@ from engines.protocol import (
     ReasoningDelta,
     Started,
     TextDelta,
+    Timing,
+    TokenLogprob,
     Usage,
 )
+
+
+class Admitted(NamedTuple):
+    """The request runs; `cached_tokens` of its prompt are already computed."""
+
+    cached_tokens: int
+
+
+class Generated(NamedTuple):
+    """One more token of the answer."""
+
+    token: int
+    logprob: TokenLogprob | None
+
+
+class Ended(NamedTuple):
+    """The model ended the answer, or its tokens were used up."""
+
+    reason: FinishReason
+    timing: Timing
+
+
+Item = Admitted | Generated | Ended
+
+
+class Items(Protocol):
+    """Where an answer's items come from: an `engines.outbox.Mailbox`."""
+
+    async def get(self) -> Item:
+        """The next item; raises what was posted as an error."""
+        ...
+
+    def get_nowait(self) -> Item | None:
+        """The next item if one is here."""
+        ...
+
+
+class Running(Protocol):
+    """The request as its step thread has it."""
+
+    @property
+    def mailbox(self) -> Items:
+        """Where the step thread posts to."""
+        ...
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        ...
+
+    def timing(self, now: float) -> Timing:
+        """Seconds in each phase so far."""
+        ...
 
 
 class Answer:
@@ -120,38 +171,3 @@ def merged(outputs: Iterable[Output]) -> list[Output]:
         else:
             joined.append(output)
     return joined
-
-
-class AfterThinking:
-    """A constraint that begins when the thinking ends: until then the model is free."""
-
-    def __init__(
-        self, state: ConstraintState, end_of_thinking: int, end_ids: Sequence[int]
-    ) -> None:
-        self._state = state
-        self._end_of_thinking = end_of_thinking
-        self._end_ids = list(end_ids)
-        self._is_thinking = True
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing can follow."""
-        return not self._is_thinking and self._state.is_finished
-
-    def allows(self, token: int, /) -> bool:
-        """Whether this token may come next."""
-        return token not in self._end_ids if self._is_thinking else self._state.allows(token)
-
-    def accept(self, token: int, /) -> None:
-        """Go on to the state after this token."""
-        if self._is_thinking:
-            self._is_thinking = token != self._end_of_thinking
-        else:
-            self._state.accept(token)
-
-    def apply(self, logits: "npt.NDArray[np.float32]", /) -> None:
-        """Set the logits of all tokens that may not come next to minus infinity."""
-        if self._is_thinking:
-            logits[self._end_ids] = -np.inf
-        else:
-            self._state.apply(logits)

@@ -2,10 +2,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from engines.chat.after_thinking import AfterThinking
+from engines.chat.answer import Admitted, Answer, Ended, Generated, merged
 from engines.chat.output import ChatOutput
 from engines.errors import Unavailable
-from engines.gguf.answer import AfterThinking, Answer, merged
-from engines.gguf.sequence import Admitted, Ended, Generated, Sequence
+from engines.gguf.sequence import Sequence
 from engines.outbox import Mailbox
 from engines.protocol import (
     Event,

@@ -1,0 +1,88 @@
+"""The engine that the gateway sees, which runs in a child process."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from engines.errors import EngineError
+from engines.process.spec import EngineSpec
+from engines.process.supervisor import Supervision, Supervisor, asked_in_time
+from engines.process.wire import CountTokens, Embed, Load, Models, Unload
+from engines.protocol import (
+    Embeddings,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Health,
+    ModelInfo,
+)
+
+_HEALTH_SECONDS = 2.0
+
+
+class ProcessEngine:
+    """Implements `Engine`; see engines/protocol.py for what it promises.
+
+    While its process is being restarted every method that needs it raises
+    `Unavailable` at once, with `retry_after`.
+    """
+
+    def __init__(
+        self, name: str, spec: EngineSpec, *, supervision: Supervision | None = None
+    ) -> None:
+        self.name = name
+        self._supervisor = Supervisor(name, spec, supervision or Supervision())
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs the engine; None while there is none that is ready."""
+        child = self._supervisor.child
+        return child.pid if child is not None else None
+
+    async def start(self) -> None:
+        """Return when the child is ready. Raises `Unavailable` with its last words."""
+        await self._supervisor.start()
+
+    async def close(self) -> None:
+        """End every stream with `Unavailable`, then the child; idempotent."""
+        await self._supervisor.close()
+
+    async def health(self) -> Health:
+        """How the engine says it is, or why it cannot say anything."""
+        child = self._supervisor.child
+        if child is None:
+            return Health(ready=False, detail=self._supervisor.why_not)
+        try:
+            health = await asked_in_time(child, _HEALTH_SECONDS)
+        except EngineError:
+            return Health(ready=False, detail=self._supervisor.why_not)
+        return health or Health(
+            ready=False,
+            detail=f"its process has not answered for {_HEALTH_SECONDS:g} seconds",
+            running=child.num_calls,
+        )
+
+    async def models(self) -> Sequence[ModelInfo]:
+        """Every model, as the child knows them."""
+        return await self._supervisor.running().ask(Models(), list[ModelInfo])
+
+    async def load(self, model: str) -> ModelInfo:
+        """Return when the model is ready; after a restart, it is loaded when next asked for."""
+        return await self._supervisor.running().ask(Load(model), ModelInfo)
+
+    async def unload(self, model: str) -> None:
+        """Free the model after its running requests have finished."""
+        await self._supervisor.running().ask(Unload(model), type(None))
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+        """Run one request, loading its model if needed."""
+        async with aclosing(self._supervisor.running().generate(request)) as events:
+            async for event in events:
+                yield event
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Turn each input into a vector."""
+        return await self._supervisor.running().ask(Embed(request), Embeddings)
+
+    async def count_tokens(self, request: GenerateRequest) -> int:
+        """Prompt tokens that `generate` would count."""
+        return await self._supervisor.running().ask(CountTokens(request), int)

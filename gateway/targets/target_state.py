@@ -1,0 +1,32 @@
+"""What is known about one target: how it did lately, and what it does now."""
+
+from gateway.targets.circuit_breaker import CircuitBreaker
+from gateway.targets.latency import PeakLatency
+
+
+class TargetState:
+    """One engine and that engine's model, whatever public names lead there.
+
+    Owned by `Targets`; an `Attempt` changes it. `in_flight` counts attempts from the
+    asking to the end of their answers.
+    """
+
+    __slots__ = (
+        "breaker", "engine", "in_flight", "latency", "model", "num_answered", "num_asked",
+        "num_failed", "num_refused",
+    )  # fmt: skip
+
+    def __init__(self, engine: str, model: str) -> None:
+        self.engine = engine
+        self.model = model
+        self.breaker = CircuitBreaker()
+        self.latency = PeakLatency()
+        self.in_flight = 0
+        self.num_asked = 0
+        self.num_answered = 0
+        self.num_refused = 0  # it answered that it would not
+        self.num_failed = 0
+
+    def is_idle(self, now: float) -> bool:
+        """Would forgetting it lose nothing but numbers?"""
+        return not self.in_flight and self.breaker.state(now) == "closed"

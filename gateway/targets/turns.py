@@ -1,0 +1,173 @@
+"""Decides which target a request asks next, and remembers why each was left.
+
+First the targets, in the order of the route, at once. Then, after a pause, those that
+failed once more, as often as the policy's `retry` says. Then the fallbacks that are
+for the last failure. A refusal goes straight to the fallbacks: what is wrong with a
+request is wrong at every target. Second attempts need the model's retry budget; only
+a fallback after an answer (a full queue, a refusal) is free, as nobody worked for it.
+"""
+
+from engines.errors import EngineError, ModelNotFound, Overloaded, RequestRefused, Unavailable
+from gateway.call import Call, Target, Tried
+from gateway.errors import ModelUnknown
+from gateway.policy import BreakerPolicy, RetryPolicy
+from gateway.targets.attempt import Attempt, is_answer
+from gateway.targets.targets import Targets
+
+# For a call without a model's policy, which only a plugin of one's own can route.
+_NO_RETRY = RetryPolicy()
+_NO_BREAKER = BreakerPolicy()
+
+
+class Turns:
+    """One request's way through its route. Used by one task at a time, but for a hedge."""
+
+    __slots__ = (
+        "_again", "_at", "_breaker", "_budget", "_call", "_failure", "_fallback_at", "_not_ready",
+        "_num_asked", "_num_retries", "_retry", "_route", "_targets",
+    )  # fmt: skip
+
+    def __init__(self, call: Call, targets: Targets) -> None:
+        model = call.model
+        self._call = call
+        self._targets = targets
+        self._retry = model.retry if model is not None else _NO_RETRY
+        self._breaker = model.breaker if model is not None else _NO_BREAKER
+        self._budget = targets.budget(model.name if model is not None else "-")
+        self._budget.pay_in(self._retry.budget_percent)
+        self._route = call.route.targets if call.route is not None else ()
+        self._at = 0  # whose turn it is next among the route's targets
+        self._fallback_at = 0  # and among its fallbacks
+        self._not_ready: tuple[Target, ...] = ()
+        self._again: dict[Target, float] = {}  # failed, and when it may be asked again
+        self._num_asked = 0
+        self._num_retries = 0
+        self._failure: EngineError | None = None
+
+    async def next(self) -> Attempt | None:
+        """A place at the next target; None when nobody is left. Waits before a retry."""
+        if self._failure is None or _may_change(self._failure):
+            if (attempt := self.next_target()) is not None:
+                return attempt
+            if (attempt := await self._retried()) is not None:
+                return attempt
+        return self._fallback() or self._last_resort()
+
+    def next_target(self) -> Attempt | None:
+        """A place at the next target that has not been asked, now; None without one."""
+        while self._at < len(self._route):
+            target = self._route[self._at]
+            self._at += 1
+            if target.on:
+                continue
+            why_not = self._targets.why_not(target.engine, target.model)
+            if why_not == "not_ready":
+                self._not_ready += (target,)
+            if why_not:
+                self._note(target, why_not)
+            elif self._may_ask(target):
+                return self._begin(target)
+        return None
+
+    def failed(self, attempt: Attempt, error: EngineError, left: str) -> None:
+        """An attempt ended before its first output."""
+        self._failure = error
+        self._note(attempt.target, left)
+        if _may_change(error) and not attempt.target.on:
+            retry_after = error.retry_after if isinstance(error, Overloaded | Unavailable) else None
+            # Last in line, so that retries go round.
+            self._again.pop(attempt.target, None)
+            self._again[attempt.target] = self._targets.clock() + (retry_after or 0.0)
+
+    def left(self, attempt: Attempt, why: str = "") -> None:
+        """Note an attempt that nothing is wrong with: the one that answers, or a slower one."""
+        self._note(attempt.target, why)
+
+    def refusal(self) -> Exception:
+        """Why nobody answered, as the caller may know it."""
+        failure = self._failure
+        if isinstance(failure, ModelNotFound):
+            # The engine's own name for the model is not the caller's business.
+            return ModelUnknown(self._call.model.name if self._call.model else failure.model)
+        if failure is not None:
+            return failure
+        return Unavailable(
+            "no target of this model can take the request at the moment",
+            retry_after=self._targets.seconds_until_probe(self._route),
+        )
+
+    async def _retried(self) -> Attempt | None:
+        """A place at a target that failed before, after a pause; None if there is none to be."""
+        while self._num_retries < self._retry.times and self._again:
+            target = min(self._again, key=self._again.__getitem__)
+            pause = self._pause(self._again[target] - self._targets.clock())
+            why_not = self._targets.why_not(target.engine, target.model)
+            if pause is None or why_not:
+                self._note(target, why_not or "retry_after")
+                del self._again[target]
+                continue
+            if not self._budget.has_left(self._retry.budget_percent):
+                self._note(target, "no_budget")
+                return None
+            self._num_retries += 1
+            await self._targets.sleep(pause)
+            # All this may have changed meanwhile.
+            why_not = self._targets.why_not(target.engine, target.model)
+            if not why_not and self._may_ask(target):
+                return self._begin(target)
+        return None
+
+    def _pause(self, retry_after: float) -> float | None:
+        """How long to wait before the next retry; None if the target asks for too long.
+
+        Half of the exponential back-off is left to chance, so that calls that failed
+        together do not come back together.
+        """
+        longest = self._retry.max_wait_seconds
+        if retry_after > longest:
+            return None
+        backed_off = min(longest, self._retry.wait_seconds * 2.0**self._num_retries)
+        return max(retry_after, backed_off * (0.5 + 0.5 * self._targets.draw()))
+
+    def _fallback(self) -> Attempt | None:
+        """A place at the next fallback that is for the last failure."""
+        code = Unavailable.code if self._failure is None else self._failure.code
+        while self._fallback_at < len(self._route):
+            target = self._route[self._fallback_at]
+            self._fallback_at += 1
+            if code not in target.on:
+                continue
+            if why_not := self._targets.why_not(target.engine, target.model):
+                self._note(target, why_not)
+            elif self._may_ask(target):
+                return self._begin(target)
+        return None
+
+    def _last_resort(self) -> Attempt | None:
+        """A place at a target whose engine was not ready when it last said: better than nobody."""
+        for target in self._not_ready if not self._num_asked else ():
+            if self._targets.why_not(target.engine, target.model) in ("", "not_ready"):
+                return self._begin(target)
+        return None
+
+    def _may_ask(self, target: Target) -> bool:
+        """Take what the attempt costs out of the budget, or note that it could not be paid."""
+        is_free = self._num_asked == 0 or (
+            bool(target.on) and self._failure is not None and is_answer(self._failure)
+        )
+        if is_free or self._budget.take(self._retry.budget_percent):
+            return True
+        self._note(target, "no_budget")
+        return False
+
+    def _begin(self, target: Target) -> Attempt:
+        self._num_asked += 1
+        return self._targets.begin(target, self._breaker)
+
+    def _note(self, target: Target, left: str) -> None:
+        self._call.tried.append(Tried(target.engine, target.model, left))
+
+
+def _may_change(failure: EngineError) -> bool:
+    """Could the same request succeed elsewhere, or later?"""
+    return not isinstance(failure, RequestRefused | ModelNotFound)
