@@ -6,10 +6,12 @@ of events comes out, and the stream always reads
     Started (TextDelta | ReasoningDelta | ToolCallDelta)* Finished
 
 or ends early with one of the errors in engines/errors.py. Closing the stream
-cancels the request; an engine must free its slot without being awaited.
+cancels the request; an engine must free its slot without being awaited. An
+engine that relays what its client wrote (see `Relay`) has an answer that is
+nothing but `Relayed` between the two ends.
 
 Nothing here imports torch, llama_cpp, litestar or the gateway, and nothing
-here may: it is the floor every other module stands on.
+here may: with engines/wire.py it is the floor every other module stands on.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -18,7 +20,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from engines.metrics import ModelMetrics
+from engines.wire import Relayed, UpstreamHead, WireRequest
 
 
 class Capability(StrEnum):
@@ -39,7 +41,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
     name: str
     capabilities: frozenset[Capability]
-    context_tokens: int
+    context_tokens: int  # 0: not known
     loaded: bool
     loading: float | None = None  # how far a load under way is, 0 to 1
     memory_bytes: int | None = None
@@ -182,6 +184,7 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     priority: int = 0  # lower goes first, across owners
     cache_salt: str = ""  # prefixes are shared only within one salt
     extra: Mapping[str, Any] = {}  # fields only a remote upstream understands
+    wire: WireRequest | None = None  # for an engine that is a `Relay`; others ignore it
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):
@@ -195,6 +198,7 @@ class EmbedRequest(Struct, frozen=True, kw_only=True):
     owner: str = "-"
     weight: float = 1.0
     priority: int = 0
+    wire: WireRequest | None = None
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -245,11 +249,12 @@ class TokenLogprob(Struct, frozen=True):
 
 
 class Started(Struct, frozen=True, tag="started", kw_only=True):
-    """The request was admitted and its prompt is counted."""
+    """The request was admitted and its prompt is counted; None: by nobody yet."""
 
     prompt_tokens: int | None = None
     cached_tokens: int = 0
     prompt_logprobs: Sequence[TokenLogprob] | None = None  # of all tokens but the first, if asked
+    head: UpstreamHead | None = None  # only where the answer is `Relayed`
 
 
 class TextDelta(Struct, frozen=True, tag="text"):
@@ -283,15 +288,16 @@ class Finished(Struct, frozen=True, tag="finished", kw_only=True):
     stop: str | None = None  # the stop string that ended it, if one did
 
 
-Output = TextDelta | ReasoningDelta | ToolCallDelta
-Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
+Output = TextDelta | ReasoningDelta | ToolCallDelta | Relayed
+Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Relayed | Finished
 
 
 class Embeddings(Struct, frozen=True, kw_only=True):
-    """One vector per input, in order."""
+    """One vector per input, in order; or, `relayed`, the answer that holds them as it came."""
 
     vectors: Sequence[Sequence[float]]
     usage: Usage
+    relayed: bytes | None = None
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -375,13 +381,4 @@ class ModelLibrary(Protocol):
 
     async def delete(self, name: str) -> None:
         """Remove a name, and its files when nothing else uses them."""
-        ...
-
-
-@runtime_checkable
-class Measured(Protocol):
-    """An engine that can say in numbers what its models do; the local ones can."""
-
-    async def metrics(self) -> Sequence[ModelMetrics]:
-        """Every model that was ever loaded; cheap, and never loads anything."""
         ...

@@ -31,6 +31,7 @@ from engines.errors import (
     Overloaded,
     RequestRefused,
     Unavailable,
+    UpstreamAnswer,
 )
 
 STATUS: Mapping[str, int] = {
@@ -197,10 +198,11 @@ class Problem(Struct, frozen=True, kw_only=True):
     code: str
     status: int
     message: str
-    source: str  # "gateway" or "engine"
+    source: str  # "gateway", "engine" or "upstream"
     param: str | None = None
     retry_after: float | None = None
     headers: Mapping[str, str] = {}
+    answer: UpstreamAnswer | None = None  # the same in an upstream's own words
 
     @property
     def retry_after_seconds(self) -> int | None:
@@ -241,9 +243,10 @@ def _problem_of_engine(error: EngineError) -> Problem:
         param = "model"
     return Problem(
         code=error.code,
-        status=STATUS[error.code],
+        status=STATUS[error.code] if error.answer is None else error.answer.status,
         message=error.message,
-        source="engine",
+        source="engine" if error.answer is None else "upstream",
         param=param,
         retry_after=retry_after,
+        answer=error.answer,
     )

@@ -144,6 +144,9 @@ class _Wire:
         self._complete = True
         if self._watcher is not None:
             self._watcher.cancel()
+            # Task and wire would hold each other, and with them the body, until the
+            # garbage collector comes by.
+            self._watcher = None
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         call = self._call

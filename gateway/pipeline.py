@@ -24,9 +24,11 @@ from engines.protocol import (
     ToolCallDelta,
     Usage,
 )
-from gateway.call import Call
+from engines.wire import Relayed
+from gateway.call import Call, Route
 from gateway.dispatch import dispatch, dispatch_embed
 from gateway.errors import ModelUnknown
+from gateway.limits.estimates import estimated_tokens
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
@@ -66,6 +68,32 @@ async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embedd
     return embeddings
 
 
+async def run_on(
+    gateway: "Gateway", call: Call, request: GenerateRequest, route: Route
+) -> list[AsyncGenerator[Event, None]]:
+    """The same as `run` for a request that names no model, so that nothing is left to choose."""
+    call.requests = [request]
+    call.asked_max_tokens = request.max_tokens
+    await gateway.hooks.authorize(call)
+    await gateway.hooks.prepare(call)
+    call.route = route
+    await call.resources.enter_async_context(gateway.hooks.admit(call))
+    streams = await _side_by_side(gateway, call)
+    return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
+
+
+async def authorize(gateway: "Gateway", call: Call, name: str) -> None:
+    """Raise unless the caller may make this call and use this model: `Forbidden`, `ModelUnknown`.
+
+    A caller who may not use the endpoint hears that first: which names exist is not for
+    everyone.
+    """
+    call.model = call.policy.resolve(name)  # an alias becomes its model
+    await gateway.hooks.authorize(call)  # plugins/allow_lists.py
+    if call.model is None:
+        raise ModelUnknown(name)
+
+
 async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
     began = time.monotonic()
     try:
@@ -75,13 +103,7 @@ async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
 
 
 async def _decide(gateway: "Gateway", call: Call, name: str) -> None:
-    call.model = call.policy.resolve(name)  # an alias becomes its model
-    if call.model is None:
-        # A caller who may not use this endpoint hears that first: which names
-        # exist is not for everyone.
-        await gateway.hooks.authorize(call)
-        raise ModelUnknown(name)
-    await gateway.hooks.authorize(call)  # plugins/allow_lists.py
+    await authorize(gateway, call, name)
     await gateway.hooks.prepare(call)  # plugins/defaults.py
     call.route = await gateway.hooks.route(call)  # plugins/routing.py
     if call.route is None or not call.route.targets:
@@ -119,7 +141,11 @@ async def _recorded(
             call.timing = event.timing
             call.finish_reason = event.reason
         elif isinstance(event, Started):
-            tally.prompt_tokens = event.prompt_tokens or 0
+            tally.prompt_tokens = (
+                estimated_tokens(call.requests[index])  # an upstream tells it at the end
+                if event.prompt_tokens is None
+                else event.prompt_tokens
+            )
             tally.cached_tokens = event.cached_tokens
         else:
             tally.completion_tokens += _tokens_in(event)
@@ -132,5 +158,7 @@ def _tokens_in(event: Output) -> int:
     """Tokens in one piece of output: one, as engines send them, unless it is a long piece."""
     if isinstance(event, TextDelta) and event.logprobs:
         return len(event.logprobs)
+    if isinstance(event, Relayed):
+        return 1 if event.num_tokens is None else event.num_tokens
     text = event.arguments if isinstance(event, ToolCallDelta) else event.text
     return max(1, len(text) // LONG_TOKEN)

@@ -5,6 +5,7 @@ proxy here that forwards for anyone, connects from loopback too.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from gateway import Call, Principal, hookimpl
+
+MAX_ADDRESS = 64  # characters of an address, with room for a zone
 
 
 class Anonymous:
@@ -86,6 +89,11 @@ def _is_local_url(url: str, names: frozenset[str]) -> bool:
 
 
 def _is_loopback_address(text: str) -> bool:
+    return len(text) <= MAX_ADDRESS and _is_loopback(text)
+
+
+@lru_cache(maxsize=256)  # the same few come with every call, and reading one takes long
+def _is_loopback(text: str) -> bool:
     try:
         address = ip_address(text)
     except ValueError:

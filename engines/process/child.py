@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import structlog
 
+from engines.abilities import Measured
 from engines.errors import EngineError, RequestRefused, Unavailable, Unsupported
 from engines.process.link import Link
 from engines.process.wire import (
@@ -51,7 +52,7 @@ from engines.process.wire import (
     packed,
 )
 from engines.process.words import log_to_parent
-from engines.protocol import Engine, Finished, Measured
+from engines.protocol import Engine, Finished
 from engines.rendering import Renders
 
 log = structlog.get_logger()

@@ -246,6 +246,8 @@ def packed(event: Event) -> Item:
     """An event as it is sent."""
     if isinstance(event, TextDelta) and not event.logprobs:
         return event.text
+    # Only a remote engine relays, and that has no process of its own.
+    assert not isinstance(event, Relayed)
     return event
 
 

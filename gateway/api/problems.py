@@ -39,7 +39,9 @@ def problem_reply(problem: Problem, *, dialect: str) -> JsonReply:
     if problem.status < 500 and problem.status not in (408, 409, 429):
         headers["x-should-retry"] = "false"
     shape = SHAPES.get(dialect, openai_problem)
-    return JsonReply(shape(problem), status=problem.status, headers=headers)
+    # An engine has an upstream's words only for a call of the upstream's own dialect.
+    body = shape(problem) if problem.answer is None else problem.answer.body
+    return JsonReply(body, status=problem.status, headers=headers)
 
 
 def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Any:

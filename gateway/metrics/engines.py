@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import structlog
 from msgspec import Struct
 
+from engines.abilities import Measured
 from engines.errors import EngineError
 from engines.metrics import ModelMetrics
-from engines.protocol import Engine, Health, Measured
+from engines.protocol import Engine, Health
 
 log = structlog.get_logger()
 

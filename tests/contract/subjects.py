@@ -14,9 +14,12 @@ from engines.paged.config import PagedConfig
 from engines.paged.engine import PagedEngine
 from engines.process import EngineSpec, ProcessEngine
 from engines.protocol import Engine, GenerateRequest, Sampling
+from engines.remote.config import RemoteConfig
+from engines.remote.engine import RemoteEngine
 from tests.engines.process import children
 from tests.fakes import Hold, ScriptedEngine, Step
 from tests.gguf_files import write_gguf
+from tests.serving import scripted_gateway, serving, write_policy
 
 _PAGED = PagedConfig(max_sequences=8, max_batch_tokens=64, num_threads=1)
 
@@ -29,6 +32,8 @@ class Subject:
     model: str
     num_loads: Callable[[], int]
     too_many_words: int  # a prompt of so many words cannot fit the model's context
+    # An upstream has the model and its tokenizer; what it does not tell, nobody here knows.
+    has_the_model: bool = True
 
     def endless(self, request: GenerateRequest) -> GenerateRequest:
         """The request, changed so that its answer does not end by itself soon."""
@@ -38,13 +43,7 @@ class Subject:
 @asynccontextmanager
 async def scripted() -> AsyncGenerator[Subject, None]:
     """The fake that other tests rely on."""
-
-    def script(request: GenerateRequest) -> list[Step]:
-        last = request.messages[-1].text
-        steps: list[Step] = [f"{i} {last[:3]} " for i in range(20)]
-        return [*steps, Hold()] if request.sampling.ignore_eos else steps
-
-    engine = ScriptedEngine(script)
+    engine = ScriptedEngine(_script)
     await engine.start()
     yield Subject(engine, "scripted-model", lambda: engine.num_loads, too_many_words=200)
     await engine.close()
@@ -70,6 +69,41 @@ async def paged() -> AsyncGenerator[Subject, None]:
     await engine.start()
     yield Subject(engine, "starter", lambda: engine.num_loads, too_many_words=2100)
     await engine.close()
+
+
+@asynccontextmanager
+async def remote() -> AsyncGenerator[Subject, None]:
+    """A served gateway with the scripted engine, as an upstream."""
+    scripted = ScriptedEngine(_script)
+    with TemporaryDirectory() as folder:
+        directory = write_policy(Path(folder) / "policy", _UPSTREAM_MODELS)
+        with serving(scripted_gateway(directory, {"scripted": scripted})) as server:
+            config = RemoteConfig(base_url=f"{server.url}/v1", models=["*", "!no-such-*"])
+            engine = RemoteEngine("up", config)
+            await engine.start()
+            yield Subject(
+                engine,
+                "scripted-model",
+                lambda: engine.catalog.num_reads,
+                too_many_words=200,
+                has_the_model=False,
+            )
+            await engine.close()
+
+
+_UPSTREAM_MODELS = {
+    "models.toml": """
+        [scripted-model]
+          [[scripted-model.targets]]
+          engine = "scripted"
+    """
+}
+
+
+def _script(request: GenerateRequest) -> list[Step]:
+    last = request.messages[-1].text
+    steps: list[Step] = [f"{i} {last[:3]} " for i in range(20)]
+    return [*steps, Hold()] if request.sampling.ignore_eos else steps
 
 
 @asynccontextmanager
@@ -119,6 +153,7 @@ async def process_of_paged() -> AsyncGenerator[Subject, None]:
 SUBJECTS: Mapping[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {
     "gguf": gguf,
     "paged": paged,
+    "remote": remote,
     "process of gguf": process_of_gguf,
     "process of paged": process_of_paged,
     "process of scripted": process_of_scripted,

@@ -79,10 +79,37 @@ def _paged(directory: Path) -> Iterator[Place]:
         yield Place(f"{server.url}/v1", "starter", "gpt-4o-mini", kind="paged")
 
 
+@contextmanager
+def _remote(directory: Path) -> Iterator[Place]:
+    """A gateway whose only engine is another gateway, which has the starter model."""
+    upstream_directory = directory / "upstream"
+    upstream_directory.mkdir()
+    with _starter(upstream_directory) as upstream:
+        files = {
+            "gateway.toml": """
+                plugins = ["api_keys", "anonymous", "allow_lists", "defaults", "routing",
+                           "remote_engine"]
+                [anonymous]
+                team = "me"
+            """,
+            "engines.toml": f'[up]\nkind = "remote"\nbase_url = "{upstream.base_url}"',
+            "models.toml": """
+                [chat-small]
+                aliases = ["gpt-4o-mini"]
+                  [[chat-small.targets]]
+                  engine = "up"
+                  model  = "starter"
+            """,
+        }
+        settings = settings_in(directory, policy=write_policy(directory / "policy", files))
+        with serving(open_gateway(settings)) as server:
+            yield Place(f"{server.url}/v1", "chat-small", "gpt-4o-mini", kind="gguf")
+
+
 @pytest.fixture(
     scope="session",
-    params=[_scripted, _starter, _paged],
-    ids=["scripted", "starter", "paged"],
+    params=[_scripted, _starter, _paged, _remote],
+    ids=["scripted", "starter", "paged", "remote"],
 )
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -17,7 +17,6 @@ from msgspec import UNSET, Struct, UnsetType
 from engines.errors import RequestRefused
 from engines.protocol import Event, Finished, GenerateRequest, Started, TextDelta, TokenLogprob
 from gateway import pipeline
-from gateway.api.bodies import read_body
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE, sse
 from gateway.api.openai.answers import (
     AnswerHead,
@@ -30,6 +29,13 @@ from gateway.api.openai.answers import (
 from gateway.api.openai.choices import side_by_side
 from gateway.api.openai.constraints import blame, only_one
 from gateway.api.openai.prompts import Prompt, to_prompts
+from gateway.api.openai.relay import (
+    AnyRequest,
+    carrying,
+    read_relayable,
+    relayed,
+    relayed_reply,
+)
 from gateway.api.openai.sampling import (
     SamplingFields,
     check_ranges,
@@ -42,6 +48,7 @@ from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call
 from gateway.errors import BadRequest
 
+PATH = "completions"
 MAX_PROMPTS = 128
 MAX_SEQUENCES = 128  # prompts times `n`
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, for this endpoint
@@ -238,8 +245,10 @@ class _Choice:
 async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     """Go on with a text."""
     gateway, call = opened(request)
-    body = await read_body(request, _DECODER, max_bytes=gateway.settings.max_body_bytes)
-    requests = to_requests(body, call.id)
+    body, wire = await read_relayable(request, PATH, _DECODER)
+    if isinstance(body, AnyRequest):
+        return await relayed(gateway, call, body, wire, _DECODER)
+    requests = carrying(to_requests(body, call.id), wire)
     call.choices_per_prompt = body.n or 1
     call.session = body.user or ""
     try:
@@ -249,6 +258,8 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
         if error.param == "prompt_logprobs":
             error.param = "echo"
         raise
+    if (reply := await relayed_reply(call, streams)) is not None:
+        return reply
     head = answer_head(call, prefix="cmpl", model=body.model)
     if body.stream:
         call.streams = True

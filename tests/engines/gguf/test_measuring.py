@@ -3,11 +3,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
+from engines.abilities import Measured
 from engines.gguf.config import GgufConfig
 from engines.gguf.engine import GgufEngine
 from engines.metrics import ModelMetrics
 from engines.process import EngineSpec, ProcessEngine
-from engines.protocol import EmbedRequest, Event, Measured, Sampling
+from engines.protocol import EmbedRequest, Event, Sampling
 from tests.engines.gguf.random_model import asking, engine_of, events_of, finished
 from tests.engines.process import children
 from tests.engines.process.children import Script
