@@ -30,6 +30,7 @@ from engines.protocol import (
     TextDelta,
     ToolCallDelta,
 )
+from engines.wire import Relayed
 
 HEADER_BYTES = 4
 _IS_JSON = 1 << 31
