@@ -1,9 +1,14 @@
-"""Set before anything is imported: how Triton kernels run in these tests."""
+"""Set before anything is imported: how Triton kernels and random examples run in these tests."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine makes any example slow once; no test here is about time.
+settings.register_profile("penstock", deadline=None)
+settings.load_profile("penstock")
 
 # Triton looks at this when it is imported, and any test may be the first to import it. Where there
 # is a GPU, kernels are tested on it; elsewhere Triton's interpreter runs them on the CPU.

@@ -15,9 +15,11 @@ for module in pkgutil.iter_modules(engines.paged.kernels.__path__):
 from engines.paged.kernels.rms_norm import rms_norm
 from engines.paged.sampler import Sampler
 from engines.protocol import Sampling
-sampler = Sampler(1, 40, "cpu")
-sampler.begin(0, Sampling(temperature=1.0, top_k=3, presence_penalty=1.0), ())
-tokens = sampler.sample(torch.randn(1, 40), torch.tensor([0]), torch.tensor([5])).token_ids
+sampler = Sampler(1, 40, torch.device("cpu"), end_ids=[1], pieces=[b""] * 40)
+sampling = Sampling(temperature=1.0, top_k=3, presence_penalty=1.0)
+sampler.begin(0, sampling, num_prompt_tokens=5)
+place, position = torch.tensor([0]), torch.tensor([5])
+tokens = sampler.sample(torch.randn(1, 40), place, position, None, at=[0]).token_ids
 assert 0 <= int(tokens) < 40
 assert rms_norm(torch.ones(2, 8), torch.ones(8), 0.0).tolist() == [[1.0] * 8] * 2
 print("fine")
