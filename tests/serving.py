@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import uvicorn
 from msgspec import Struct
 
 from engines.protocol import Engine
@@ -20,6 +19,7 @@ from gateway.app import app_of
 from gateway.engine_registry import EngineSite
 from gateway.gateway import Gateway
 from gateway.hooks import hooks_of, installed_plugins, table_of
+from gateway.listener import server_of
 from gateway.policy.load import load_policy
 from gateway.settings import Settings
 
@@ -117,10 +117,7 @@ def settings_in(directory: Path, **changes: object) -> Settings:
 def serving(gateway: Gateway) -> Iterator[Server]:
     """Serve until the block ends, on a free port of loopback."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app_of(gateway), log_config=None, access_log=False, server_header=False, lifespan="on"
-    )
-    server = uvicorn.Server(config)
+    server = server_of(app_of(gateway))
     ready = threading.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
