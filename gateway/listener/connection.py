@@ -19,6 +19,7 @@ from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.problems import problem_reply
+from gateway.api.replies import SECURITY_HEADERS
 from gateway.call import new_call_id
 from gateway.errors import (
     STATUS,
@@ -238,7 +239,7 @@ async def _refuse_connection(scope: Any, receive: Any, send: Any) -> None:
         message="this gateway has as many connections as it may have; try again",
         source="gateway",
         retry_after=1.0,
-        headers={"connection": "close", "x-request-id": new_call_id()},
+        headers={**SECURITY_HEADERS, "connection": "close", "x-request-id": new_call_id()},
     )
     await problem_reply(problem, dialect="openai")(scope, receive, send)
 
@@ -249,6 +250,7 @@ def _written(problem: Problem) -> bytes:
     headers = {
         "content-type": "application/json",
         "content-length": str(len(reply.body)),
+        **SECURITY_HEADERS,
         **reply.headers,
         "x-request-id": new_call_id(),
         "connection": "close",
