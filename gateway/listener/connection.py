@@ -39,6 +39,7 @@ MAX_TARGET_BYTES = 8 * 1024  # of the request line's path and query
 # How long a client may go on sending a body that nobody wants any more: closing at
 # once would reset the connection, and the answer might be lost on the way.
 LINGER_SECONDS = 5.0
+MAX_PIPELINED = 100  # requests that wait behind the one that is answered
 UNSENT_BYTES = 128 * 1024  # in the kernel; beyond it the client is called slow
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
@@ -59,6 +60,7 @@ class Connection(HttpToolsProtocol):
         self._limits = limits
         self._refusal: Refusal | None = None
         self._head_since: float | None = time.monotonic()  # a head is waited for, or is arriving
+        self._answering: RequestResponseCycle | None = None
         self._in_message = False
         self._head_complete = False
         self._answered_at = 0.0
@@ -77,6 +79,16 @@ class Connection(HttpToolsProtocol):
             transport.abort()  # too many even to be told
         elif surplus > 0:
             self.app = _refuse_connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, and so is whoever answers it."""
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        # uvicorn tells the newest request only. With one more behind it, the call that
+        # runs would not hear of it, and its engine would go on for nobody.
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what is not body."""
@@ -98,6 +110,8 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._in_message, self._head_complete = True, False
         self._body_bytes = 0
+        if self._head_since is None:  # it came in one piece with the request before
+            self._head_since = time.monotonic()
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request line's path and query."""
@@ -121,10 +135,15 @@ class Connection(HttpToolsProtocol):
         """The head is complete: it becomes a call, if it can be understood in one way only."""
         assert self.parser is not None
         problem = _ambiguity(self.headers, self.parser.get_http_version())
+        if problem is None and len(self.pipeline) >= MAX_PIPELINED:
+            problem = f"more than {MAX_PIPELINED} requests wait on this connection"
         if problem is not None:
             raise self._noted(BadRequest(problem))
         self._head_complete, self._head_since = True, None
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            # It is answered in HTTP/1.1 all the same; what follows it is another protocol's.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -144,6 +163,10 @@ class Connection(HttpToolsProtocol):
         if self._head_since is not None:
             self._head_since = self._answered_at
         super().on_response_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; uvicorn calls this for what its parser does not take."""
