@@ -185,7 +185,7 @@ class Connection(HttpToolsProtocol):
             if now - self._answered_at > LINGER_SECONDS:
                 self.transport.close()
         elif self._head_since is not None and now - self._head_since > self._limits.header_seconds:
-            if self._framing_bytes:
+            if self._framing_bytes or self._in_message:
                 self._refuse(RequestTimeout("the request's head did not come in time"))
             else:
                 self.transport.close()  # opened, and never used
