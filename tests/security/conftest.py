@@ -6,13 +6,21 @@ import pytest
 from gateway.listener import connection as listener_connection
 from gateway.listener import server as listener_server
 from tests.fakes import ScriptedEngine, Step
-from tests.serving import Server, scripted_gateway, serving, settings_in, write_policy
+from tests.serving import (
+    SCRIPTED_POLICY,
+    Server,
+    scripted_gateway,
+    serving,
+    settings_in,
+    write_policy,
+)
 
 # Short enough for a test to wait for, long enough for a busy machine's honest clients.
 HEADER_SECONDS = 1.0
 BODY_SECONDS = 1.0
 SEND_SECONDS = 1.0
 MAX_CONNECTIONS = 40
+LOGGING_TOO = 'plugins = ["access_log", '
 
 
 class Stage:
@@ -51,8 +59,9 @@ def _stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     )
     script: list[Step] = []
     engine = ScriptedEngine(lambda _: list(script))
+    logging = {"gateway.toml": SCRIPTED_POLICY["gateway.toml"].replace("plugins = [", LOGGING_TOO)}
     gateway = scripted_gateway(
-        write_policy(directory / "policy"), {"scripted": engine}, settings=settings
+        write_policy(directory / "policy", logging), {"scripted": engine}, settings=settings
     )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(listener_server, "CHECK_SECONDS", 0.05)
