@@ -112,7 +112,8 @@ def test_nothing_in_a_message_is_fetched(stage: Stage, canary: Canary, part: str
     [
         "http://127.0.0.1:1/x", "hf.co/org/name", "../../etc/passwd", "/etc/passwd",
         "file:///etc/passwd", "chat-small/../../x", "chat-small\x00", "\\\\host\\share",
-        "a" * 100_000, "%2e%2e%2f", "registry.example/x@sha256:0", "${jndi:ldap://127.0.0.1:1/x}", "{{7*7}}",
+        "a" * 100_000, "%2e%2e%2f", "registry.example/x@sha256:0",
+        "${jndi:ldap://127.0.0.1:1/x}", "{{7*7}}",
     ],
     ids=lambda model: repr(model)[:30],
 )  # fmt: skip
