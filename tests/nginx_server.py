@@ -35,16 +35,21 @@ class NginxServer:
         self.folder = folder
         self.port = port
         self.url = f"https://{NAME}:{port}"
-        self.tls = ssl.create_default_context(cafile=str(folder / "penstock" / "tls.crt"))
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """What trusts this nginx; a new one each time, because httpx changes what it is given."""
+        return ssl.create_default_context(cafile=str(self.folder / "penstock" / "tls.crt"))
 
     def start(self) -> None:
         """Start it, and return when it answers. Its own words are in the failure if it does not."""
         binary = nginx_binary()
-        self._process = subprocess.Popen(
-            [binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")],
-            stderr=(self.folder / "stderr").open("wb"),
-        )
+        with (self.folder / "stderr").open("wb") as errors:
+            self._process = subprocess.Popen(
+                [binary, "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")],
+                stderr=errors,
+            )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -65,11 +70,13 @@ class NginxServer:
     def log(self) -> str:
         """The access log so far."""
         path = self.folder / "penstock.log"
-        return path.read_text() if path.exists() else ""
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def errors(self) -> str:
         """The error log so far."""
-        return "".join((self.folder / n).read_text() for n in ("stderr", "error.log"))
+        return "".join(
+            (self.folder / n).read_text(errors="replace") for n in ("stderr", "error.log")
+        )
 
     def _answers(self) -> bool:
         try:

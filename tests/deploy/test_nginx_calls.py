@@ -106,26 +106,33 @@ def test_the_name_of_a_model_may_hold_slashes_and_colons(front: Front) -> None:
 
 
 def test_what_a_client_says_of_proxies_is_not_passed_on(front: Front) -> None:
-    seen: list[dict[str, str]] = []
-    front.script[:] = [hold := Hold()]
+    hold = Hold()
+    front.script[:] = ["hello", hold]
     claims = {
         "x-forwarded-for": "10.0.0.1", "x-real-ip": "10.0.0.1", "forwarded": "for=10.0.0.1",
-        "x-forwarded-host": "evil.example", "x-forwarded-proto": "gopher", "via": "1.1 me",
+        "x-forwarded-host": "evil.example", "x-forwarded-proto": "gopher", "x-forwarded-port": "1",
         "x_forwarded_for": "10.0.0.1", "x-original-url": "/admin/models", "proxy": "evil.example",
     }  # fmt: skip
-    with front.client() as client, pytest.raises(httpx.ReadTimeout):
-        client.post("/v1/chat/completions", json=BODY, headers=claims, timeout=0.5)
-    front.server.wait_until(hold.reached.is_set)
-    front.server.run(
-        lambda: seen.extend(dict(c.headers) for c in front.server.gateway.calls.values())
+
+    with (
+        front.client() as client,
+        client.stream(
+            "POST", "/v1/chat/completions", json={**BODY, "stream": True}, headers=claims
+        ) as answer,
+    ):
+        events = answer.iter_lines()  # when it is thrown away, httpx hangs up
+        next(events)
+        [headers] = front.server.run(
+            lambda: [dict(call.headers) for call in front.server.gateway.calls.values()]
+        )
+
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    assert headers["x-forwarded-proto"] == "https"
+    assert headers["host"] == "localhost"
+    assert not {name.replace("_", "-") for name in headers} & (
+        set(claims) - {"x-forwarded-for", "x-forwarded-proto"}
     )
     front.server.wait_until(lambda: front.engine.running == 0)
-
-    for headers in seen:
-        assert headers["x-forwarded-for"] == "127.0.0.1"
-        assert headers["x-forwarded-proto"] == "https"
-        assert headers["host"] == "localhost"
-        assert not {"x-real-ip", "forwarded", "x-forwarded-host", "x-original-url"} & set(headers)
 
 
 SHAPES = {
@@ -174,7 +181,7 @@ def test_headers_that_are_too_long_are_told_so(front: Front) -> None:
 
 
 def test_without_tls_nothing_is_served(front: Front) -> None:
-    answer = httpx.get(f"http://localhost:{front.nginx.port}/v1/models", headers=front.headers)
+    answer = httpx.get(f"http://127.0.0.1:{front.nginx.port}/v1/models", headers=front.headers)
 
     assert answer.status_code == 403
     assert answer.json()["error"]["code"] == "https_required"
