@@ -21,7 +21,7 @@ serve: .venv/penstock-installed  ## install, then serve policies/dev with the st
 
 install: .venv/penstock-installed  ## create .venv with the gateway and the GGUF engine
 
-test: .venv/tests-installed redis-server  ## install what the tests need, then run all five checks
+test: .venv/tests-installed redis-server nginx  ## install what the tests need, then run all five checks
 	@$(MAKE) --no-print-directory --keep-going format-check lint types imports tests
 
 check: test  ## the same five that CI runs: format, lint, types, imports, tests
@@ -67,6 +67,20 @@ redis-server:
 	    $$get install -y redis-server || { $$get update && $$get install -y redis-server; }; \
 	  else \
 	    echo "the tests of shared limits start a redis-server: install one (\`apt-get install redis-server\`)" >&2; \
+	    exit 1; \
+	  fi; \
+	}
+
+# deploy/nginx is tested with a real nginx; Debian keeps it in /usr/sbin.
+.PHONY: nginx
+nginx:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v nginx >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing nginx-light, which the tests of deploy/nginx start"; \
+	    get="env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q"; \
+	    $$get install -y nginx-light || { $$get update && $$get install -y nginx-light; }; \
+	  else \
+	    echo "the tests of deploy/nginx start an nginx: install one (\`apt-get install nginx-light\`)" >&2; \
 	    exit 1; \
 	  fi; \
 	}

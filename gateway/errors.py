@@ -7,7 +7,9 @@
     ├── NotFound            no such path
     ├── MethodNotAllowed    the path exists, the method does not
     ├── ModelUnknown        no such model, or not for this caller: the two look the same
+    ├── RequestTimeout      the client takes too long to send its request
     ├── BodyTooLarge        more bytes than the settings allow
+    ├── HeaderTooLarge      a request line or headers beyond what any client needs
     ├── MediaTypeUnknown    the body is not what the endpoint reads
     ├── RateLimited         a limit is reached; try again in `retry_after` seconds
     ├── BudgetSpent         a day's or a month's allowance is used up; trying again is no use
@@ -45,10 +47,12 @@ STATUS: Mapping[str, int] = {
     "model_unknown": 404,
     "model_not_found": 404,
     "method_not_allowed": 405,
+    "request_timeout": 408,
     "body_too_large": 413,
     "media_type_unknown": 415,
     "rate_limited": 429,
     "budget_spent": 429,
+    "header_too_large": 431,
     "client_closed": 499,
     "internal": 500,
     "engine_error": 502,
@@ -120,6 +124,21 @@ class ModelUnknown(Refusal):
             param="model",
         )
         self.model = model
+
+
+class RequestTimeout(Refusal):
+    """The client takes too long to send its request. The connection is closed after the answer."""
+
+    code: ClassVar[str] = "request_timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"connection": "close"})
+
+
+class HeaderTooLarge(Refusal):
+    """A request line or headers beyond what any client needs."""
+
+    code: ClassVar[str] = "header_too_large"
 
 
 class BodyTooLarge(Refusal):

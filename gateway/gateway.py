@@ -95,6 +95,11 @@ class Gateway:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drain)
 
+    def end_calls(self) -> None:
+        """End at once what a drain still waits for. May be called as `begin_drain` may."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._end_now)
+
     def drain_target(self, engine: str, model: str | None = None) -> int:
         """Send no new calls to a target, or to none of an engine's; how many still run there.
 
@@ -124,6 +129,12 @@ class Gateway:
             log.info("gateway_draining", calls=len(self.calls))
             self.targets.mirrors.stop()
             self._draining = asyncio.create_task(self._end_calls())
+
+    def _end_now(self) -> None:
+        self._drain()
+        assert self._draining is not None
+        self._draining.cancel()
+        self._draining = asyncio.create_task(stop_engines(self.engines))
 
     async def _end_calls(self) -> None:
         await asyncio.sleep(self.settings.drain_seconds)

@@ -9,6 +9,7 @@ that opened it, at once, and never by the garbage collector.
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -19,11 +20,15 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.bodies import ClientGone
 from gateway.api.problems import problem_reply
+from gateway.api.replies import SECURITY_HEADERS
 from gateway.call import Call, ClientAddress, new_call_id
-from gateway.errors import STATUS, Problem, Unauthenticated, problem_of
+from gateway.errors import STATUS, Problem, RequestTimeout, Unauthenticated, problem_of
 from gateway.gateway import Gateway
 
 log = structlog.get_logger()
+
+SLOW_BYTES_PER_SECOND = 16 * 1024  # of a body; a client that is slower is waited for, but not long
+_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 class CallMiddleware(ASGIMiddleware):
@@ -38,7 +43,7 @@ class CallMiddleware(ASGIMiddleware):
         """Run one call from first byte to last."""
         call = self._open(scope)
         scope["state"]["call"] = call
-        wire = _Wire(call, receive, send)
+        wire = _Wire(call, receive, send, body_seconds=self._gateway.settings.body_seconds)
         self._gateway.calls[call.id] = call
         try:
             with structlog.contextvars.bound_contextvars(call=call.id):
@@ -71,7 +76,12 @@ class CallMiddleware(ASGIMiddleware):
         except asyncio.CancelledError:
             if not wire.client_gone:
                 call.error = call.error or _closed_by_us()
-                raise
+                if wire.started:
+                    raise
+                _forget_cancellation()
+                reply = problem_reply(_closed_by_us(), dialect=call.dialect)
+                await reply(scope, wire.receive, wire.send)
+                return
             _forget_cancellation()
             call.error = _client_closed()
         except ClientGone:
@@ -106,13 +116,14 @@ class _Wire:
     cancels the call's task. It does nothing any more when the answer is complete.
     """
 
-    def __init__(self, call: Call, receive: Receive, send: Send) -> None:
+    def __init__(self, call: Call, receive: Receive, send: Send, *, body_seconds: float) -> None:
         self.started = False
         self.client_gone = False
         self._call = call
         self._receive = receive
         self._send = send
         self._complete = False
+        self._body_seconds = body_seconds  # how much longer we wait for the body
         self._watcher: asyncio.Task[None] | None = None
 
     async def receive(self) -> Any:
@@ -120,7 +131,7 @@ class _Wire:
         if self._watcher is not None:
             await asyncio.shield(self._watcher)
             return {"type": "http.disconnect"}
-        message = await self._receive()
+        message = await self._next_piece()
         if message["type"] == "http.disconnect":
             self.client_gone = True
         elif not message.get("more_body", False):
@@ -129,12 +140,24 @@ class _Wire:
             self._watcher = asyncio.create_task(self._watch(task))
         return message
 
+    async def _next_piece(self) -> Any:
+        """Raises `RequestTimeout`. Only our own waiting counts, and what arrives buys more time."""
+        began_at = time.monotonic()
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                message: Any = await self._receive()
+        except TimeoutError:
+            raise RequestTimeout("the request's body did not come in time") from None
+        self._body_seconds += len(message.get("body", b"")) / SLOW_BYTES_PER_SECOND
+        self._body_seconds -= time.monotonic() - began_at
+        return message
+
     async def send(self, message: Message) -> None:
         """Pass a message on, with the headers that every answer carries."""
         if message["type"] == "http.response.start":
             self.started = True
             self._call.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *self._headers()]
+            message["headers"] = self._completed(message.get("headers", ()))
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._complete = True
         await self._send(message)
@@ -148,13 +171,17 @@ class _Wire:
             # garbage collector comes by.
             self._watcher = None
 
+    def _completed(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        headers = list(given)
+        names = {name for name, _ in headers}
+        return [*headers, *self._headers(), *(h for h in _SECURITY_HEADERS if h[0] not in names)]
+
     def _headers(self) -> list[tuple[bytes, bytes]]:
         call = self._call
         milliseconds = int((time.monotonic() - call.started_at) * 1000)
         headers = {
             "x-request-id": call.id,
             "openai-processing-ms": str(milliseconds),
-            "x-content-type-options": "nosniff",
             **call.response_headers,
         }
         return [
@@ -207,4 +234,5 @@ def _closed_by_us() -> Problem:
         status=STATUS["unavailable"],
         message="the gateway is shutting down",
         source="gateway",
+        retry_after=1.0,
     )

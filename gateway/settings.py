@@ -18,7 +18,10 @@ class SettingsInvalid(ValueError):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """One process's settings; each field is the variable `PENSTOCK_<FIELD>`."""
+    """One process's settings; each field is the variable `PENSTOCK_<FIELD>`.
+
+    `PENSTOCK_<FIELD>_FILE` names a file that holds the value, for secrets.
+    """
 
     policy: Path = Path("policies/dev")
     host: str = "127.0.0.1"
@@ -29,6 +32,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     models_dir: Path = Path()  # GGUF files
     pepper: str = ""  # secret mixed into key digests; empty: a file in the data directory
     max_body_bytes: int = 32 * 1024 * 1024
+    max_connections: int = 4096  # one more is answered 503
+    header_seconds: float = 10.0  # how long the head of a request may take
+    body_seconds: float = 30.0  # how long a body may keep us waiting, and 1 s more for each 16 KiB
+    send_seconds: float = 30.0  # how long output may wait for a client that does not read
+    keep_alive_seconds: float = 75.0  # longer than a proxy keeps a connection, or calls get lost
     drain_seconds: float = 20.0  # how long running calls may finish after SIGTERM
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -44,7 +52,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     given: dict[str, object] = {}
     for field in Settings.__struct_fields__:
         variable = f"PENSTOCK_{field.upper()}"
-        value = environ.get(variable)
+        value = _value_of(variable, environ)
         if value is None or value == "":
             continue
         expected = Settings.__annotations__[field]
@@ -68,6 +76,23 @@ def shipped_policy(name: str) -> Path:
     places = [Path("policies"), here / "policies", here.parent / "policies"]
     found = next((place for place in places if (place / name).is_dir()), places[0])
     return found / name
+
+
+def _value_of(variable: str, environ: Mapping[str, str]) -> str | None:
+    """The variable's value, or the content of the file that `<variable>_FILE` names.
+
+    A secret in a file is not in the environment, which children inherit and other
+    processes of the same user can read.
+    """
+    value, path = environ.get(variable), environ.get(f"{variable}_FILE")
+    if not path:
+        return value
+    if value:
+        raise SettingsInvalid(f"{variable} and {variable}_FILE are both set; set one of them")
+    try:
+        return Path(path).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"{variable}_FILE={path!r} cannot be read: {error}") from None
 
 
 def _converted(variable: str, value: str, expected: object) -> object:

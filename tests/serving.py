@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import uvicorn
 from msgspec import Struct
 
 from engines.protocol import Engine
@@ -20,6 +19,8 @@ from gateway.app import app_of
 from gateway.engine_registry import EngineSite
 from gateway.gateway import Gateway
 from gateway.hooks import hooks_of, installed_plugins, table_of
+from gateway.listener import Connection, server_of
+from gateway.listener import Server as ListeningServer
 from gateway.policy.load import load_policy
 from gateway.settings import Settings
 
@@ -54,10 +55,18 @@ class ScriptedConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class Server:
     """A running gateway, seen from a test's thread."""
 
-    def __init__(self, url: str, gateway: Gateway, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, url: str, listening: ListeningServer, gateway: Gateway,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:  # fmt: skip
         self.url = url
         self.gateway = gateway
+        self._listening = listening
         self._loop = loop
+
+    def connections(self) -> list[Connection]:
+        """The connections that are open now; to be called on the server's event loop."""
+        return list(self._listening.server_state.connections)  # type: ignore[arg-type]
 
     def run(self, function: Callable[[], Result]) -> Result:
         """Call a function on the server's event loop, where the gateway's state lives."""
@@ -117,10 +126,7 @@ def settings_in(directory: Path, **changes: object) -> Settings:
 def serving(gateway: Gateway) -> Iterator[Server]:
     """Serve until the block ends, on a free port of loopback."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app_of(gateway), log_config=None, access_log=False, server_header=False, lifespan="on"
-    )
-    server = uvicorn.Server(config)
+    server = server_of(app_of(gateway))
     ready = threading.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -140,7 +146,7 @@ def serving(gateway: Gateway) -> Iterator[Server]:
     try:
         if not ready.wait(START_SECONDS) or not loops:
             raise RuntimeError(f"the gateway did not start: {gateway.failure}")
-        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", gateway, loops[0])
+        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", server, gateway, loops[0])
     finally:
         server.should_exit = True
         thread.join(START_SECONDS)

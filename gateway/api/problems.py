@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException
 
 from gateway.api.bodies import ClientGone
 from gateway.api.openai.problem import openai_problem
-from gateway.api.replies import JsonReply
+from gateway.api.replies import SECURITY_HEADERS, JsonReply
 from gateway.call import Call, new_call_id
 from gateway.errors import (
     BadRequest,
@@ -55,7 +55,7 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Any:
         log.error("call_failed", call=call.id if call else None, exc_info=error)
     if call is None:
         # The router refused, so the middleware that names calls was not reached.
-        headers = {**problem.headers, "x-request-id": new_call_id()}
+        headers = {**SECURITY_HEADERS, **problem.headers, "x-request-id": new_call_id()}
         problem = msgspec.structs.replace(problem, headers=headers)
     elif call.error is None:
         call.error = problem

@@ -3,12 +3,10 @@
 import contextlib
 import gc
 import logging
-import math
 import os
 import socket
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -99,37 +97,23 @@ def _why_not_bound(host: str, port: int, last: int, error: OSError) -> str:
 
 
 def serve(settings: "Settings", listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; running calls get `drain_seconds` to finish."""
-    import uvicorn
+    """Serve until SIGINT or SIGTERM; running calls get `drain_seconds` to finish.
 
+    A second signal ends them at once, a third one the process.
+    """
     from gateway.app import create_app
+    from gateway.listener import allow_open_files, server_of
     from gateway.logs import configure_logs
 
     configure_logs(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    allow_open_files()
     try:
         app = create_app(settings)
     except Exception as error:
         raise explained(error) from error
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="on",
-        # The gateway ends what is left after `drain_seconds`; this is for what does not end then.
-        timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + 5,
-        # Litestar reads no proxy headers; which proxies to believe is policy.
-        proxy_headers=False,
-    )
     gateway = app.state.gateway
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            super().handle_exit(sig, frame)
-            gateway.begin_drain()
-
-    server = Server(config)
+    server = server_of(app)
     address = listener.getsockname()
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     gateway.on_ready.append(settle_memory)

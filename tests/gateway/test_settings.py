@@ -56,3 +56,23 @@ def test_a_policy_directory_of_ones_own_comes_before_the_shipped_one(
     monkeypatch.chdir(tmp_path)
 
     assert shipped_policy("dev") == Path("policies/dev")
+
+
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "pepper").write_text("canary\n")
+
+    settings = read_settings({"PENSTOCK_PEPPER_FILE": str(tmp_path / "pepper")})
+
+    assert settings.pepper == "canary"
+
+
+def test_a_value_and_a_file_for_it_are_one_too_many(tmp_path: Path) -> None:
+    environ = {"PENSTOCK_PEPPER": "a", "PENSTOCK_PEPPER_FILE": str(tmp_path / "pepper")}
+
+    with pytest.raises(SettingsInvalid, match="PENSTOCK_PEPPER_FILE are both set"):
+        read_settings(environ)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match=r"PENSTOCK_LEDGER_FILE=.*nowhere"):
+        read_settings({"PENSTOCK_LEDGER_FILE": str(tmp_path / "nowhere")})
