@@ -22,9 +22,10 @@ from gateway.ledger.audit import (
     AuditHead,
     AuditLog,
     AuditRow,
+    DoneBy,
     Verification,
     canonical,
-    instant,
+    new_entry,
 )
 from gateway.ledger.database import Database
 from gateway.ledger.opening import LedgerNotOpened, open_engine
@@ -46,6 +47,7 @@ __all__ = [
     "AuditHead",
     "AuditLog",
     "AuditRow",
+    "DoneBy",
     "Ledger",
     "LedgerNotOpened",
     "RecordRefused",
@@ -55,7 +57,7 @@ __all__ = [
     "UsageTotal",
     "Verification",
     "canonical",
-    "instant",
+    "new_entry",
     "open_ledger",
 ]
 

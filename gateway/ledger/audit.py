@@ -8,6 +8,7 @@ against it.
 """
 
 import hashlib
+import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -67,6 +68,17 @@ class AuditEntry(Struct, frozen=True, kw_only=True):
     after: str | None = None
 
 
+class DoneBy(Struct, frozen=True, kw_only=True):
+    """Who did it: a caller of the admin API, a command, a signal."""
+
+    principal: str
+    team: str = "-"
+    key_id: str | None = None
+    role: str = "-"
+    client: str | None = None
+    call_id: str | None = None
+
+
 class AuditRow(Struct, frozen=True, kw_only=True):
     """An entry in its place in the chain."""
 
@@ -97,9 +109,32 @@ def canonical(value: object) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 
 
-def instant(at: datetime) -> str:
-    """A moment as the log writes it."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds")
+def new_entry(
+    done_by: DoneBy,
+    action: str,
+    subject: str,
+    *,
+    before: object = None,
+    after: object = None,
+    outcome: str = "ok",
+) -> AuditEntry:
+    """An entry of this moment."""
+    who = {name: _plain(value) for name, value in msgspec.structs.asdict(done_by).items()}
+    return AuditEntry(
+        id=f"aud_{secrets.token_hex(16)}",
+        at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        action=action,
+        subject=_plain(subject),
+        outcome=outcome,
+        before=None if before is None else canonical(before),
+        after=None if after is None else canonical(after),
+        **who,
+    )
+
+
+def _plain(text: Any) -> Any:
+    """Text as every database takes it: without NUL."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(text, str) else text
 
 
 def hash_of(seq: int, previous: str, entry: AuditEntry) -> str:

@@ -104,8 +104,10 @@ class Database:
 
     def _give_up(self, mine: set[Any]) -> None:
         """The deadline of a transaction is over, whose connection is `mine` if it has one yet."""
-        log.warning("ledger_slow")
-        self._left_alone_until = self._monotonic() + REST_SECONDS
+        now = self._monotonic()
+        if now >= self._left_alone_until:
+            log.warning("ledger_slow")
+        self._left_alone_until = now + REST_SECONDS
         # Without one it waits for an idle connection to say that it is alive.
         self._cut(mine or self._open - self._busy)
 

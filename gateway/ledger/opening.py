@@ -147,6 +147,8 @@ async def _upgrade(engine: AsyncEngine) -> None:
                 # Held until the end of the transaction; SQLite has its write lock.
                 await connection.execute(select(func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
             await connection.run_sync(_run_migrations)
+    if engine.dialect.name != "sqlite":
+        await engine.dispose()  # `Database` must see every connection being made
 
 
 def _run_migrations(connection: Connection) -> None:
