@@ -47,6 +47,7 @@ class Hooks:
             _check_kinds(name, plugin)
             self._manager.register(plugin, name=name)
         self._manager.check_pending()
+        self.plugins: Mapping[str, object] = dict(plugins)  # in policy order
         self._call = self._manager.hook
 
     def register_engines(self, registry: EngineRegistry) -> None:
@@ -179,11 +180,19 @@ def table_of(plugin: type) -> type[Struct] | None:
     return cast("type[Struct] | None", getattr(plugin, "table", None))
 
 
-def build_hooks(names: Sequence[str], gateway: "Gateway") -> Hooks:
-    """Make the named plugins, in this order. Raises `PluginInvalid`."""
+def build_hooks(
+    names: Sequence[str], gateway: "Gateway", *, keep: Mapping[str, object] | None = None
+) -> Hooks:
+    """Make the named plugins, in this order, but take those in `keep` as they are.
+
+    Raises `PluginInvalid`.
+    """
     installed = installed_plugins()
     plugins: list[tuple[str, object]] = []
     for name in names:
+        if keep is not None and name in keep:
+            plugins.append((name, keep[name]))
+            continue
         if name not in installed:
             raise PluginInvalid(
                 f"plugin {name!r} is not installed (there are: {', '.join(sorted(installed))})"

@@ -26,6 +26,7 @@ from gateway.errors import ModelUnknown
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
+    from gateway.serving import Serving
 
 
 class HasModel(Protocol):
@@ -43,22 +44,24 @@ async def run(
     Raises `Refusal` or `EngineError`. The streams belong to `call.resources`.
     """
     call.requests = requests
-    await _admit(gateway, call, requests[0].model)
-    streams = await _side_by_side(gateway, call)
+    serving = call.serving or gateway
+    await _admit(serving, call, requests[0].model)
+    streams = await _side_by_side(serving, call)
     return [_recorded(call, stream) for stream in streams]
 
 
 async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embeddings:
     """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`."""
     call.embed_request = request
-    await _admit(gateway, call, request.model)
-    embeddings = await dispatch_embed(call, gateway, call.embed_request)
+    serving = call.serving or gateway
+    await _admit(serving, call, request.model)
+    embeddings = await dispatch_embed(call, serving, call.embed_request)
     call.first_output_at = time.monotonic()
     call.add_usage(embeddings.usage)
     return embeddings
 
 
-async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
+async def _admit(gateway: "Gateway | Serving", call: Call, name: str) -> None:
     call.model = call.policy.resolve(name)  # an alias becomes its model
     if call.model is None:
         # A caller who may not use this endpoint hears that first: which names
@@ -73,7 +76,9 @@ async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
     await call.resources.enter_async_context(gateway.hooks.admit(call))  # plugins/rate_limits.py
 
 
-async def _side_by_side(gateway: "Gateway", call: Call) -> list[AsyncGenerator[Event, None]]:
+async def _side_by_side(
+    gateway: "Gateway | Serving", call: Call
+) -> list[AsyncGenerator[Event, None]]:
     """Dispatch every request at once; the first failure ends them all."""
     if len(call.requests) == 1:
         return [await dispatch(call, gateway, call.requests[0])]

@@ -21,6 +21,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """One process's settings; each field is the variable `PENSTOCK_<FIELD>`."""
 
     policy: Path = Path("policies/dev")
+    watch_seconds: float = 0.0  # how often to look whether the policy changed; 0: never
     host: str = "127.0.0.1"
     port: int = 8080
     ledger: str = ""  # SQLAlchemy URL; empty: an SQLite file in the data directory
