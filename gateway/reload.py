@@ -25,7 +25,7 @@ from gateway.engine_registry import (
     stop_engines,
 )
 from gateway.errors import PolicyRefused, Refusal
-from gateway.hooks import Hooks, PluginInvalid, build_hooks, hooks_of
+from gateway.hooks import Hooks, PluginInvalid, build_hooks
 from gateway.ledger import DoneBy, new_entry
 from gateway.lifespans import Lifespan, begin_lifespans, end_lifespans
 from gateway.policy import Policy, PolicyInvalid
@@ -247,9 +247,7 @@ class _Coming:
 
     def __init__(self, gateway: "Gateway", policy: Policy) -> None:
         self.is_here = False
-        self.serving = Serving(
-            policy=policy, hooks=Hooks([]), engines={}, targets=gateway.targets
-        )
+        self.serving = Serving(policy=policy, hooks=Hooks([]), engines={}, targets=gateway.targets)
         self._gateway = gateway
 
     @property

@@ -43,6 +43,7 @@ def _write(call: Call) -> None:
         "seconds": _rounded(call.seconds),
         "stream": call.streams,
         "client": call.client.host,
+        "policy": call.policy.digest[:12] or None,
     }
     known = {name: value for name, value in fields.items() if value is not None}
     _level_of(call)("call_finished", **known)

@@ -8,7 +8,7 @@ An SQLite file by default, PostgreSQL by URL. No call waits here on the hot path
 gateway/keys keeps what it looked up, and usage goes through writer.py.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,7 @@ from gateway.ledger.audit import (
     Verification,
     canonical,
     new_entry,
+    note,
 )
 from gateway.ledger.database import Database
 from gateway.ledger.opening import LedgerNotOpened, open_engine
@@ -125,10 +126,21 @@ class Ledger:
             await connection.execute(change, rows)
 
     @asynccontextmanager
-    async def together(self) -> AsyncGenerator[None, None]:
-        """What this task asks of the ledger inside the block is kept all or not at all."""
+    async def audited(self) -> AsyncGenerator[Callable[[AuditEntry], Awaitable[None]], None]:
+        """Changes and their entries in the audit log, kept all or not at all.
+
+        Whatever this task asks of the ledger inside the block belongs together; the block
+        is given the function that records an entry.
+        """
+        rows: list[AuditRow] = []
+
+        async def record(entry: AuditEntry) -> None:
+            rows.append(await self.audit.append(entry))
+
         async with self._database.transaction(writes_first=True, shared=True):
-            yield
+            yield record
+        for row in rows:
+            note(row)
 
     async def close(self) -> None:
         """Close every connection."""

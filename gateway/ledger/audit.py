@@ -14,12 +14,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import structlog
 from msgspec import Struct
 from sqlalchemy import BigInteger, Column, Index, String, Table, Text, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.ledger.database import Database
 from gateway.ledger.tables import metadata
+
+log: Any = structlog.get_logger()
 
 FIRST = "0" * 64  # what stands before the first row
 VERIFY_AT_ONCE = 1000  # rows
@@ -141,6 +144,20 @@ def hash_of(seq: int, previous: str, entry: AuditEntry) -> str:
     """The hash of one row: SHA-256 over its canonical JSON, the hash before it included."""
     fields = {**msgspec.structs.asdict(entry), "seq": seq, "previous": previous}
     return hashlib.sha256(canonical(fields).encode()).hexdigest()
+
+
+def note(row: AuditRow) -> None:
+    """Log the new head of the chain: a copy that whoever changes the database does not reach."""
+    entry = row.entry
+    log.info(
+        "audit_recorded",
+        seq=row.seq,
+        hash=row.hash,
+        action=entry.action,
+        subject=entry.subject,
+        principal=entry.principal,
+        outcome=entry.outcome,
+    )
 
 
 class AuditLog:

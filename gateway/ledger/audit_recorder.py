@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from gateway.errors import LedgerUnavailable
-from gateway.ledger.audit import AuditEntry, AuditRow
+from gateway.ledger.audit import AuditEntry, AuditRow, note
 from gateway.ledger.spool import Spool, Spooled
 
 log: Any = structlog.get_logger()
@@ -106,20 +106,6 @@ class AuditRecorder:
             for entry in _decoded(spooled):
                 note(await self._audit.append(entry))
             await asyncio.to_thread(self._spool.done, spooled)
-
-
-def note(row: AuditRow) -> None:
-    """Log the new head of the chain: a copy that whoever changes the database does not reach."""
-    entry = row.entry
-    log.info(
-        "audit_recorded",
-        seq=row.seq,
-        hash=row.hash,
-        action=entry.action,
-        subject=entry.subject,
-        principal=entry.principal,
-        outcome=entry.outcome,
-    )
 
 
 def _decoded(spooled: Spooled) -> list[AuditEntry]:

@@ -1,7 +1,7 @@
 """What one policy says otherwise than another, line by line, for whoever changed it.
 
-    models.toml: [chat-small] targets[0].weight: 95 -> 90
-    teams.toml: [search] added
+models.toml: [chat-small] targets[0].weight: 95 -> 90
+teams.toml: [search] added
 """
 
 from collections.abc import Iterator, Mapping, Sequence
