@@ -97,6 +97,9 @@ class Database:
                     await connection.execution_options(**{WRITES_FIRST: True})
                 async with connection.begin():
                     yield connection
+        except TimeoutError:  # nor does it take a new connection
+            self._left_alone_until = self._monotonic() + REST_SECONDS
+            raise
         finally:
             self._busy -= mine
             if deadline is not None:

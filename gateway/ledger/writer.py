@@ -26,7 +26,7 @@ MAX_QUEUED = 50_000
 BATCH = 500
 GATHER_SECONDS = 0.25  # how long records gather before they are written
 FIRST_RETRY_SECONDS = 0.5
-MAX_RETRY_SECONDS = 10.0
+MAX_RETRY_SECONDS = 5.0
 LOOK_SECONDS = 60.0  # how often to look for what a dead process left in the spool
 
 _DECODER = msgspec.json.Decoder(UsageRecord)

@@ -1,7 +1,7 @@
 """Calls in flight, and ending one. `GET /admin/calls`, `DELETE /admin/calls/{id}`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from litestar import Request, delete, get
 from litestar.types import ASGIApp
@@ -62,9 +62,10 @@ async def list_calls(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 @delete("/admin/calls/{call_id:str}", opt={"endpoint": "admin.calls"}, status_code=200)
-async def end_call(request: Request[Any, Any, Any], call_id: str) -> ASGIApp:
+async def end_call(request: Request[Any, Any, Any]) -> ASGIApp:
     """End a call: its client is told so, its engine is free within a step."""
     gateway, call = await admitted(request)
+    call_id = cast(str, request.path_params["call_id"])
     ended = gateway.calls.get(call_id)
     if ended is None or ended.task is None:
         raise NotFound(f"no call {call_id[:64]!r} is in flight; GET /admin/calls lists those")

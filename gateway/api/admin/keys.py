@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from litestar import Request, delete, get, post
@@ -99,9 +99,10 @@ async def create_key(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 @get("/admin/keys/{key_id:str}", opt={"endpoint": "admin.keys"})
-async def show_key(request: Request[Any, Any, Any], key_id: str) -> ASGIApp:
+async def show_key(request: Request[Any, Any, Any]) -> ASGIApp:
     """One key by its public id."""
     gateway, _ = await admitted(request)
+    key_id = cast(str, request.path_params["key_id"])
     key = await gateway.ledger.key(key_id)
     if key is None:
         raise _no_key(key_id)
@@ -109,9 +110,10 @@ async def show_key(request: Request[Any, Any, Any], key_id: str) -> ASGIApp:
 
 
 @delete("/admin/keys/{key_id:str}", opt={"endpoint": "admin.keys"}, status_code=200)
-async def revoke_key(request: Request[Any, Any, Any], key_id: str) -> ASGIApp:
+async def revoke_key(request: Request[Any, Any, Any]) -> ASGIApp:
     """End a key for good; one that is revoked already stays as it is."""
     gateway, call = await admitted(request)
+    key_id = cast(str, request.path_params["key_id"])
     async with gateway.ledger.audited() as record:
         before = await gateway.ledger.key(key_id)
         after = await gateway.keys.revoke(key_id) if before is not None else None

@@ -6,7 +6,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from litestar import Request, get
@@ -48,9 +48,10 @@ async def list_teams(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 @get("/admin/teams/{name:str}", opt={"endpoint": "admin.teams"})
-async def show_team(request: Request[Any, Any, Any], name: str) -> ASGIApp:
+async def show_team(request: Request[Any, Any, Any]) -> ASGIApp:
     """One team of the policy."""
     gateway, call = await admitted(request)
+    name = cast(str, request.path_params["name"])
     read_query(request, _NoQuery)
     if name not in call.policy.teams:
         raise NotFound(f"there is no team {name[:60]!r}{way_out(name, call.policy.teams)}")
