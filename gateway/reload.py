@@ -25,7 +25,7 @@ from gateway.engine_registry import (
     stop_engines,
 )
 from gateway.errors import PolicyRefused, Refusal
-from gateway.hooks import Hooks, PluginInvalid, build_hooks
+from gateway.hooks import Hooks, PluginInvalid, build_hooks, hooks_of, installed_plugins
 from gateway.ledger import DoneBy, new_entry
 from gateway.lifespans import Lifespan, begin_lifespans, end_lifespans
 from gateway.policy import Policy, PolicyInvalid
@@ -265,13 +265,36 @@ class _Coming:
 
 
 def _kept_plugins(old: Serving, policy: Policy) -> dict[str, object]:
-    """Those whose table, or having none, did not change."""
+    """Those whose table, or having none, did not change; and those that serve routes.
+
+    Routes are the application's, which is made once: a new plugin would count and the old
+    one be asked.
+    """
     before = old.policy.tables
     return {
         name: plugin
         for name, plugin in old.hooks.plugins.items()
-        if name in policy.plugins and before.get(name) == policy.tables.get(name)
+        if name in policy.plugins
+        and (before.get(name) == policy.tables.get(name) or _serves_routes(name))
     }
+
+
+def _notes(old: Policy, new: Policy) -> list[str]:
+    """What of a change waits for the next start."""
+    return [
+        f'plugin "{name}" serves routes of its own: they change at the next start'
+        for name in sorted({*old.plugins, *new.plugins})
+        if _serves_routes(name)
+        and (
+            (name in old.plugins) != (name in new.plugins)
+            or old.tables.get(name) != new.tables.get(name)
+        )
+    ]
+
+
+def _serves_routes(plugin: str) -> bool:
+    found = installed_plugins().get(plugin)
+    return found is not None and "register_routes" in hooks_of(found)
 
 
 def _compared(old: Policy, new: Policy) -> Reloaded:
@@ -279,6 +302,7 @@ def _compared(old: Policy, new: Policy) -> Reloaded:
         digest=new.digest,
         previous_digest=old.digest,
         changes=changes_of(old, new),
+        notes=_notes(old, new),
     )
 
 

@@ -4,8 +4,10 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -13,6 +15,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from gateway.gateway import Gateway
     from gateway.policy import Policy
     from gateway.settings import Settings
 
@@ -97,7 +102,10 @@ def _why_not_bound(host: str, port: int, last: int, error: OSError) -> str:
 
 
 def serve(settings: "Settings", listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; running calls get `drain_seconds` to finish."""
+    """Serve until SIGINT or SIGTERM; running calls get `drain_seconds` to finish.
+
+    SIGHUP reloads the policy.
+    """
     import uvicorn
 
     from gateway.app import create_app
@@ -128,6 +136,7 @@ def serve(settings: "Settings", listener: socket.socket) -> None:
             gateway.begin_drain()
 
     server = Server(config)
+    signal.signal(signal.SIGHUP, _on_hang_up(server, gateway))
     address = listener.getsockname()
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     gateway.on_ready.append(lambda: _say_where(f"http://{host}:{address[1]}", gateway.policy))
@@ -138,6 +147,19 @@ def serve(settings: "Settings", listener: socket.socket) -> None:
         server.run(sockets=[listener])
     if gateway.failure is not None:
         raise start_failure(gateway.failure)
+
+
+def _on_hang_up(server: "uvicorn.Server", gateway: "Gateway") -> Callable[..., None]:
+    """What SIGHUP means: take the policy anew, unless the terminal that we ran on was closed."""
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+
+    def handle(sig: int, frame: FrameType | None) -> None:
+        if any(not os.isatty(descriptor) for descriptor in terminals):
+            server.handle_exit(signal.SIGTERM, frame)
+        else:
+            gateway.begin_reload("SIGHUP")
+
+    return handle
 
 
 def start_failure(failure: Exception) -> Exception:

@@ -262,6 +262,28 @@ def test_a_plugin_whose_table_stays_keeps_what_it_knows(stage: Stage) -> None:
     assert stage.ask().status_code == 200
 
 
+def test_a_plugin_with_routes_stays_what_it_is_until_the_next_start(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithRoutes:
+        @hookimpl
+        def register_routes(self) -> list[object]:
+            return []
+
+    monkeypatch.setattr(
+        "plugins.routing.Routing.register_routes", WithRoutes.register_routes, raising=False
+    )
+    before = stage.gateway.hooks.plugins["routing"]
+    stage.write(gateway=SCRIPTED_POLICY["gateway.toml"] + "[routing]\nhealth_seconds = 60\n")
+
+    told = stage.reload().json()
+
+    assert told["notes"] == [
+        'plugin "routing" serves routes of its own: they change at the next start'
+    ]
+    assert stage.gateway.hooks.plugins["routing"] is before
+
+
 def test_a_plugin_that_does_not_start_keeps_the_last_good_policy(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
