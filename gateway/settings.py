@@ -24,6 +24,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     watch_seconds: float = 0.0  # how often to look whether the policy changed; 0: never
     host: str = "127.0.0.1"
     port: int = 8080
+    store: str = "memory:"  # or redis://…, shared by several gateways
     ledger: str = ""  # SQLAlchemy URL; empty: an SQLite file in the data directory
     data_dir: Path = Path()  # ledger file, pepper, probe results
     models_dir: Path = Path()  # GGUF files

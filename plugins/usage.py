@@ -3,12 +3,11 @@
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from fractions import Fraction
-from math import ceil
 from typing import TYPE_CHECKING
 
 from gateway import NOBODY, Call, hookimpl
 from gateway.ledger import UsageRecord
+from gateway.limits import cost_in_micro_units
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
@@ -65,19 +64,6 @@ def record_of(call: Call) -> UsageRecord:
 
 
 def cost_of(call: Call) -> int | None:
-    """Millionths of the price's unit, rounded up; None where the policy has no price.
-
-    A price is per million tokens, so a token costs as many millionths as the price says.
-    """
-    price_of = getattr(call.policy, "price_of", None)
-    if price_of is None or call.model is None or (price := price_of(call.model.name)) is None:
-        return None
-    used = call.usage
-    cached = min(used.cached_tokens, used.prompt_tokens)
-    cached_price = price.input if price.cached is None else price.cached
-    exact = (
-        (used.prompt_tokens - cached) * Fraction(str(price.input))
-        + cached * Fraction(str(cached_price))
-        + used.completion_tokens * Fraction(str(price.output))
-    )
-    return ceil(exact)
+    """Millionths of the price's unit, rounded up; None where the policy has no price."""
+    price = call.policy.price_of(call.model.name) if call.model is not None else None
+    return None if price is None else cost_in_micro_units(price, call.usage)

@@ -8,7 +8,7 @@ from engines.protocol import Usage as Tokens
 from gateway import Call, Principal, Target
 from gateway.errors import Unauthenticated, problem_of
 from gateway.ledger import UsageRecord
-from gateway.policy import Policy
+from gateway.policy import PricePolicy
 from plugins.usage import Usage, record_of
 from tests.plugins.policies import call_of, policy_of
 
@@ -23,21 +23,6 @@ class Taken:
         self.records.append(record)
 
 
-class Price(msgspec.Struct):
-    input: float
-    output: float = 0.0
-    cached: float | None = None
-
-
-class PricedPolicy(Policy, frozen=True, kw_only=True):
-    """A policy with one price for everything."""
-
-    price: Price
-
-    def price_of(self, model: str) -> Price:
-        return self.price
-
-
 @pytest.fixture
 def taken() -> Taken:
     return Taken()
@@ -48,14 +33,14 @@ def plugin(taken: Taken) -> Usage:
     return Usage(cast(Any, SimpleNamespace(usage=taken)))
 
 
-def a_call(price: Price | None = None) -> Call:
+def a_call(price: PricePolicy | None = None) -> Call:
     policy = policy_of()
     if price is not None:
-        policy = PricedPolicy(**msgspec.structs.asdict(policy), price=price)
+        policy = msgspec.structs.replace(policy, prices={"chat-*": price})
     call = call_of(policy, key_id="k3v90q2mxw7a")
     call.target = Target("gpu0", "a")
-    call.usage = Tokens(
-        prompt_tokens=100, cached_tokens=40, completion_tokens=7, reasoning_tokens=3
+    call.tally(0).set(
+        Tokens(prompt_tokens=100, cached_tokens=40, completion_tokens=7, reasoning_tokens=3)
     )
     call.started_at, call.first_output_at, call.finished_at = 10.0, 10.25, 11.5
     call.began_at = 1_772_366_400.5
@@ -119,16 +104,16 @@ async def test_whoever_was_never_known_cannot_fill_the_ledger(plugin: Usage, tak
     ("price", "micros"),
     [
         (None, None),
-        (Price(input=1.0), 100),
-        (Price(input=1.0, output=2.0), 114),
-        (Price(input=1.0, cached=0.5), 80),
-        (Price(input=1.0, cached=0.0), 60),
-        (Price(input=0.001), 1),  # rounded up: what costs something is never free
-        (Price(input=0.0), 0),
-        (Price(input=0.1, output=0.7), 15),  # exactly 14.9
+        (PricePolicy(input=1.0), 100),
+        (PricePolicy(input=1.0, output=2.0), 114),
+        (PricePolicy(input=1.0, cached=0.5), 80),
+        (PricePolicy(input=1.0, cached=0.0), 60),
+        (PricePolicy(input=0.001), 1),  # rounded up: what costs something is never free
+        (PricePolicy(input=0.0), 0),
+        (PricePolicy(input=0.1, output=0.7), 15),  # exactly 14.9
     ],
 )
-def test_a_cost_is_in_whole_millionths(price: Price | None, micros: int | None) -> None:
+def test_a_cost_is_in_whole_millionths(price: PricePolicy | None, micros: int | None) -> None:
     assert record_of(a_call(price)).cost_micros == micros
 
 
