@@ -50,6 +50,10 @@ class EngineRegistry:
             raise ValueError(f"engine kind {kind!r} is registered twice")
         self._kinds[kind] = EngineKind(config, build)
 
+    def add_new(self, other: "EngineRegistry") -> None:
+        """Take over the kinds of another registry that are not known here yet."""
+        self._kinds = {**other._kinds, **self._kinds}
+
     @property
     def configs(self) -> Mapping[str, type[Struct]]:
         """Each kind's configuration Struct."""

@@ -14,6 +14,8 @@
     ├── RateLimited         a limit is reached; try again in `retry_after` seconds
     ├── BudgetSpent         a day's or a month's allowance is used up; trying again is no use
     ├── LimitsUnavailable   the shared counts do not answer, and the policy says to refuse then
+    ├── Cancelled           an administrator ended the call
+    ├── PolicyRefused       the policy on disk cannot be taken, so the old one stays
     └── LedgerUnavailable   the durable records do not answer, so nobody new can be identified
 
 Engines have errors of their own (engines/errors.py) and know no HTTP. Both
@@ -22,7 +24,7 @@ become a `Problem` here, and each dialect has one function that writes a
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from msgspec import Struct
@@ -48,6 +50,8 @@ STATUS: Mapping[str, int] = {
     "model_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
+    "policy_refused": 409,
+    "cancelled": 410,
     "body_too_large": 413,
     "media_type_unknown": 415,
     "rate_limited": 429,
@@ -198,6 +202,29 @@ class LimitsUnavailable(Refusal):
             "the gateway cannot count this call against its limits at the moment; try again",
             retry_after=1.0,
         )
+
+
+class Cancelled(Refusal):
+    """An administrator ended the call; trying again is not what they meant."""
+
+    code: ClassVar[str] = "cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("the call was ended by whoever runs this gateway")
+
+
+class PolicyRefused(Refusal):
+    """The policy directory cannot be served as it is; the one in use stays in use."""
+
+    code: ClassVar[str] = "policy_refused"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        shown = "; ".join(problems[:20])
+        more = f" (and {len(problems) - 20} more)" if len(problems) > 20 else ""
+        super().__init__(
+            f"the policy stays as it is: {shown}{more}", headers={"x-should-retry": "false"}
+        )
+        self.problems = tuple(problems)
 
 
 class LedgerUnavailable(Refusal):

@@ -43,7 +43,6 @@ class Hooks:
         self, plugins: Sequence[tuple[str, object]], *, only: Collection[str] | None = None
     ) -> None:
         """With `only`, the hooks of these names run and every other does nothing."""
-        self._plugins = tuple(plugins)
         self._manager = pluggy.PluginManager("penstock")
         self._manager.add_hookspecs(HookSpecs)
         # pluggy calls what was registered last first.
@@ -51,6 +50,7 @@ class Hooks:
             _check_kinds(name, plugin)
             self._manager.register(plugin, name=name)
         self._manager.check_pending()
+        self.plugins: Mapping[str, object] = dict(plugins)  # in policy order
         self._call: Any = self._manager.hook if only is None else _Some(self._manager.hook, only)
 
     def only(self, *names: str) -> "Hooks":
@@ -59,7 +59,11 @@ class Hooks:
         A plugin that has none of them is left out whole; the `lifespan` of the others runs.
         """
         wanted = frozenset(names)
-        kept = [(name, plugin) for name, plugin in self._plugins if hooks_of(type(plugin)) & wanted]
+        kept = [
+            (name, plugin)
+            for name, plugin in self.plugins.items()
+            if hooks_of(type(plugin)) & wanted
+        ]
         return Hooks(kept, only=wanted | {"lifespan"})
 
     def register_engines(self, registry: EngineRegistry) -> None:
@@ -207,11 +211,19 @@ def table_of(plugin: type) -> type[Struct] | None:
     return cast("type[Struct] | None", getattr(plugin, "table", None))
 
 
-def build_hooks(names: Sequence[str], gateway: "Gateway") -> Hooks:
-    """Make the named plugins, in this order. Raises `PluginInvalid`."""
+def build_hooks(
+    names: Sequence[str], gateway: "Gateway", *, keep: Mapping[str, object] | None = None
+) -> Hooks:
+    """Make the named plugins, in this order, but take those in `keep` as they are.
+
+    Raises `PluginInvalid`.
+    """
     installed = installed_plugins()
     plugins: list[tuple[str, object]] = []
     for name in names:
+        if keep is not None and name in keep:
+            plugins.append((name, keep[name]))
+            continue
         if name not in installed:
             raise PluginInvalid(
                 f"plugin {name!r} is not installed (there are: {', '.join(sorted(installed))})"

@@ -32,6 +32,7 @@ from gateway.limits.estimates import estimated_tokens
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
+    from gateway.serving import Serving
 
 
 LONG_TOKEN = 8  # characters; a piece of text with more of them is several tokens
@@ -53,16 +54,18 @@ async def run(
     """
     call.requests = requests
     call.asked_max_tokens = requests[0].max_tokens
-    await _admit(gateway, call, requests[0].model)
-    streams = await _side_by_side(gateway, call)
+    serving = call.serving or gateway
+    await _admit(serving, call, requests[0].model)
+    streams = await _side_by_side(serving, call)
     return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
 async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embeddings:
     """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`."""
     call.embed_request = request
-    await _admit(gateway, call, request.model)
-    embeddings = await dispatch_embed(call, gateway, call.embed_request)
+    serving = call.serving or gateway
+    await _admit(serving, call, request.model)
+    embeddings = await dispatch_embed(call, serving, call.embed_request)
     call.first_output_at = time.monotonic()
     call.tally(0).set(embeddings.usage)
     return embeddings
@@ -74,15 +77,16 @@ async def run_on(
     """The same as `run` for a request that names no model, so that nothing is left to choose."""
     call.requests = [request]
     call.asked_max_tokens = request.max_tokens
-    await gateway.hooks.authorize(call)
-    await gateway.hooks.prepare(call)
+    serving = call.serving or gateway
+    await serving.hooks.authorize(call)
+    await serving.hooks.prepare(call)
     call.route = route
-    await call.resources.enter_async_context(gateway.hooks.admit(call))
-    streams = await _side_by_side(gateway, call)
+    await call.resources.enter_async_context(serving.hooks.admit(call))
+    streams = await _side_by_side(serving, call)
     return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
-async def authorize(gateway: "Gateway", call: Call, name: str) -> None:
+async def authorize(gateway: "Gateway | Serving", call: Call, name: str) -> None:
     """Raise unless the caller may make this call and use this model: `Forbidden`, `ModelUnknown`.
 
     A caller who may not use the endpoint hears that first: which names exist is not for
@@ -94,7 +98,7 @@ async def authorize(gateway: "Gateway", call: Call, name: str) -> None:
         raise ModelUnknown(name)
 
 
-async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
+async def _admit(gateway: "Gateway | Serving", call: Call, name: str) -> None:
     began = time.monotonic()
     try:
         await _decide(gateway, call, name)
@@ -102,7 +106,7 @@ async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
         call.admission_seconds = time.monotonic() - began
 
 
-async def _decide(gateway: "Gateway", call: Call, name: str) -> None:
+async def _decide(gateway: "Gateway | Serving", call: Call, name: str) -> None:
     await authorize(gateway, call, name)
     await gateway.hooks.prepare(call)  # plugins/defaults.py
     call.route = await gateway.hooks.route(call)  # plugins/routing.py
@@ -111,7 +115,9 @@ async def _decide(gateway: "Gateway", call: Call, name: str) -> None:
     await call.resources.enter_async_context(gateway.hooks.admit(call))  # plugins/rate_limits.py
 
 
-async def _side_by_side(gateway: "Gateway", call: Call) -> list[AsyncGenerator[Event, None]]:
+async def _side_by_side(
+    gateway: "Gateway | Serving", call: Call
+) -> list[AsyncGenerator[Event, None]]:
     """Dispatch every request at once; the first failure ends them all."""
     if len(call.requests) == 1:
         return [await dispatch(call, gateway, call.requests[0])]

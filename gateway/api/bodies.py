@@ -6,7 +6,6 @@ field; nothing here is ever a 5xx.
 
 import asyncio
 import json
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 

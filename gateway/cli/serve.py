@@ -4,14 +4,20 @@ import contextlib
 import gc
 import logging
 import os
+import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from gateway.gateway import Gateway
     from gateway.policy import Policy
     from gateway.settings import Settings
 
@@ -99,7 +105,7 @@ def _why_not_bound(host: str, port: int, last: int, error: OSError) -> str:
 def serve(settings: "Settings", listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; running calls get `drain_seconds` to finish.
 
-    A second signal ends them at once, a third one the process.
+    A second signal ends them at once, a third one the process. SIGHUP reloads the policy.
     """
     from gateway.app import create_app
     from gateway.listener import allow_open_files, server_of
@@ -114,6 +120,7 @@ def serve(settings: "Settings", listener: socket.socket) -> None:
         raise explained(error) from error
     gateway = app.state.gateway
     server = server_of(app)
+    signal.signal(signal.SIGHUP, _on_hang_up(server, gateway))
     address = listener.getsockname()
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     gateway.on_ready.append(settle_memory)
@@ -137,6 +144,19 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(NUM_YOUNG_OBJECTS, 10, 10)
+
+
+def _on_hang_up(server: "uvicorn.Server", gateway: "Gateway") -> Callable[..., None]:
+    """What SIGHUP means: take the policy anew, unless the terminal that we ran on was closed."""
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+
+    def handle(sig: int, frame: FrameType | None) -> None:
+        if any(not os.isatty(descriptor) for descriptor in terminals):
+            server.handle_exit(signal.SIGTERM, frame)
+        else:
+            gateway.begin_reload("SIGHUP")
+
+    return handle
 
 
 def start_failure(failure: Exception) -> Exception:

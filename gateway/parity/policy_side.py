@@ -78,8 +78,12 @@ class PolicySide:
             raise CannotCompare(f"policy {name} does not hold:\n  {problems}") from None
         except (PluginInvalid, SettingsInvalid) as error:
             raise CannotCompare(f"policy {name}: {error}") from None
-        self._gateway.hooks = self._gateway.hooks.only(*HOOKS)
-        self._gateway.policy = _asking_once(self._gateway.policy)
+        gateway = self._gateway
+        gateway.serving = msgspec.structs.replace(
+            gateway.serving,
+            hooks=gateway.hooks.only(*HOOKS),
+            policy=_asking_once(gateway.policy),
+        )
 
     async def check(self, prompts: Sequence[Prompt]) -> None:
         """Is the model in the policy, and can every prompt be read?"""

@@ -1,10 +1,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,6 +156,42 @@ def test_serve_says_where_it_is_answers_there_and_stops_when_told(
     assert process.returncode == 0
     assert "Aborted" not in process.last_words
     assert "Traceback" not in process.last_words
+
+
+def test_a_hang_up_signal_reloads_the_policy_and_serves_on(tmp_path: Path) -> None:
+    policy = Path(shutil.copytree(shipped_policy("dev"), tmp_path / "policy"))
+    with served(tmp_path / "data", PENSTOCK_POLICY=str(policy)) as (process, url):
+        before = httpx.get(f"{url}/admin/policy", timeout=10).json()["digest"]
+        with (policy / "teams.toml").open("a") as teams:
+            teams.write("[new]\n")
+        process.send_signal(signal.SIGHUP)
+        for _ in range(500):
+            shown = httpx.get(f"{url}/admin/policy", timeout=10).json()
+            if shown["digest"] != before:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+
+    assert "new" in shown["policy"]["teams"]
+    assert shown["last_reload"]["by"] == "SIGHUP"
+    assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_a_closed_terminal_ends_the_gateway(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "PENSTOCK_DATA_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve", "--port", "0"],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        seen = b""
+        while b"stop it" not in seen:
+            seen += os.read(ours, 4096)
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+
+        assert process.wait(timeout=30) in (0, 1, -signal.SIGTERM)
 
 
 def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(tmp_path: Path) -> None:
