@@ -9,7 +9,12 @@ kind is refused when it is registered.
 
 import inspect
 from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -76,11 +81,11 @@ class Hooks:
 
     def lifespan(self, gateway: "Gateway") -> AbstractAsyncContextManager[None]:
         """Around the gateway's running time."""
-        return nested(self._call.lifespan(gateway=gateway))
+        return joined(self._call.lifespan(gateway=gateway))
 
     def observe(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Around the whole call."""
-        return nested(self._call.observe(call=call))
+        return joined(self._call.observe(call=call))
 
     async def identify(self, call: Call, headers: Mapping[str, str]) -> Principal | None:
         """The first plugin's answer to who is calling."""
@@ -100,7 +105,7 @@ class Hooks:
 
     def admit(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Every plugin's slot for the call."""
-        return nested(self._call.admit(call=call))
+        return joined(self._call.admit(call=call))
 
 
 class _Some:
@@ -140,6 +145,15 @@ async def every(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
     finally:
         for coroutine in remaining:
             coroutine.close()
+
+
+def joined(
+    contexts: Sequence[AbstractAsyncContextManager[None]],
+) -> AbstractAsyncContextManager[None]:
+    """What enters all of them: `nested`, without its price where it is one or none."""
+    if not contexts:
+        return nullcontext()
+    return contexts[0] if len(contexts) == 1 else nested(contexts)
 
 
 @asynccontextmanager

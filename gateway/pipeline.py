@@ -147,17 +147,22 @@ async def _recorded(
             call.timing = event.timing
             call.finish_reason = event.reason
         elif isinstance(event, Started):
-            tally.prompt_tokens = (
-                estimated_tokens(call.requests[index])  # an upstream tells it at the end
-                if event.prompt_tokens is None
-                else event.prompt_tokens
-            )
+            if event.prompt_tokens is None:  # an upstream tells it at the end, if it gets there
+                call.resources.callback(_estimate_prompt, call, index)
+            tally.prompt_tokens = event.prompt_tokens or 0
             tally.cached_tokens = event.cached_tokens
         else:
             tally.completion_tokens += _tokens_in(event)
         if call.first_output_at is None and not isinstance(event, Started):
             call.first_output_at = time.monotonic()
         yield event
+
+
+def _estimate_prompt(call: Call, index: int) -> None:
+    """Charge a call that was broken off for a prompt that nobody has counted."""
+    tally = call.tally(index)
+    if not tally.prompt_tokens:
+        tally.prompt_tokens = estimated_tokens(call.requests[index])
 
 
 def _tokens_in(event: Output) -> int:

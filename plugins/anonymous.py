@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gateway import Call, Principal, hookimpl
 
-MAX_ADDRESS = 64  # characters of an address, with room for a zone
+MAX_URL = 300  # characters of an origin; no name of this machine is longer
 
 
 class Anonymous:
@@ -77,6 +77,11 @@ def _is_local_url(url: str, names: frozenset[str]) -> bool:
     A name that only resolves to loopback is not enough: that is DNS rebinding
     (CVE-2024-28224).
     """
+    return len(url) <= MAX_URL and _is_local(url, names)
+
+
+@lru_cache(maxsize=256)  # the same few come with every call, and reading one takes long
+def _is_local(url: str, names: frozenset[str]) -> bool:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port  # a port that is no number raises too
@@ -88,12 +93,8 @@ def _is_local_url(url: str, names: frozenset[str]) -> bool:
     return name == "localhost" or name in names or _is_loopback_address(name)
 
 
+@lru_cache(maxsize=256)
 def _is_loopback_address(text: str) -> bool:
-    return len(text) <= MAX_ADDRESS and _is_loopback(text)
-
-
-@lru_cache(maxsize=256)  # the same few come with every call, and reading one takes long
-def _is_loopback(text: str) -> bool:
     try:
         address = ip_address(text)
     except ValueError:

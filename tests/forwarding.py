@@ -192,29 +192,33 @@ async def listening(port: int) -> None:
 # The measurements.
 
 
-def measure_calls(url: str, process: subprocess.Popen[bytes] | None, seconds: int, key: str) -> str:
+def measure_calls(
+    url: str, pid: int | None, seconds: int, key: str = "unused", more: Sequence[str] = ()
+) -> str:
     """Requests a second with 16 connections, and what the server's processor spent on each."""
     body = json.dumps(BODY)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(WRK.replace("{body}", body).replace("{key}", key))
+        for name, _, value in (header.partition(":") for header in more):
+            script.write(f'wrk.headers["{name.strip()}"] = "{value.strip()}"\n')
         script.flush()
         command = ["wrk", "-t1", "-c16", "--latency", "-s", script.name, url]
         subprocess.run([*command, "-d1s"], capture_output=True, check=True)
-        before = processor_seconds(process)
+        before = processor_seconds(pid)
         done = subprocess.run([*command, f"-d{seconds}s"], capture_output=True, check=True)
-        spent = processor_seconds(process) - before
+        spent = processor_seconds(pid) - before
     told = done.stdout.decode()
     number = int(re.search(r"(\d+) requests in", told)[1])  # type: ignore[index]
     median = re.search(r"50% +(\S+)", told)[1]  # type: ignore[index]
     failed = " FAILURES" if "Non-2xx" in told else ""
-    cost = f"{1e6 * spent / number:6.0f} µs of processor" if process else ""
+    cost = f"{1e6 * spent / number:6.0f} µs of processor" if pid else ""
     return f"{number / seconds:7.0f} calls/s, median {median:>8} {cost}{failed}"
 
 
-def processor_seconds(process: subprocess.Popen[bytes] | None) -> float:
-    if process is None:
+def processor_seconds(pid: int | None) -> float:
+    if pid is None:
         return 0.0
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -265,6 +269,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--at-once", default="64,256,512")
     parser.add_argument("--url", help="another gateway's chat completions, for `calls`")
+    parser.add_argument("--pid", type=int, help="its process, for what its processor spends")
+    parser.add_argument("--header", action="append", default=[], help="`name: value` for it")
     parser.add_argument("--key", default="unused", help="its API key")
     options = parser.parse_args()
     if options.what in ("upstream", "copier"):
@@ -293,9 +299,11 @@ def calls(options: argparse.Namespace) -> None:
         for _ in range(options.rounds):
             for name, port, process in (("bare relay", 9402, bare), ("penstock", 9403, penstock)):
                 url = f"http://127.0.0.1:{port}{path}"
-                print(f"{name:12}", measure_calls(url, process, options.seconds, "unused"))  # noqa: T201
+                print(f"{name:12}", measure_calls(url, process.pid, options.seconds))  # noqa: T201
             if options.url:
-                told = measure_calls(options.url, None, options.seconds, options.key)
+                told = measure_calls(
+                    options.url, options.pid, options.seconds, options.key, options.header
+                )
                 print(f"{'other':12}", told)  # noqa: T201
 
 

@@ -13,6 +13,7 @@ own, beside the served gateway and the test.
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -158,7 +159,7 @@ class Upstream:
 
 
 @contextlib.contextmanager
-def playing() -> Iterator[Upstream]:
+def playing(tls: ssl.SSLContext | None = None) -> Iterator[Upstream]:
     """Run the server until the block ends."""
     upstream = Upstream()
     ready = threading.Event()
@@ -166,7 +167,7 @@ def playing() -> Iterator[Upstream]:
     ended = asyncio.Event()
 
     async def serve() -> None:
-        server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=tls)
         upstream.port = server.sockets[0].getsockname()[1]
         loops.append(asyncio.get_running_loop())
         ready.set()
@@ -176,6 +177,11 @@ def playing() -> Iterator[Upstream]:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        # TLS connections in mid-handshake or mid-farewell: only the loop knows of them.
+        for transport in list(getattr(loops[0], "_transports", {}).values()):
+            transport.abort()
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="upstream")
     thread.start()

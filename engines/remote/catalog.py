@@ -27,6 +27,7 @@ MAX_LIST_BYTES = 8 * 1024 * 1024
 MAX_MODELS = 10_000
 MAX_NAME = 200
 FIRST_READ_SECONDS = 3.0
+NOT_READY_SECONDS = 5.0  # until an upstream that cannot be used is looked at again
 
 # What is not known is not ruled out: the upstream says itself what a model cannot do.
 _ASSUMED = frozenset(Capability)
@@ -138,7 +139,8 @@ class Catalog:
             except Exception:
                 # A list of a kind that nobody foresaw must not end the reading for good.
                 log.exception("upstream_models_unread", engine=self._upstream.name)
-            await asyncio.sleep(self._config.refresh_seconds)
+            pause = self._config.refresh_seconds
+            await asyncio.sleep(min(pause, NOT_READY_SECONDS) if self.problem else pause)
 
     async def _list(self) -> Mapping[str, _Entry]:
         async with asyncio.timeout(self._config.connect_seconds + self._config.idle_seconds):

@@ -8,6 +8,7 @@ import click
 from gateway.cli.client import GatewayClient, client_options, default_url
 
 COUNTED = ("calls", "failed", "prompt_tokens", "cached_tokens", "completion_tokens")
+OF_A_CALL = ("call_id", "team", "model", "outcome", "prompt_tokens", "completion_tokens")
 MICRO = 1_000_000
 
 
@@ -55,14 +56,16 @@ def _print_table(found: dict[str, Any]) -> None:
     if not rows:
         click.echo("nothing was used; is the plugin `usage` in gateway.toml?", err=True)
         return
-    names = [name for name in rows[0] if name not in COUNTED]
     costs = any(row["cost_micros"] is not None for row in rows)
-    shown = [name for name in names if name not in ("cost_micros", "reasoning_tokens")]
-    shown += [name for name in COUNTED if name in rows[0]]
+    shown: list[str] = list(OF_A_CALL)
+    if "call_id" not in rows[0]:
+        hidden = ("cost_micros", "reasoning_tokens", *COUNTED)
+        shown = [*(name for name in rows[0] if name not in hidden), *COUNTED]
     table = Table(box=None)
     for name in [*shown, *(["cost"] if costs else [])]:
         right = name in COUNTED or name == "cost"
-        table.add_column(name.replace("_", " "), justify="right" if right else "left")
+        heading = name.removesuffix("_tokens").replace("_", " ")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for row in rows:
         # Text, since a name may hold what rich takes for markup.
         cells = [Text(_cell(row[name])) for name in shown]

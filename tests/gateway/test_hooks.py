@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from gateway import Call, Principal, hookimpl
-from gateway.hooks import Hooks, PluginInvalid, every, first, kind_of, nested
+from gateway.hooks import Hooks, PluginInvalid, every, first, joined, kind_of, nested
 from gateway.hookspecs import HookSpecs
 
 
@@ -39,6 +39,22 @@ async def test_every_runs_all_until_one_raises() -> None:
         await every([step("a"), step("b"), step("c")])
 
     assert seen == ["a", "b"]
+
+
+@pytest.mark.parametrize("names", ["", "a", "ab"])
+async def test_contexts_are_joined_however_few_they_are(names: str) -> None:
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def context(name: str) -> AsyncGenerator[None, None]:
+        seen.append(f"+{name}")
+        yield
+        seen.append(f"-{name}")
+
+    async with joined([context(name) for name in names]):
+        seen.append("inside")
+
+    assert seen == [*(f"+{n}" for n in names), "inside", *(f"-{n}" for n in reversed(names))]
 
 
 async def test_nested_leaves_in_reverse_also_when_the_inside_fails() -> None:

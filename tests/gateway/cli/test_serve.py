@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
-from gateway.cli.serve import bound_socket, curl_line
+from gateway.cli.serve import bound_socket, curl_line, settle_memory
 from gateway.hooks import read_policy
 from gateway.settings import shipped_policy
 
@@ -97,6 +98,20 @@ def test_a_ledger_that_is_none_ends_the_start_with_one_line(tmp_path: Path) -> N
     assert shown.returncode == 1
     assert "ledger.db" in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_the_collector_is_told_what_lives_as_long_as_the_process() -> None:
+    before = gc.get_threshold()
+
+    settle_memory()
+
+    try:
+        assert gc.get_freeze_count() > 1000
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] > before[0]
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 def test_the_curl_line_has_a_key_where_the_policy_wants_one() -> None:
