@@ -9,6 +9,7 @@ that opened it, at once, and never by the garbage collector.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -20,8 +21,10 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.api.bodies import ClientGone
 from gateway.api.problems import problem_reply
 from gateway.call import Call, ClientAddress, new_call_id
-from gateway.errors import STATUS, Problem, Unauthenticated, problem_of
+from gateway.errors import STATUS, Forbidden, Problem, Unauthenticated, problem_of
 from gateway.gateway import Gateway
+from gateway.networks import true_client
+from gateway.permission import ADMIN, has_needed_role
 
 log = structlog.get_logger()
 
@@ -54,19 +57,26 @@ class CallMiddleware(ASGIMiddleware):
 
     def _open(self, scope: Any) -> Call:
         handler = scope["route_handler"]
-        client = scope.get("client")
+        headers = _headers_of(scope)
         return Call(
             id=new_call_id(),
             endpoint=handler.opt.get("endpoint") or handler.name or "-",
             policy=self._gateway.policy,
-            client=ClientAddress(client[0], client[1]) if client else ClientAddress(None),
-            headers=_headers_of(scope),
+            client=self._client_of(scope, headers),
+            headers=headers,
         )
+
+    def _client_of(self, scope: Any, headers: Mapping[str, str]) -> ClientAddress:
+        peer = ClientAddress(*scope["client"]) if scope.get("client") else ClientAddress(None)
+        proxies = self._gateway.settings.trusted_proxies
+        host = true_client(peer.host, headers.get("x-forwarded-for"), proxies)
+        return peer if host == peer.host else ClientAddress(host)
 
     async def _answer(self, call: Call, scope: Scope, wire: "_Wire", next_app: ASGIApp) -> None:
         try:
             if not scope["route_handler"].opt.get("public"):
                 await self._identify(call)
+                await self._authorize(call)
             await next_app(scope, wire.receive, wire.send)
         except asyncio.CancelledError:
             if not wire.client_gone:
@@ -87,6 +97,18 @@ class CallMiddleware(ASGIMiddleware):
                 "(`penstock keys create` makes one)"
             )
         call.principal = principal
+
+    async def _authorize(self, call: Call) -> None:
+        """Refuse by endpoint, before a byte of the body is read and whatever the handler does.
+
+        Which model is asked for is only known later: gateway/pipeline.py asks again.
+        """
+        if not has_needed_role(call):
+            raise Forbidden(
+                f"{call.endpoint} is for callers with the role {ADMIN}; "
+                f"`penstock keys create --role {ADMIN}` makes a key that has it"
+            )
+        await self._gateway.hooks.authorize(call)
 
     async def _refuse(self, call: Call, error: Exception, scope: Scope, wire: "_Wire") -> None:
         problem = problem_of(error)

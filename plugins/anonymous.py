@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from gateway import Call, Principal, hookimpl
+from gateway import Call, Principal, Role, hookimpl
 
 
 class Anonymous:
@@ -24,6 +24,7 @@ class Anonymous:
         """`[anonymous]` of gateway.toml."""
 
         team: str  # every caller on this machine is of this team
+        role: Role = "member"
         hosts: Sequence[str] = ()  # names besides localhost by which the gateway may be called
 
     table: ClassVar[type[Struct]] = Table
@@ -40,7 +41,7 @@ class Anonymous:
             and _comes_from_no_web_page(headers, names)
         ):
             return None
-        return Principal(name="anonymous", team=table.team)
+        return Principal(name="anonymous", team=table.team, role=table.role)
 
 
 def _is_local_client(host: str | None) -> bool:

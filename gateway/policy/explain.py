@@ -47,6 +47,8 @@ def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterat
     found = policy.resolve(model) if model is not None else None
     if model is not None and found is not None:
         yield from _name(policy, model, found)
+    if endpoint.startswith("admin."):
+        yield Line(f"only with the role admin, as every {quoted('admin.*')}", "the key or token")
     if "allow_lists" in policy.plugins:
         if caller is None:
             yield Line(
@@ -56,6 +58,10 @@ def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterat
             )
             return
         yield _permission(caller, "endpoints", endpoint)
+        if caller.networks is not None:
+            listed = ", ".join(quoted(network) for network in caller.networks[:6])
+            where = f"teams.toml {header(caller.name)} networks"
+            yield Line(f"only from an address in {listed}", where)
     else:
         yield Line("no plugin checks what a team may use", "gateway.toml plugins")
     if model is None:
