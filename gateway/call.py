@@ -22,7 +22,6 @@ from gateway.errors import Problem
 from gateway.narrowing import NOT_NARROWED, Narrowing
 from gateway.policy import ModelPolicy, Policy
 
-
 Role = Literal["member", "admin"]
 
 

@@ -12,7 +12,7 @@ from gateway.call import Call
 from gateway.engine_registry import EngineRegistry, start_engines, stop_engines
 from gateway.errors import NotFound
 from gateway.hooks import Hooks, build_hooks, read_policy
-from gateway.keys import Keys, open_pepper
+from gateway.keys import Keys, open_invalidations, open_pepper
 from gateway.ledger import Ledger, open_ledger
 from gateway.policy import Policy
 from gateway.settings import Settings
@@ -125,7 +125,11 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self._ledger = await stack.enter_async_context(open_ledger(self.settings.ledger_url))
         self._keys = await stack.enter_async_context(
-            Keys(self._ledger, pepper=open_pepper(self.settings))
+            Keys(
+                self._ledger,
+                pepper=open_pepper(self.settings),
+                invalidations=open_invalidations(self.settings.store),
+            )
         )
         self.engines = await start_engines(self.policy.engines, self.registry, self.settings)
         stack.push_async_callback(stop_engines, self.engines)

@@ -21,6 +21,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.api.bodies import ClientGone
 from gateway.api.problems import problem_reply
 from gateway.call import Call, ClientAddress, new_call_id
+from gateway.credentials import CHALLENGE, presented_credential
 from gateway.errors import STATUS, Forbidden, Problem, Unauthenticated, problem_of
 from gateway.gateway import Gateway
 from gateway.networks import true_client
@@ -90,11 +91,13 @@ class CallMiddleware(ASGIMiddleware):
             await self._refuse(call, error, scope, wire)
 
     async def _identify(self, call: Call) -> None:
+        presented_credential(call.headers)  # two different ones: refused, whoever would read them
         principal = await self._gateway.hooks.identify(call, call.headers)
         if principal is None:
             raise Unauthenticated(
                 "no valid API key was given; send one as `Authorization: Bearer <key>` "
-                "(`penstock keys create` makes one)"
+                "(`penstock keys create` makes one)",
+                headers=CHALLENGE,
             )
         call.principal = principal
 

@@ -119,9 +119,7 @@ def _network_of(pattern: str) -> Network | None:
         return None
 
 
-def _fits(
-    address: IPv4Address | IPv6Address | str, pattern: str, network: Network | None
-) -> bool:
+def _fits(address: IPv4Address | IPv6Address | str, pattern: str, network: Network | None) -> bool:
     if pattern == "*":
         return True
     if isinstance(address, str):

@@ -24,7 +24,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 _ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _BUSY_SECONDS = 10.0
-_WRITES_FIRST = "penstock_writes_first"
+WRITES_FIRST = "penstock_writes_first"
 
 
 class LedgerNotOpened(Exception):
@@ -124,13 +124,13 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and writes later fails at once when another wrote
     # in between; asking for the write lock at the start waits for it instead.
-    writes_first = connection.get_execution_options().get(_WRITES_FIRST, False)
+    writes_first = connection.get_execution_options().get(WRITES_FIRST, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes_first else "BEGIN")
 
 
 async def _upgrade(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
-        await connection.execution_options(**{_WRITES_FIRST: True})
+        await connection.execution_options(**{WRITES_FIRST: True})
         async with connection.begin():
             await connection.run_sync(_run_migrations)
 

@@ -4,7 +4,8 @@ An error makes a policy unusable. A warning is about a line that is probably not
 what its author meant; `penstock policy check` prints it and is content.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 from gateway.endpoints import matches
 from gateway.networks import network_problem
@@ -73,7 +74,8 @@ def _plugin_errors(policy: Policy, files: Files, installed: Collection[str]) -> 
         if isinstance(team, str):
             yield from reference(Place("gateway.toml", name, "team"), team, "teams.toml", files)
         # A plugin whose teams stand deeper in its table lists them itself.
-        for path, named in getattr(table, "named_teams", dict)().items():
+        named_teams = cast("Callable[[], Mapping[str, str]]", getattr(table, "named_teams", dict))
+        for path, named in named_teams().items():
             yield from reference(Place("gateway.toml", name, path), named, "teams.toml", files)
 
 
