@@ -55,6 +55,7 @@ class FakeLedger:
         self.last_change = 0
         self.is_down = False
         self.hold: Hold | None = None  # every read waits here, after it has read
+        self.check_hold: Hold | None = None  # and every question for the last change here
 
     async def insert_key(self, key: ApiKey) -> None:
         self._check()
@@ -87,7 +88,10 @@ class FakeLedger:
     async def last_key_change(self) -> int:
         self._check()
         self.checks += 1
-        return self.last_change
+        last = self.last_change
+        if self.check_hold is not None:
+            await self.check_hold.wait()
+        return last
 
     async def changed_keys(self, after: int) -> frozenset[str]:
         self._check()
@@ -97,10 +101,9 @@ class FakeLedger:
         self, used: Mapping[str, datetime], previous_used: Mapping[str, datetime]
     ) -> None:
         self._check()
-        for key_id, at in used.items():
-            self._replace(key_id, last_used_at=at)
-        for key_id, at in previous_used.items():
-            self._replace(key_id, previous_used_at=at)
+        for field, times in (("last_used_at", used), ("previous_used_at", previous_used)):
+            for key_id in times.keys() & self.records.keys():
+                self._replace(key_id, **{field: times[key_id]})
 
     def _replace(self, key_id: str, **changes: object) -> None:
         self.records[key_id] = msgspec.structs.replace(self.records[key_id], **changes)
