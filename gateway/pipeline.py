@@ -9,9 +9,11 @@ still an honest HTTP status.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from engines.errors import ModelNotFound
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -44,7 +46,8 @@ async def run(
     """
     call.requests = requests
     await _admit(gateway, call, requests[0].model)
-    streams = await _side_by_side(gateway, call)
+    with _unknown_as(requests[0].model):
+        streams = await _side_by_side(gateway, call)
     return [_recorded(call, stream) for stream in streams]
 
 
@@ -52,7 +55,8 @@ async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embedd
     """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`."""
     call.embed_request = request
     await _admit(gateway, call, request.model)
-    embeddings = await dispatch_embed(call, gateway, call.embed_request)
+    with _unknown_as(request.model):
+        embeddings = await dispatch_embed(call, gateway, call.embed_request)
     call.first_output_at = time.monotonic()
     call.add_usage(embeddings.usage)
     return embeddings
@@ -71,6 +75,15 @@ async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
     if call.route is None or not call.route.targets:
         raise ModelUnknown(name)
     await call.resources.enter_async_context(gateway.hooks.admit(call))  # plugins/rate_limits.py
+
+
+@contextmanager
+def _unknown_as(name: str) -> Generator[None, None, None]:
+    """A model that its engine does not have looks like one that the caller may not use."""
+    try:
+        yield
+    except ModelNotFound as error:
+        raise ModelUnknown(name) from error
 
 
 async def _side_by_side(gateway: "Gateway", call: Call) -> list[AsyncGenerator[Event, None]]:
