@@ -119,7 +119,12 @@ def serving(gateway: Gateway) -> Iterator[Server]:
     """Serve until the block ends, on a free port of loopback."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app_of(gateway), log_config=None, access_log=False, server_header=False, lifespan="on"
+        app_of(gateway),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        proxy_headers=False,  # as in gateway/cli/serve.py
     )
     server = uvicorn.Server(config)
     ready = threading.Event()
