@@ -68,7 +68,16 @@ def test_every_plugin_table_is_documented():
 
 
 def test_every_word_of_the_reference_is_a_field():
-    known = {"plugins", "kind", "[anonymous]", "[defaults]", "[routing]", ""}
+    known = {
+        "plugins",
+        "kind",
+        "[anonymous]",
+        "[api_keys]",
+        "[defaults]",
+        "[oidc]",
+        "[routing]",
+        "",
+    }
     for table in (ModelPolicy, TargetPolicy, FallbackPolicy, SamplingDefaults, TeamPolicy):
         known |= set(table.__struct_fields__)
     for table in (CanaryPolicy, RetryPolicy, BreakerPolicy, HedgePolicy, MirrorPolicy):
