@@ -11,32 +11,32 @@ _STYLES = {"active": "green", "disabled": "yellow"}
 
 
 def print_table(keys: "Sequence[ApiKey]", now: datetime) -> None:
-    """One row for each key; what a key may do less than its team has a column if one does."""
+    """One row for each key, and below it a line for each that has more to be said."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shows_limits = any(narrowed(key) for key in keys)
     table = Table(box=None)
     table.add_column("id", no_wrap=True)
     for column in ("team", "name", "created", "last used", "expires", "state"):
         table.add_column(column, overflow="fold")
-    if shows_limits:
-        table.add_column("only", overflow="fold")
     for key in keys:
         state = key.state(now)
         # Text, since a name may hold what rich takes for markup.
         table.add_row(
             Text(key.id, style="bold"),
             Text(key.team),
-            Text(key.name + (f" ({key.role})" if key.role != "member" else "")),
+            Text(key.name),
             day(key.created_at),
             day(key.last_used_at),
             day(key.expires_at),
-            Text(state + _rotation(key, now), style=_STYLES.get(state, "dim")),
-            *([Text(narrowed(key))] if shows_limits else []),
+            Text(state, style=_STYLES.get(state, "dim")),
         )
-    Console().print(table)
+    out = Console()
+    out.print(table)
+    for key in keys:
+        if said := "; ".join(_said(key, now)):
+            out.print(Text(f" {key.id}: {said}"), soft_wrap=True)
 
 
 def row(key: "ApiKey", now: datetime) -> dict[str, Any]:
@@ -81,8 +81,11 @@ def _narrowed(key: "ApiKey") -> Iterator[str]:
         yield f"limits {key.limits}"
 
 
-def _rotation(key: "ApiKey", now: datetime) -> str:
-    if not key.previous_is_usable(now):
-        return ""
-    used = "" if key.previous_used_at is None else f", last used {day(key.previous_used_at)}"
-    return f" (the secret before works until {day(key.previous_expires_at)}{used})"
+def _said(key: "ApiKey", now: datetime) -> Iterator[str]:
+    if key.role != "member":
+        yield f"role {key.role}"
+    if only := narrowed(key):
+        yield f"only {only}"
+    if key.previous_is_usable(now):
+        used = "never" if key.previous_used_at is None else day(key.previous_used_at)
+        yield f"the secret before works until {day(key.previous_expires_at)} (last used {used})"

@@ -184,8 +184,9 @@ class Keys:
             self._check_not_ended(key)
             if grace and key.previous_is_usable(now):
                 raise BadRequest(
-                    f"the secret before the last rotation works until {key.previous_expires_at}, "
-                    "and only one may: wait until then, or rotate with no grace, which ends both",
+                    f"the secret before the last rotation works until "
+                    f"{key.previous_expires_at:%Y-%m-%d %H:%M} UTC, and only one may: wait until "
+                    "then, or rotate with a grace of 0, which ends both",
                     param="grace",
                 )
             return _with(

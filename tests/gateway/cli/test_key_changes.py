@@ -52,7 +52,7 @@ def test_a_key_may_be_less_than_its_team(penstock: Penstock) -> None:  # noqa: F
 
     assert (row["models"], row["endpoints"]) == (["chat-*", "!chat-secret"], ["openai.chat"])
     assert (row["networks"], row["limits"], row["role"]) == (["10.0.0.0/8"], "bulk", "admin")
-    assert "laptop (admin)" in table
+    assert "role admin; only models chat-* !chat-secret; endpoints" in table
     assert "networks 10.0.0.0/8" in " ".join(table.split())
 
 
@@ -130,7 +130,7 @@ def test_rotating_twice_within_the_grace_says_what_to_do(penstock: Penstock) -> 
     result = penstock("rotate", key)
 
     assert result.exit_code == 1
-    assert "rotate with no grace" in result.stderr
+    assert "rotate with a grace of 0" in result.stderr
     assert penstock("rotate", key, "--grace", "never").exit_code == 2
 
 
