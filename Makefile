@@ -21,7 +21,7 @@ serve: .venv/penstock-installed  ## install, then serve policies/dev with the st
 
 install: .venv/penstock-installed  ## create .venv with the gateway and the GGUF engine
 
-test: .venv/tests-installed  ## install what the tests need, then run all five checks
+test: .venv/tests-installed redis-server  ## install what the tests need, then run all five checks
 	@$(MAKE) --no-print-directory --keep-going format-check lint types imports tests
 
 check: test  ## the same five that CI runs: format, lint, types, imports, tests
@@ -56,6 +56,20 @@ imports:
 tests:
 	@echo "[5/5] tests"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Limits that several gateways share are tested on a real Redis, which is not on PyPI.
+.PHONY: redis-server
+redis-server:
+	@command -v redis-server >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing redis-server, which the tests of shared limits start"; \
+	    get="env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q"; \
+	    $$get install -y redis-server || { $$get update && $$get install -y redis-server; }; \
+	  else \
+	    echo "the tests of shared limits start a redis-server: install one (\`apt-get install redis-server\`)" >&2; \
+	    exit 1; \
+	  fi; \
+	}
 
 $(BIN)/python:
 	@found=; \

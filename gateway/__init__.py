@@ -7,7 +7,9 @@ This is the public face for plugins: what they import comes from here, from
 from gateway.call import NOBODY, Call, Principal, Role, Route, Target
 from gateway.errors import (
     BadRequest,
+    BudgetSpent,
     Forbidden,
+    LimitsUnavailable,
     ModelUnknown,
     Problem,
     RateLimited,
@@ -19,8 +21,10 @@ from gateway.hookspecs import hookimpl
 __all__ = [
     "NOBODY",
     "BadRequest",
+    "BudgetSpent",
     "Call",
     "Forbidden",
+    "LimitsUnavailable",
     "ModelUnknown",
     "Principal",
     "Problem",

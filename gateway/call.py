@@ -78,6 +78,23 @@ NO_ADDRESS = ClientAddress(None)
 _PLAIN = "/:@+"  # what names of models often hold
 
 
+@dataclass(slots=True)
+class Tally:
+    """Tokens of one sequence: as counted from its events, and in the end as its engine says."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def set(self, usage: Usage) -> None:
+        """The engine's own numbers."""
+        self.prompt_tokens = usage.prompt_tokens
+        self.cached_tokens = usage.cached_tokens
+        self.completion_tokens = usage.completion_tokens
+        self.reasoning_tokens = usage.reasoning_tokens
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """What is known about one API call. Owned by the call's task; nobody else writes."""
@@ -91,6 +108,8 @@ class Call:
     principal: Principal = NOBODY
     model: ModelPolicy | None = None
     requests: Sequence[GenerateRequest] = ()  # one for each sequence to generate
+    choices_per_prompt: int = 1  # so many requests in a row have the same prompt
+    asked_max_tokens: int | None = None  # what the client itself said, before any default
     embed_request: EmbedRequest | None = None
     route: Route | None = None
     target: Target | None = None
@@ -101,7 +120,7 @@ class Call:
     streams: bool = False
     status: int | None = None
     error: Problem | None = None
-    usage: Usage = field(default_factory=Usage)
+    tallies: list[Tally] = field(default_factory=list[Tally])  # one for each sequence
     timing: Timing = field(default_factory=Timing)
     finish_reason: FinishReason | None = None
     first_output_at: float | None = None
@@ -139,15 +158,29 @@ class Call:
             for request in self.requests
         ]
 
-    def add_usage(self, usage: Usage) -> None:
-        """Count one sequence's tokens towards the call."""
-        own = self.usage
-        self.usage = Usage(
-            prompt_tokens=own.prompt_tokens + usage.prompt_tokens,
-            cached_tokens=own.cached_tokens + usage.cached_tokens,
-            completion_tokens=own.completion_tokens + usage.completion_tokens,
-            reasoning_tokens=own.reasoning_tokens + usage.reasoning_tokens,
+    @property
+    def usage(self) -> Usage:
+        """Tokens of the whole call, also while it runs or when it was broken off.
+
+        Choices share their prompt, so it counts once, as at OpenAI.
+        """
+        per_prompt = self.choices_per_prompt
+        prompts = [
+            max(self.tallies[first : first + per_prompt], key=lambda tally: tally.prompt_tokens)
+            for first in range(0, len(self.tallies), per_prompt)
+        ]
+        return Usage(
+            prompt_tokens=sum(tally.prompt_tokens for tally in prompts),
+            cached_tokens=sum(tally.cached_tokens for tally in prompts),
+            completion_tokens=sum(tally.completion_tokens for tally in self.tallies),
+            reasoning_tokens=sum(tally.reasoning_tokens for tally in self.tallies),
         )
+
+    def tally(self, sequence: int) -> Tally:
+        """The tokens of one sequence, to be counted on."""
+        while len(self.tallies) <= sequence:
+            self.tallies.append(Tally())
+        return self.tallies[sequence]
 
 
 def new_call_id() -> str:

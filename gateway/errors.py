@@ -10,6 +10,8 @@
     ├── BodyTooLarge        more bytes than the settings allow
     ├── MediaTypeUnknown    the body is not what the endpoint reads
     ├── RateLimited         a limit is reached; try again in `retry_after` seconds
+    ├── BudgetSpent         a day's or a month's allowance is used up; trying again is no use
+    ├── LimitsUnavailable   the shared counts do not answer, and the policy says to refuse then
     ├── LedgerUnavailable   the durable records do not answer, so nobody new can be identified
     └── IssuerUnavailable   an issuer's keys are not there, so its tokens cannot be verified
 
@@ -46,6 +48,7 @@ STATUS: Mapping[str, int] = {
     "body_too_large": 413,
     "media_type_unknown": 415,
     "rate_limited": 429,
+    "budget_spent": 429,
     "client_closed": 499,
     "internal": 500,
     "engine_error": 502,
@@ -132,9 +135,50 @@ class MediaTypeUnknown(Refusal):
 
 
 class RateLimited(Refusal):
-    """A limit is reached; `retry_after` says when to try again, in seconds."""
+    """A limit is reached; `retry_after` says when to try again, in seconds.
+
+    None: this request can never fit, so the client is told not to try again.
+    """
 
     code: ClassVar[str] = "rate_limited"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        hint = (
+            {"x-should-retry": "false"}
+            if retry_after is None
+            else {"retry-after-ms": str(max(1, math.ceil(retry_after * 1000)))}
+        )
+        super().__init__(
+            message, param=param, retry_after=retry_after, headers={**hint, **(headers or {})}
+        )
+
+
+class BudgetSpent(Refusal):
+    """The allowance of a day or a month is used up. Clients must not try again."""
+
+    code: ClassVar[str] = "budget_spent"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
+
+
+class LimitsUnavailable(Refusal):
+    """The store of limits does not answer. Not the caller's fault, so never a 429."""
+
+    code: ClassVar[str] = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the gateway cannot count this call against its limits at the moment; try again",
+            retry_after=1.0,
+        )
 
 
 class LedgerUnavailable(Refusal):

@@ -16,6 +16,7 @@ from gateway.keys import Keys, open_invalidations, open_pepper
 from gateway.ledger import Ledger, open_ledger
 from gateway.policy import Policy
 from gateway.settings import Settings
+from gateway.store import Store, open_store
 from gateway.targets import Targets, TargetsReport
 
 log = structlog.get_logger()
@@ -43,8 +44,15 @@ class Gateway:
         self.failure: Exception | None = None  # why it did not start, if it did not
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._store: Store | None = None
         self._ledger: Ledger | None = None
         self._keys: Keys | None = None
+
+    @property
+    def store(self) -> Store:
+        """The counts of limits; open while the gateway runs."""
+        assert self._store is not None, "the gateway is not running"
+        return self._store
 
     @property
     def ledger(self) -> Ledger:
@@ -60,9 +68,9 @@ class Gateway:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        """Open the ledger, start the engines and the plugins; undo it all at the end.
+        """Open store and ledger, start the engines and the plugins; undo it all at the end.
 
-        Raises `EngineStartFailed` and what the ledger raises, with nothing left running.
+        Raises `EngineStartFailed` and what store and ledger raise, with nothing left running.
         """
         async with AsyncExitStack() as stack:
             try:
@@ -123,6 +131,9 @@ class Gateway:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         self._loop = asyncio.get_running_loop()
+        store = open_store(self.settings.store, data_dir=self.settings.data_dir)
+        await stack.enter_async_context(store.running())
+        self._store = store
         self._ledger = await stack.enter_async_context(open_ledger(self.settings.ledger_url))
         self._keys = await stack.enter_async_context(
             Keys(

@@ -20,7 +20,11 @@ from engines.protocol import (
     Event,
     Finished,
     GenerateRequest,
+    Output,
     Started,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
 )
 from gateway.call import Call
 from gateway.dispatch import dispatch, dispatch_embed
@@ -28,6 +32,9 @@ from gateway.errors import ModelUnknown
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
+
+
+LONG_TOKEN = 8  # characters; a piece of text with more of them is several tokens
 
 
 class HasModel(Protocol):
@@ -45,10 +52,11 @@ async def run(
     Raises `Refusal` or `EngineError`. The streams belong to `call.resources`.
     """
     call.requests = requests
+    call.asked_max_tokens = requests[0].max_tokens
     await _admit(gateway, call, requests[0].model)
     with _unknown_as(requests[0].model):
         streams = await _side_by_side(gateway, call)
-    return [_recorded(call, stream) for stream in streams]
+    return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
 async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embeddings:
@@ -58,7 +66,7 @@ async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embedd
     with _unknown_as(request.model):
         embeddings = await dispatch_embed(call, gateway, call.embed_request)
     call.first_output_at = time.monotonic()
-    call.add_usage(embeddings.usage)
+    call.tally(0).set(embeddings.usage)
     return embeddings
 
 
@@ -100,13 +108,34 @@ async def _side_by_side(gateway: "Gateway", call: Call) -> list[AsyncGenerator[E
         raise
 
 
-async def _recorded(call: Call, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """Pass events on and note on the call what observers will ask for."""
+async def _recorded(
+    call: Call, index: int, events: AsyncGenerator[Event, None]
+) -> AsyncGenerator[Event, None]:
+    """Pass events on and note on the call what observers will ask for.
+
+    Tokens are noted as they pass: a client that hangs up has used them, and then
+    nobody says how many there were.
+    """
+    tally = call.tally(index)
     async for event in events:
-        if call.first_output_at is None and not isinstance(event, Started):
-            call.first_output_at = time.monotonic()
         if isinstance(event, Finished):
-            call.add_usage(event.usage)
+            if event.usage != Usage():  # an engine that knows nothing says nothing
+                tally.set(event.usage)
             call.timing = event.timing
             call.finish_reason = event.reason
+        elif isinstance(event, Started):
+            tally.prompt_tokens = event.prompt_tokens or 0
+            tally.cached_tokens = event.cached_tokens
+        else:
+            tally.completion_tokens += _tokens_in(event)
+        if call.first_output_at is None and not isinstance(event, Started):
+            call.first_output_at = time.monotonic()
         yield event
+
+
+def _tokens_in(event: Output) -> int:
+    """Tokens in one piece of output: one, as engines send them, unless it is a long piece."""
+    if isinstance(event, TextDelta) and event.logprobs:
+        return len(event.logprobs)
+    text = event.arguments if isinstance(event, ToolCallDelta) else event.text
+    return max(1, len(text) // LONG_TOKEN)

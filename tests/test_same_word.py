@@ -145,7 +145,7 @@ def test_every_status_is_of_an_error_that_exists() -> None:
 @pytest.mark.parametrize(
     "directory", [path.name for path in sorted((ROOT / "policies").iterdir()) if path.is_dir()]
 )
-def test_a_policy_directory_has_the_five_files_and_no_more(directory: str) -> None:
+def test_a_policy_directory_has_the_files_of_a_policy_and_no_more(directory: str) -> None:
     files = {path.name for path in (ROOT / "policies" / directory).iterdir()}
 
     assert files == set(FILES)

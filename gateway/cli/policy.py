@@ -4,7 +4,7 @@
 refused, so that both can stand in a script.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +44,12 @@ def check(directory: Path) -> None:
 @click.option("--team", required=True, help="Who would call: a table of teams.toml.")
 @click.option("--endpoint", required=True, help="What they would call, such as openai.chat.")
 @click.option("--model", help="The model name in the call, if it has one.")
-def explain(directory: Path, team: str, endpoint: str, model: str | None) -> None:
+@click.option("--key", default="-", help="The public id of the caller's key.")
+def explain(directory: Path, team: str, endpoint: str, model: str | None, key: str) -> None:
     """Say what would happen to a call, and which line decided it.
 
-    Exits with 1 if the call would be refused.
+    With a PENSTOCK_STORE that gateways share, also how full its limits are at this
+    moment. Exits with 1 if the call would be refused by the policy.
     """
     from gateway.policy import explain as explaining
 
@@ -57,6 +59,42 @@ def explain(directory: Path, team: str, endpoint: str, model: str | None) -> Non
     _print_aligned([(line.text, line.where, line.refused) for line in lines])
     if lines[-1].refused:
         raise SystemExit(1)
+    if model is not None and "rate_limits" in policy.plugins:
+        found = policy.resolve(model)
+        caller = {"team": team, "key": key, "model": found.name if found else model}
+        _print_fills(policy, {**caller, "endpoint": endpoint})
+
+
+def _print_fills(policy: "Policy", caller: Mapping[str, str]) -> None:
+    """How full the shared store says that the call's limits are; nothing if there is none."""
+    import asyncio
+
+    from gateway.limits import RuleBook, look
+    from gateway.settings import read_settings
+    from gateway.store import RedisStore, StoreNotOpened, StoreUnavailable, open_store
+
+    url = read_settings().store
+    rules = RuleBook(policy).rules_for(**caller)
+
+    async def looked(store: RedisStore) -> list[str]:
+        async with store.visited():
+            return await look(store, rules)
+
+    try:
+        store = open_store(url)
+        if not isinstance(store, RedisStore) or not rules:
+            return  # a gateway's own memory is not to be seen from here
+        lines = asyncio.run(looked(store))
+    except StoreNotOpened as error:
+        raise click.ClickException(str(error)) from None
+    except StoreUnavailable:
+        raise click.ClickException("the store of PENSTOCK_STORE does not answer") from None
+    _print_aligned(
+        [
+            (line, f"limits.toml [{rule.table}]", False)
+            for line, rule in zip(lines, rules, strict=True)
+        ]
+    )
 
 
 def _read(directory: Path) -> "Policy":

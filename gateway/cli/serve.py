@@ -168,8 +168,9 @@ def start_failure(failure: Exception) -> Exception:
     from gateway.engine_registry import EngineStartFailed
     from gateway.keys import PepperInvalid
     from gateway.ledger import LedgerNotOpened
+    from gateway.store import StoreNotOpened
 
-    if isinstance(failure, EngineStartFailed | PepperInvalid | LedgerNotOpened):
+    if isinstance(failure, EngineStartFailed | PepperInvalid | LedgerNotOpened | StoreNotOpened):
         return click.ClickException(str(failure))
     return failure
 

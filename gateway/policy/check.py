@@ -11,6 +11,7 @@ from gateway.endpoints import matches
 from gateway.networks import network_problem
 from gateway.policy.check_models import model_errors, model_warnings, reference
 from gateway.policy.files import Files
+from gateway.policy.limits import ADMITTED, limit_errors, limit_warnings
 from gateway.policy.problems import Place, bare, quoted, there_are, way_out
 from gateway.policy.schema import ModelPolicy, Policy, TeamPolicy
 
@@ -34,6 +35,7 @@ def errors_of(
         *(_hook_errors(policy, hooks_of) if hooks_of is not None else ()),
         *model_errors(policy, files),
         *_team_errors(policy, files),
+        *limit_errors(policy),
     ]
 
 
@@ -49,6 +51,7 @@ def warnings_of(
         *_idle_tables(policy),
         *model_warnings(policy),
         *_idle_patterns(policy, endpoint_names),
+        *limit_warnings(policy),
     ]
 
 
@@ -140,10 +143,10 @@ def _unenforced(policy: Policy, hooks_of: Hooks | None) -> Iterator[str]:
         )
     if nobody("admit"):
         for limits in policy.limits.values():
-            for field in ("requests_per_minute", "tokens_per_minute", "concurrent_calls"):
+            for field in ADMITTED:
                 if getattr(limits, field) is not None:
                     yield Place("limits.toml", limits.name, field).problem(
-                        "no listed plugin enforces it"
+                        "no listed plugin enforces it; add rate_limits"
                     )
 
 
@@ -157,8 +160,8 @@ def _idle_tables(policy: Policy) -> Iterator[str]:
         if name not in used_engines:
             yield Place("engines.toml", name).problem("no model of models.toml uses this engine")
     used_limits = {team.limits for team in policy.teams.values()}
-    for name in policy.limits:
-        if name not in used_limits:
+    for name, limits in policy.limits.items():
+        if limits.per is None and name not in used_limits:
             yield Place("limits.toml", name).problem("no team of teams.toml has these limits")
     if not policy.models:
         yield "models.toml: names no model, so there is nothing to call"

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from gateway.endpoints import deciding_pattern
 from gateway.policy.explain_targets import targets_told
+from gateway.policy.limits import applied_limits, limit_in_words, manner_in_words
 from gateway.policy.problems import header, quoted, way_out
 from gateway.policy.schema import (
     LimitPolicy,
@@ -65,7 +66,7 @@ def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterat
         if caller is not None and caller.show_targets:
             where = f"teams.toml {header(caller.name)} show_targets"
             yield Line("answers say which targets were tried, in x-penstock-targets", where)
-    yield from _limits(policy, limits)
+    yield from _limits(policy, team, found.name, endpoint)
 
 
 def _access(policy: Policy, caller: TeamPolicy | None, team: str, endpoint: str) -> Iterator[Line]:
@@ -139,27 +140,22 @@ def _defaults(model: ModelPolicy, table: str, limits: LimitPolicy | None) -> Ite
         yield Line("; ".join(said), ", ".join(where))
 
 
-def _limits(policy: Policy, limits: LimitPolicy | None) -> Iterator[Line]:
-    if limits is None:
-        return
-    where = f"limits.toml {header(limits.name)}"
-    rates = [
-        f"{value:,} {noun}"
-        for value, noun in (
-            (limits.requests_per_minute, "requests"),
-            (limits.tokens_per_minute, "tokens"),
-        )
-        if value is not None
-    ]
-    said = [" and ".join(rates) + " a minute"] if rates else []
-    if limits.concurrent_calls is not None:
-        said.append(f"{limits.concurrent_calls} at once")
-    if not said:
-        yield Line("calls are not limited", where)
-    elif "rate_limits" in policy.plugins:
-        yield Line(", ".join(said), where)
-    else:
-        yield Line(
-            f"{', '.join(said)}: not enforced, because rate_limits is not listed",
-            f"{where}, gateway.toml plugins",
-        )
+def _limits(policy: Policy, team: str, model: str, endpoint: str) -> Iterator[Line]:
+    for applied in applied_limits(policy, team=team, model=model, endpoint=endpoint):
+        where = f"limits.toml {header(applied.table.name)}"
+        own = applied.table.per is None
+        whose = "" if own else _whose(applied.scopes)
+        said = limit_in_words(applied.table)
+        if not said:
+            yield Line("calls are not limited", where)
+        elif "rate_limits" in policy.plugins:
+            yield Line(f"{said}{whose}{manner_in_words(applied.table)}", where)
+        else:
+            yield Line(
+                f"{said}{whose}: not enforced, because rate_limits is not listed",
+                f"{where}, gateway.toml plugins",
+            )
+
+
+def _whose(scopes: Sequence[str]) -> str:
+    return f" for each {' and '.join(scopes)}" if scopes else " for all together"

@@ -16,7 +16,14 @@ from msgspec import Struct
 
 from gateway.policy.problems import Place, PolicyInvalid, nearest, way_out
 
-FILES = ("gateway.toml", "engines.toml", "models.toml", "teams.toml", "limits.toml")
+FILES = (
+    "gateway.toml",
+    "engines.toml",
+    "models.toml",
+    "teams.toml",
+    "limits.toml",
+    "prices.toml",
+)
 MAX_BYTES = 1024 * 1024
 
 _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")

@@ -28,6 +28,7 @@ from gateway.policy.schema import (
     LimitPolicy,
     ModelPolicy,
     Policy,
+    PricePolicy,
     TeamPolicy,
 )
 
@@ -66,6 +67,7 @@ def load_policy(
         teams=_tables(files, "teams.toml", TeamPolicy, converter),
         limits=_tables(files, "limits.toml", LimitPolicy, converter),
         aliases={alias: model.name for model in models.values() for alias in model.aliases},
+        prices=_tables(files, "prices.toml", PricePolicy, converter),
     )
     errors = errors_of(
         policy,
@@ -228,6 +230,6 @@ def _name_problem(name: str, file: str) -> str:
         return f"a name has at most {_MAX_NAME} characters, this one has {len(name)}"
     if name.startswith("!"):
         return "a name does not start with !, which means not in the lists of teams.toml"
-    if "*" in name and file != "models.toml":
+    if "*" in name and file not in ("models.toml", "prices.toml"):
         return "only a model may stand for many names with *"
     return ""

@@ -41,6 +41,11 @@ FALLBACK_CODES = tuple(
 
 # An engine counts in 32 bits; a limit above this is a slip of the finger.
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Budget = Annotated[int, Meta(ge=1, le=10**15)]
+# In memory these are millionths, which must stay under 2^53.
+Money = Annotated[float, Meta(gt=0, le=1e9)]
+Price = Annotated[float, Meta(ge=0, le=1e6)]
+LimitScope = Literal["key", "team", "model", "endpoint"]
 Weight = Annotated[float, Meta(ge=0, le=1e9)]
 Text = Annotated[str, Meta(min_length=1)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -176,13 +181,40 @@ class TeamPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class LimitPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much. What is left out is not limited."""
+    """How much. What is left out is not limited.
 
+    A table that a team names in its `limits` is that team's. A table with `per`
+    applies by itself, to every call that fits `teams`, `models` and `endpoints`.
+    """
+
+    per: Sequence[LimitScope] | None = None  # what has an allowance of its own; []: all share one
+    teams: Annotated[Sequence[Text], Meta(min_length=1)] = ("*",)  # globs
+    models: Annotated[Sequence[Text], Meta(min_length=1)] = ("*",)
+    endpoints: Annotated[Sequence[Text], Meta(min_length=1)] = ("*",)
     requests_per_minute: Count | None = None
+    input_tokens_per_minute: Count | None = None
+    output_tokens_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
+    burst_seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0  # how much may be used at once
     concurrent_calls: Count | None = None
+    tokens_per_day: Budget | None = None
+    tokens_per_month: Budget | None = None
+    cost_per_day: Money | None = None
+    cost_per_month: Money | None = None
     max_output_tokens: Count | None = None
+    wait_seconds: Annotated[float, Meta(ge=0, le=120)] = 0.0  # for room, instead of a 429
+    clamp_output: bool = False  # rather a shorter answer than none
+    shadow: bool = False  # counted and logged, never a reason to refuse
     name: str = ""  # filled in by the loader
+
+
+class PricePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a million tokens of a model cost, in whatever unit the budgets are in."""
+
+    input: Price
+    output: Price = 0.0
+    cached: Price | None = None  # input found in the prompt cache; None: as any input
+    name: str = ""  # filled in by the loader: a model, or a glob over models
 
 
 class EnginePolicy(Struct, frozen=True, kw_only=True):
@@ -205,6 +237,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     teams: Mapping[str, TeamPolicy]
     limits: Mapping[str, LimitPolicy]
     aliases: Mapping[str, str]  # alias -> model
+    prices: Mapping[str, PricePolicy] = {}
 
     def resolve(self, name: str) -> ModelPolicy | None:
         """The model that `name` asks for: by name, by alias, else by the longest glob.
@@ -219,6 +252,13 @@ class Policy(Struct, frozen=True, kw_only=True):
         if not fitting:
             return None
         return msgspec.structs.replace(self.models[max(fitting, key=len)], name=name)
+
+    def price_of(self, model: str) -> PricePolicy | None:
+        """The price of a model: by name, else by the longest glob; None if it has none."""
+        if (price := self.prices.get(model)) is not None:
+            return price
+        fitting = [name for name in self.prices if deciding_pattern(model, [name])]
+        return self.prices[max(fitting, key=len)] if fitting else None
 
     def table(self, plugin: str, kind: type[Table]) -> Table:
         """The table that belongs to `plugin`, or its defaults when the file has none."""

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engines.errors import Overloaded
-from engines.protocol import EmbedRequest, Finished, GenerateRequest
+from engines.protocol import EmbedRequest, Finished, GenerateRequest, TextDelta
 from gateway import Call, Forbidden, ModelUnknown, Route, Target, hookimpl
 from gateway.hooks import Hooks
 from gateway.pipeline import embed, run
@@ -86,15 +86,41 @@ async def test_a_call_meets_the_hooks_in_order_and_is_settled_at_its_end(
 
 
 async def test_what_a_call_used_is_noted_on_it(gateway: StageOfGateway, call: Call) -> None:
+    call.choices_per_prompt = 2
     streams = await run(gateway, call, [REQUEST, msgspec.structs.replace(REQUEST, id="r1")])
     for stream in streams:
         events = [event async for event in stream]
         assert isinstance(events[-1], Finished)
     await call.resources.aclose()
 
-    assert call.usage.prompt_tokens == 6
+    assert call.usage.prompt_tokens == 3
     assert call.usage.completion_tokens == 4
     assert call.first_output_at is not None
+
+
+async def test_what_a_broken_off_call_has_got_until_then_is_noted_on_it(
+    gateway: StageOfGateway, call: Call
+) -> None:
+    (stream,) = await run(gateway, call, [REQUEST])
+    async for event in stream:
+        if isinstance(event, TextDelta):
+            break
+    await call.resources.aclose()
+
+    assert (call.usage.prompt_tokens, call.usage.completion_tokens) == (3, 1)
+
+
+async def test_a_long_piece_of_text_is_not_taken_for_one_token(
+    call: Call, plugin: Recorder
+) -> None:
+    engine = ScriptedEngine(["x" * 80, "never"], model_names=["a"])
+    (stream,) = await run(StageOfGateway(engine, plugin), call, [REQUEST])
+    async for event in stream:
+        if isinstance(event, TextDelta):
+            break
+    await call.resources.aclose()
+
+    assert call.usage.completion_tokens == 10
 
 
 async def test_an_unknown_model_asks_no_engine(

@@ -42,7 +42,7 @@ def finish(call: Call) -> None:
     call.requests = [GenerateRequest(id="req_1", model="a", prompt="canary-prompt")]
     call.streams = True
     call.status = 200
-    call.usage = Usage(prompt_tokens=12, cached_tokens=4, completion_tokens=7)
+    call.tally(0).set(Usage(prompt_tokens=12, cached_tokens=4, completion_tokens=7))
     call.finish_reason = FinishReason.STOP
     call.first_output_at = 100.25
     call.finished_at = 101.5

@@ -220,6 +220,7 @@ async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     gateway, call = opened(request)
     body = await read_body(request, _DECODER, max_bytes=gateway.settings.max_body_bytes)
     requests = to_requests(body, call.id)
+    call.choices_per_prompt = body.n or 1
     call.session = body.user or ""
     try:
         streams = await pipeline.run(gateway, call, requests)

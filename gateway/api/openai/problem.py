@@ -26,6 +26,7 @@ _WORDS: Mapping[str, tuple[str, str | None]] = {
     "body_too_large": ("invalid_request_error", "request_too_large"),
     "media_type_unknown": ("invalid_request_error", "unsupported_media_type"),
     "rate_limited": ("rate_limit_error", "rate_limit_exceeded"),
+    "budget_spent": ("insufficient_quota", "insufficient_quota"),
     "overloaded": ("service_unavailable_error", "server_is_overloaded"),
     "unavailable": ("service_unavailable_error", "engine_unavailable"),
 }

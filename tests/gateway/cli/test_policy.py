@@ -1,9 +1,12 @@
+import asyncio
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.policy import command
+from gateway.store import Bucket, Demand, open_store
+from tests.redis_server import redis_server
 
 POLICIES = Path(__file__).parents[3] / "policies"
 
@@ -76,7 +79,8 @@ def test_explain_says_what_happens_and_which_line_decided_it():
         "apps may use starter",
         "temperature defaults to 0.7; output is capped at 1024",
         "goes to main starter",
-        "calls are not limited",
+        "600 requests and 200,000 tokens a minute, 32 at once",
+        "100,000 tokens a minute, 16 at once for each key",
     ]
     assert 'teams.toml [apps] endpoints "openai.*"' in result.stdout
 
@@ -105,3 +109,39 @@ def test_explain_of_a_broken_policy_says_what_is_broken(tmp_path):
 
     assert result.exit_code == 1
     assert 'limits: "bluk" is not in limits.toml (did you mean "bulk"?)' in result.stderr
+
+
+def test_explain_says_how_full_the_limits_are_that_gateways_share(monkeypatch):
+    with redis_server() as server:
+        monkeypatch.setenv("PENSTOCK_STORE", server.url + "?timeout_seconds=10")
+        bucket = Bucket(kind="leases", key="standard:concurrent_calls:team=apps", limit=32)
+
+        async def take() -> None:
+            async with (store := open_store(server.url + "?timeout_seconds=10")).running():
+                await store.reserve("c1", [Demand(bucket=bucket)])
+
+        asyncio.run(take())
+        result = _run(
+            "explain", PROD, "--team", "apps", "--endpoint", "openai.chat", "--model", "starter",
+            "--key", "k1",
+        )  # fmt: skip
+
+    assert result.exit_code == 0
+    assert [line.split("  ")[0] for line in result.stdout.splitlines()][-5:] == [
+        'requests_per_minute of team "apps": 0 of 600 requests used',
+        'tokens_per_minute of team "apps": 0 of 200,000 tokens used',
+        'concurrent_calls of team "apps": 1 of 32 running',
+        'tokens_per_minute of key "k1": 0 of 100,000 tokens used',
+        'concurrent_calls of key "k1": 0 of 16 running',
+    ]
+
+
+def test_explain_says_when_the_shared_store_does_not_answer(monkeypatch):
+    monkeypatch.setenv("PENSTOCK_STORE", "unix:///nowhere/redis.sock")
+
+    result = _run(
+        "explain", PROD, "--team", "apps", "--endpoint", "openai.chat", "--model", "starter"
+    )
+
+    assert result.exit_code == 1
+    assert "the store of PENSTOCK_STORE does not answer" in result.stderr

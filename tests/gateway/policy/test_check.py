@@ -184,7 +184,8 @@ def test_a_policy_that_means_what_it_says_has_no_warnings(tmp_path):
         ),
         (
             {"limits": GOOD["limits"]},
-            "limits.toml: [standard] requests_per_minute: no listed plugin enforces it",
+            "limits.toml: [standard] requests_per_minute: no listed plugin enforces it; "
+            "add rate_limits",
         ),
         (
             {"gateway": GOOD["gateway"].replace('"allow_lists", ', "")},

@@ -126,6 +126,6 @@ def test_what_the_parser_itself_cannot_bear_is_a_problem(tmp_path, content, said
 def test_files_that_are_missing_have_empty_trees(tmp_path):
     files = read_files(write(tmp_path, limits=None, teams="["))
 
-    assert files.missing == {"limits.toml"}
+    assert files.missing == {"limits.toml", "prices.toml"}
     assert files.broken == {"teams.toml"}
     assert files.trees["limits.toml"] == files.trees["teams.toml"] == {}

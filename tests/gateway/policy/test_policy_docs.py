@@ -15,6 +15,7 @@ from gateway.policy import (
     LimitPolicy,
     MirrorPolicy,
     ModelPolicy,
+    PricePolicy,
     RetryPolicy,
     SamplingDefaults,
     TargetPolicy,
@@ -54,6 +55,7 @@ def test_there_is_a_section_for_each_file():
         ("models", SamplingDefaults),
         ("teams", TeamPolicy),
         ("limits", LimitPolicy),
+        ("prices", PricePolicy),
     ],
 )
 def test_every_field_is_documented(section: str, table: type[Struct]):
@@ -75,6 +77,7 @@ def test_every_word_of_the_reference_is_a_field():
         "[api_keys]",
         "[defaults]",
         "[oidc]",
+        "[rate_limits]",
         "[routing]",
         "",
     }
@@ -82,7 +85,7 @@ def test_every_word_of_the_reference_is_a_field():
         known |= set(table.__struct_fields__)
     for table in (CanaryPolicy, RetryPolicy, BreakerPolicy, HedgePolicy, MirrorPolicy):
         known |= set(table.__struct_fields__)
-    known |= set(LimitPolicy.__struct_fields__)
+    known |= {*LimitPolicy.__struct_fields__, *PricePolicy.__struct_fields__}
     for plugin in installed_plugins().values():
         table = table_of(plugin)
         known |= set(table.__struct_fields__ if table is not None else ())
@@ -125,3 +128,19 @@ def test_the_policies_that_ship_have_the_same_files_and_public_names():
 def test_production_lets_nobody_in_without_a_key():
     assert "api_keys" in read_policy(ROOT / "policies" / "prod").plugins
     assert "anonymous" not in read_policy(ROOT / "policies" / "prod").plugins
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    re.findall(
+        r"```toml\n# (\w+\.toml)\n(.*?)```", (ROOT / "docs" / "limits.md").read_text(), re.S
+    ),
+)
+def test_the_examples_of_the_limits_page_load(tmp_path, file, content):
+    for path in (ROOT / "policies" / "prod").iterdir():
+        (tmp_path / path.name).write_text(path.read_text())
+    if file == "limits.toml" and "[bulk]" not in content:
+        content += "\n[bulk]\n[unlimited]\n"
+    (tmp_path / file).write_text(content)
+
+    read_policy(tmp_path)

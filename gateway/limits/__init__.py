@@ -1,0 +1,33 @@
+"""What the plugin `rate_limits` stands on: rules, estimates, prices, headers.
+
+A rule is one line of limits.toml for one subject; the store counts it.
+"""
+
+from gateway.limits.estimates import Estimate, Estimates, count_prompt
+from gateway.limits.headers import go_duration, limit_headers
+from gateway.limits.local import LocalLimits
+from gateway.limits.looking import look
+from gateway.limits.prices import cost_in_micro_units
+from gateway.limits.refusals import never_fits, refusal_of, why_refused
+from gateway.limits.rules import Rule, RuleBook, capped_estimate, demands_of, used_of
+from gateway.limits.waiting import WaitingLines
+
+__all__ = [
+    "Estimate",
+    "Estimates",
+    "LocalLimits",
+    "Rule",
+    "RuleBook",
+    "WaitingLines",
+    "capped_estimate",
+    "cost_in_micro_units",
+    "count_prompt",
+    "demands_of",
+    "go_duration",
+    "limit_headers",
+    "look",
+    "never_fits",
+    "refusal_of",
+    "used_of",
+    "why_refused",
+]

@@ -1,0 +1,283 @@
+"""Admits a call only as far as the limits of its team, key and model have room.
+
+What a call may use is reserved in one decision over all limits and, when it ends,
+replaced by what it used. docs/limits.md says what counts when; the arithmetic is
+in `gateway.store`, the rules in `gateway.limits`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import quote
+
+import msgspec
+import structlog
+from msgspec import Meta, Struct
+
+from engines.protocol import Usage
+from gateway import Call, LimitsUnavailable, Refusal, hookimpl
+from gateway.limits import (
+    Estimate,
+    Estimates,
+    LocalLimits,
+    Rule,
+    RuleBook,
+    WaitingLines,
+    capped_estimate,
+    count_prompt,
+    demands_of,
+    limit_headers,
+    never_fits,
+    refusal_of,
+    used_of,
+    why_refused,
+)
+from gateway.policy import PricePolicy
+from gateway.store import Decision, Demand, Store, StoreUnavailable
+
+if TYPE_CHECKING:
+    from gateway.gateway import Gateway
+
+log = structlog.get_logger()
+
+OnStoreFailure = Literal["local", "open", "closed"]
+LEAST_OUTPUT = 16  # an answer is not cut shorter than this: rather refused
+
+
+class RateLimitsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[rate_limits]` table of gateway.toml."""
+
+    on_store_failure: OnStoreFailure = "local"
+    budgets_on_store_failure: OnStoreFailure = "closed"
+    replicas: Annotated[int, Meta(ge=1, le=10_000)] = 1  # gateways on one store
+    default_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] = 1024
+    max_waiting: Annotated[int, Meta(ge=0, le=100_000)] = 100
+
+
+@dataclass(slots=True)
+class Admission:
+    """A call that is let in, and what is to be settled where when it ends."""
+
+    rules: Sequence[Rule]
+    demands: Sequence[Demand]
+    estimate: Estimate
+    price: PricePolicy | None
+    decision: Decision | None = None
+    is_degraded: bool = False
+    local: list[Demand] = field(default_factory=list[Demand])  # taken in this process instead
+
+
+class RateLimits:
+    """Reads limits.toml, the teams' `limits` and prices.toml; counts in the gateway's store."""
+
+    table = RateLimitsTable
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+        self._book = RuleBook(gateway.policy)
+        table = gateway.policy.table("rate_limits", RateLimitsTable)
+        self._estimates = Estimates(default_output_tokens=table.default_output_tokens)
+        self._local = LocalLimits(replicas=table.replicas)
+        self._lines = WaitingLines()
+
+    @hookimpl
+    @asynccontextmanager
+    async def admit(self, call: Call) -> AsyncGenerator[None, None]:
+        """Reserve what the call may use; in the end, settle for what it used."""
+        rules = self._rules_of(call)
+        if not rules:
+            yield
+            return
+        admission = await self._planned(call, rules)
+        await self._enter(call, admission)
+        try:
+            yield
+        finally:
+            self._settle(call, admission)
+
+    def _rules_of(self, call: Call) -> tuple[Rule, ...]:
+        if self._book.policy is not call.policy:
+            self._book = RuleBook(call.policy)
+        return self._book.rules_of(call)
+
+    async def _planned(self, call: Call, rules: Sequence[Rule]) -> Admission:
+        """What the call will want. Raises `RateLimited` if it could never have it."""
+        prompt = 0
+        if any(rule.needs_prompt for rule in rules):
+            prompt = await count_prompt(call, self._gateway.engines)
+        price = call.policy.price_of(call.model.name) if call.model is not None else None
+        estimate = self._estimates.of_call(call, prompt)
+        demands = demands_of(rules, estimate, price)
+        estimate = capped_estimate(demands, estimate)
+        refusal = never_fits(rules, demands, estimate, least_output=_least(estimate))
+        if refusal is not None:
+            raise refusal
+        return Admission(rules, demands, estimate, price)
+
+    async def _enter(self, call: Call, admission: Admission) -> None:
+        """Take the room, or raise why there is none."""
+        try:
+            decision = await self._decided(call, admission)
+        except StoreUnavailable as error:
+            await self._enter_degraded(call, admission, asked=error.asked)
+            return
+        self._let_in(call, admission, decision)
+
+    async def _decided(self, call: Call, admission: Admission) -> Decision:
+        """The decision that lets the call in, now or after a wait."""
+        for rule in admission.rules:
+            if rule.wait_seconds and self._lines.is_waited_for(rule.bucket.key):
+                # Others came first; nobody gets past them.
+                return await self._waited(call, admission, rule.bucket.key, rule.wait_seconds)
+        decision = await self._reserve(self._gateway.store, call, admission)
+        if decision.granted:
+            return decision
+        refusing = admission.rules[why_refused(admission.rules, decision)[0]]
+        seconds = _patience(admission.rules, decision)
+        if not seconds:
+            raise _refused(call, admission, decision)
+        return await self._waited(call, admission, refusing.bucket.key, seconds)
+
+    async def _waited(self, call: Call, admission: Admission, key: str, seconds: float) -> Decision:
+        """The decision after standing in line; who waited in vain still gets one try."""
+        store, loop = self._gateway.store, asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        table = call.policy.table("rate_limits", RateLimitsTable)
+        # No time-out around a reservation: cut off in the middle it would count as ended.
+        with contextlib.suppress(TimeoutError):
+            async with self._lines.turn(key, until=deadline, max_waiting=table.max_waiting):
+                while True:
+                    decision = await self._reserve(store, call, admission)
+                    if decision.granted:
+                        return decision
+                    pause = _seconds_to_room(admission.rules, decision)
+                    if pause is None or loop.time() + pause > deadline:
+                        raise _refused(call, admission, decision)
+                    await asyncio.sleep(pause)
+        decision = await self._reserve(store, call, admission)
+        if not decision.granted:
+            raise _refused(call, admission, decision)
+        return decision
+
+    async def _reserve(self, store: Store, call: Call, admission: Admission) -> Decision:
+        estimate = admission.estimate
+        demands = admission.local or admission.demands
+        try:
+            return await store.reserve(
+                call.id,
+                demands,
+                output=estimate.output_tokens,
+                least_output=_least(estimate),
+            )
+        except asyncio.CancelledError:
+            # The client hung up while the store was asked; it may have said yes.
+            store.settle(call.id, demands, [0] * len(demands))
+            raise
+
+    def _let_in(self, call: Call, admission: Admission, decision: Decision) -> None:
+        """Note the decision on the call: headers, a shorter answer, what shadows would refuse."""
+        admission.decision = decision
+        call.response_headers.update(limit_headers(admission.rules, decision.fills))
+        if decision.output < admission.estimate.output_tokens:
+            call.replace_requests(max_tokens=decision.output)
+            call.response_headers["x-penstock-max-tokens"] = str(decision.output)
+        for rule, fill in zip(admission.rules, decision.fills, strict=True):
+            if not fill.fits and not rule.bucket.enforced:
+                log.info(
+                    "limit_shadowed",
+                    call=call.id,
+                    limits=rule.table,
+                    limit=rule.field,
+                    subject=rule.whose,
+                    used=fill.used,
+                    capacity=rule.bucket.capacity,
+                )
+
+    async def _enter_degraded(self, call: Call, admission: Admission, *, asked: bool) -> None:
+        """Do what the policy says when the store does not answer."""
+        table = call.policy.table("rate_limits", RateLimitsTable)
+        call.response_headers["x-penstock-limits"] = "degraded"
+        counted: list[int] = []
+        for index, rule in enumerate(admission.rules):
+            choice = table.budgets_on_store_failure if rule.is_budget else table.on_store_failure
+            if choice == "closed" and rule.bucket.enforced:
+                self._forget(call, admission, asked=asked)
+                raise LimitsUnavailable
+            if choice == "local":
+                counted.append(index)
+        admission.is_degraded = True
+        if not counted:
+            return
+        admission.local = self._local.share_of([admission.demands[index] for index in counted])
+        rules = [
+            msgspec.structs.replace(admission.rules[index], bucket=demand.bucket)
+            for index, demand in zip(counted, admission.local, strict=True)
+        ]
+        decision = await self._reserve(self._local.store, call, admission)
+        if not decision.granted:
+            self._forget(call, admission, asked=asked)
+            raise refusal_of(rules, admission.local, decision)
+        call.response_headers.update(limit_headers(rules, decision.fills))
+
+    def _forget(self, call: Call, admission: Admission, *, asked: bool) -> None:
+        """Take back what the store may have been asked for."""
+        if asked:
+            self._gateway.store.settle(call.id, admission.demands, [0] * len(admission.demands))
+
+    def _settle(self, call: Call, admission: Admission) -> None:
+        usage, requests = _usage_to_charge(call, admission.estimate)
+        used = used_of(admission.rules, usage, admission.price, requests=requests)
+        if admission.local:
+            counted = [demand.bucket.key for demand in admission.local]
+            shares = dict(zip((rule.bucket.key for rule in admission.rules), used, strict=True))
+            self._local.store.settle(call.id, admission.local, [shares[key] for key in counted])
+        self._gateway.store.settle(
+            call.id, admission.demands, used, charge_unreserved=admission.is_degraded
+        )
+        if call.error is None and call.model is not None and call.requests:
+            for tally in call.tallies:
+                self._estimates.learn(call.model.name, tally.completion_tokens)
+
+
+def _least(estimate: Estimate) -> int:
+    return min(estimate.output_tokens, LEAST_OUTPUT)
+
+
+def _refused(call: Call, admission: Admission, decision: Decision) -> Refusal:
+    """Why, with the headers that say how full the limits are."""
+    call.response_headers.update(limit_headers(admission.rules, decision.fills))
+    rule = admission.rules[why_refused(admission.rules, decision)[0]]
+    call.response_headers["x-penstock-refused-by"] = f"{quote(rule.table)}.{rule.field}"
+    return refusal_of(admission.rules, admission.demands, decision)
+
+
+def _patience(rules: Sequence[Rule], decision: Decision) -> float:
+    """How long the call may wait: as long as the least patient of the limits that refuse."""
+    seconds = min(rules[index].wait_seconds for index in why_refused(rules, decision))
+    soonest = _seconds_to_room(rules, decision)
+    return seconds if soonest is not None and soonest <= seconds else 0.0
+
+
+def _seconds_to_room(rules: Sequence[Rule], decision: Decision) -> float | None:
+    """When all of it may fit; None if never."""
+    waits = [decision.fills[index].retry_ms for index in why_refused(rules, decision)]
+    return None if -1 in waits else max(waits) / 1000
+
+
+def _usage_to_charge(call: Call, estimate: Estimate) -> tuple[Usage, int]:
+    """The tokens and requests that a call is charged, by how it ended."""
+    usage = call.usage
+    if call.first_output_at is not None:
+        if usage.prompt_tokens == 0:
+            return Usage(
+                prompt_tokens=estimate.prompt_tokens, completion_tokens=usage.completion_tokens
+            ), 1
+        return usage, 1
+    if call.error is not None and call.error.code == "client_closed":
+        # The prompt may have been computed; whoever hangs up must not get that for nothing.
+        return Usage(prompt_tokens=estimate.prompt_tokens), 1
+    is_callers_fault = call.error is not None and call.error.status < 500
+    return Usage(), int(is_callers_fault)
