@@ -1,13 +1,7 @@
 """How processes tell each other, over a real Redis."""
 
 import asyncio
-import os
-import shutil
-import signal
-import subprocess
 from collections.abc import AsyncGenerator, Callable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from redis.asyncio import Redis
@@ -15,53 +9,19 @@ from redis.asyncio import Redis
 from gateway.keys import OwnProcess, open_invalidations
 from gateway.keys.redis_invalidations import CHANNEL, RedisInvalidations
 from tests.gateway.keys.desk import Desk
+from tests.redis_server import RedisServer, redis_server
 
 KEY = "k3v90q2mxw7a"
 
 
-class RedisProcess:
-    """One redis-server on a Unix socket, nothing on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self.socket = folder / "redis.sock"
-        self.url = f"unix://{self.socket}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        binary = shutil.which("redis-server")
-        assert binary is not None, "redis-server is not installed"
-        self._process = subprocess.Popen(
-            [binary, "--port", "0", "--unixsocket", str(self.socket), "--save", ""],
-            stdout=subprocess.DEVNULL,
-            cwd=self.socket.parent,
-        )
-
-    def pause(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(30)
-            self._process = None
-            self.socket.unlink(missing_ok=True)
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
 
 
 @pytest.fixture
-def redis() -> Iterator[RedisProcess]:
-    # A socket's path may have about a hundred characters, so not under pytest's folders.
-    with TemporaryDirectory(prefix="penstock-") as folder:
-        process = RedisProcess(Path(folder))
-        process.start()
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.fixture
-async def client(redis: RedisProcess) -> AsyncGenerator[Redis, None]:
+async def client(redis: RedisServer) -> AsyncGenerator[Redis, None]:
     client: Redis = Redis.from_url(redis.url)
     yield client
     await client.aclose()
@@ -81,7 +41,7 @@ async def heard_by(invalidations: RedisInvalidations, heard: list[str]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_change_is_heard_by_everyone(redis: RedisProcess) -> None:
+async def test_a_change_is_heard_by_everyone(redis: RedisServer) -> None:
     one, two, teller = (RedisInvalidations(redis.url) for _ in range(3))
     heard_by_one: list[str] = []
     heard_by_two: list[str] = []
@@ -93,7 +53,7 @@ async def test_a_change_is_heard_by_everyone(redis: RedisProcess) -> None:
     assert set(heard_by_one + heard_by_two) == {KEY}
 
 
-async def test_a_revoked_key_is_forgotten_by_every_process(redis: RedisProcess) -> None:
+async def test_a_revoked_key_is_forgotten_by_every_process(redis: RedisServer) -> None:
     desk = Desk(RedisInvalidations(redis.url))
     async with desk.keys:
         told = await desk.keys.create("me", "told")
@@ -115,7 +75,7 @@ async def test_a_revoked_key_is_forgotten_by_every_process(redis: RedisProcess) 
                 await asyncio.sleep(0.01)
 
 
-async def test_what_is_no_key_id_is_not_listened_to(redis: RedisProcess, client: Redis) -> None:
+async def test_what_is_no_key_id_is_not_listened_to(redis: RedisServer, client: Redis) -> None:
     heard: list[str] = []
     invalidations = RedisInvalidations(redis.url)
     async with invalidations.listening(heard.append):
@@ -130,7 +90,7 @@ async def test_what_is_no_key_id_is_not_listened_to(redis: RedisProcess, client:
 
 
 async def test_a_listener_finds_a_redis_that_was_killed_again(
-    redis: RedisProcess, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.keys.redis_invalidations.AGAIN_SECONDS", 0.01)
     heard: list[str] = []
@@ -146,7 +106,7 @@ async def test_a_listener_finds_a_redis_that_was_killed_again(
 
 
 async def test_a_redis_that_hangs_holds_nobody_up(
-    redis: RedisProcess, monkeypatch: pytest.MonkeyPatch
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.keys.redis_invalidations.ANNOUNCE_SECONDS", 0.05)
     monkeypatch.setattr("gateway.keys.redis_invalidations.CONNECT_SECONDS", 0.05)
