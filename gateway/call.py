@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -20,10 +20,13 @@ from msgspec import Struct
 
 from engines.protocol import EmbedRequest, FinishReason, GenerateRequest, Timing, Usage
 from gateway.errors import Problem
+from gateway.narrowing import NOT_NARROWED, Narrowing
 from gateway.policy import ModelPolicy, Policy
 
 if TYPE_CHECKING:
     from gateway.serving import Serving
+
+Role = Literal["member", "admin"]
 
 
 class Principal(Struct, frozen=True, kw_only=True):
@@ -32,7 +35,8 @@ class Principal(Struct, frozen=True, kw_only=True):
     name: str
     team: str
     key_id: str | None = None  # the public part of an API key; safe to log
-    role: str = "member"  # or "admin"
+    role: Role = "member"
+    narrowing: Narrowing = NOT_NARROWED  # what a key may do less than its team
 
 
 NOBODY = Principal(name="-", team="-")
@@ -65,7 +69,10 @@ class Tried(Struct, frozen=True):
 
 
 class ClientAddress(Struct, frozen=True):
-    """Where the connection comes from, as the socket says; a Unix socket has no address."""
+    """Where the call comes from; a Unix socket has no address.
+
+    What the socket says, or what a trusted proxy says (gateway/networks.py).
+    """
 
     host: str | None
     port: int = 0

@@ -16,7 +16,8 @@
     ├── LimitsUnavailable   the shared counts do not answer, and the policy says to refuse then
     ├── Cancelled           an administrator ended the call
     ├── PolicyRefused       the policy on disk cannot be taken, so the old one stays
-    └── LedgerUnavailable   the durable records do not answer, so nobody new can be identified
+    ├── LedgerUnavailable   the durable records do not answer, so nobody new can be identified
+    └── IssuerUnavailable   an issuer's keys are not there, so its tokens cannot be verified
 
 Engines have errors of their own (engines/errors.py) and know no HTTP. Both
 become a `Problem` here, and each dialect has one function that writes a
@@ -235,6 +236,18 @@ class LedgerUnavailable(Refusal):
     def __init__(self) -> None:
         super().__init__(
             "the gateway cannot reach its records at the moment; try again", retry_after=1.0
+        )
+
+
+class IssuerUnavailable(Refusal):
+    """There are no keys of the token's issuer to go by. Not the caller's fault, so never a 401."""
+
+    code: ClassVar[str] = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the gateway cannot reach the issuer of your token at the moment; try again",
+            retry_after=5.0,
         )
 
 

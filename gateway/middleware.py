@@ -9,7 +9,7 @@ that opened it, at once, and never by the garbage collector.
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -22,9 +22,19 @@ from gateway.api.bodies import ClientGone
 from gateway.api.problems import problem_frame, problem_reply
 from gateway.api.replies import SECURITY_HEADERS
 from gateway.call import Call, ClientAddress, new_call_id
-from gateway.errors import STATUS, Problem, RequestTimeout, Unauthenticated, problem_of
+from gateway.credentials import CHALLENGE, presented_credential
+from gateway.errors import (
+    STATUS,
+    Forbidden,
+    Problem,
+    RequestTimeout,
+    Unauthenticated,
+    problem_of,
+)
 from gateway.gateway import Gateway
 from gateway.hooks import Hooks
+from gateway.networks import true_client
+from gateway.permission import ADMIN, has_needed_role
 
 log = structlog.get_logger()
 
@@ -61,7 +71,7 @@ class CallMiddleware(ASGIMiddleware):
 
     def _open(self, scope: Any) -> Call:
         handler = scope["route_handler"]
-        client = scope.get("client")
+        headers = _headers_of(scope)
         serving = self._gateway.serving
         return Call(
             id=new_call_id(),
@@ -69,14 +79,21 @@ class CallMiddleware(ASGIMiddleware):
             policy=serving.policy,
             serving=serving,
             task=asyncio.current_task(),
-            client=ClientAddress(client[0], client[1]) if client else ClientAddress(None),
-            headers=_headers_of(scope),
+            client=self._client_of(scope, headers),
+            headers=headers,
         )
+
+    def _client_of(self, scope: Any, headers: Mapping[str, str]) -> ClientAddress:
+        peer = ClientAddress(*scope["client"]) if scope.get("client") else ClientAddress(None)
+        proxies = self._gateway.settings.trusted_proxies
+        host = true_client(peer.host, headers.get("x-forwarded-for"), proxies)
+        return peer if host == peer.host else ClientAddress(host)
 
     async def _answer(self, call: Call, scope: Scope, wire: "_Wire", next_app: ASGIApp) -> None:
         try:
             if not scope["route_handler"].opt.get("public"):
                 await self._identify(call)
+                await self._authorize(call)
             await next_app(scope, wire.receive, wire.send)
         except asyncio.CancelledError:
             if call.stopped is not None and not wire.client_gone:
@@ -99,13 +116,27 @@ class CallMiddleware(ASGIMiddleware):
             await self._refuse(call, error, scope, wire)
 
     async def _identify(self, call: Call) -> None:
+        presented_credential(call.headers)  # two different ones: refused, whoever would read them
         principal = await _hooks(call).identify(call, call.headers)
         if principal is None:
             raise Unauthenticated(
                 "no valid API key was given; send one as `Authorization: Bearer <key>` "
-                "(`penstock keys create` makes one)"
+                "(`penstock keys create` makes one)",
+                headers=CHALLENGE,
             )
         call.principal = principal
+
+    async def _authorize(self, call: Call) -> None:
+        """Refuse by endpoint, before a byte of the body is read and whatever the handler does.
+
+        Which model is asked for is only known later: gateway/pipeline.py asks again.
+        """
+        if not has_needed_role(call):
+            raise Forbidden(
+                f"{call.endpoint} is for callers with the role {ADMIN}; "
+                f"`penstock keys create --role {ADMIN}` makes a key that has it"
+            )
+        await self._gateway.hooks.authorize(call)
 
     async def _refuse(self, call: Call, error: Exception, scope: Scope, wire: "_Wire") -> None:
         problem = problem_of(error)

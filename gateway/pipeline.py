@@ -9,9 +9,11 @@ still an honest HTTP status.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from engines.errors import ModelNotFound
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -56,7 +58,8 @@ async def run(
     call.asked_max_tokens = requests[0].max_tokens
     serving = call.serving or gateway
     await _admit(serving, call, requests[0].model)
-    streams = await _side_by_side(serving, call)
+    with _unknown_as(requests[0].model):
+        streams = await _side_by_side(serving, call)
     return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
@@ -65,7 +68,8 @@ async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embedd
     call.embed_request = request
     serving = call.serving or gateway
     await _admit(serving, call, request.model)
-    embeddings = await dispatch_embed(call, serving, call.embed_request)
+    with _unknown_as(request.model):
+        embeddings = await dispatch_embed(call, serving, call.embed_request)
     call.first_output_at = time.monotonic()
     call.tally(0).set(embeddings.usage)
     return embeddings
@@ -113,6 +117,15 @@ async def _decide(gateway: "Gateway | Serving", call: Call, name: str) -> None:
     if call.route is None or not call.route.targets:
         raise ModelUnknown(name)
     await call.resources.enter_async_context(gateway.hooks.admit(call))  # plugins/rate_limits.py
+
+
+@contextmanager
+def _unknown_as(name: str) -> Generator[None, None, None]:
+    """A model that its engine does not have looks like one that the caller may not use."""
+    try:
+        yield
+    except ModelNotFound as error:
+        raise ModelUnknown(name) from error
 
 
 async def _side_by_side(

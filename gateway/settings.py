@@ -12,6 +12,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from gateway.networks import UNIX, network_problem
+
 
 class SettingsInvalid(ValueError):
     """An environment variable has a value that it cannot have; the message names both."""
@@ -27,6 +29,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     watch_seconds: float = 0.0  # how often to look whether the policy changed; 0: never
     host: str = "127.0.0.1"
     port: int = 8080
+    admin_host: str = "127.0.0.1"
+    admin_port: int | None = None  # admin endpoints listen here, and only here
+    trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For is believed
     store: str = "memory:"  # or redis://…, shared by several gateways
     ledger: str = ""  # SQLAlchemy URL; empty: an SQLite file in the data directory
     data_dir: Path = Path()  # ledger file, pepper, probe results
@@ -99,10 +104,27 @@ def _value_of(variable: str, environ: Mapping[str, str]) -> str | None:
 def _converted(variable: str, value: str, expected: object) -> object:
     if expected is Path:
         return Path(value).expanduser()
+    if expected == tuple[str, ...]:
+        return _networks(variable, value)
     try:
         return msgspec.convert(value, type=expected, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsInvalid(f"{variable}={value!r}: {_lowered(str(error))}") from None
+
+
+def _networks(variable: str, value: str) -> tuple[str, ...]:
+    """Networks with commas or space between. Trusting everybody is trusting nobody's word."""
+    networks = tuple(value.replace(",", " ").split())
+    for network in networks:
+        problem = network_problem(network)
+        if network == "*" or network.endswith("/0") or network.startswith("!"):
+            problem = "would believe what callers say of themselves: name the proxies"
+        if problem:
+            raise SettingsInvalid(
+                f"{variable}={value!r}: {network!r} {problem} "
+                f"(networks with commas between, or {UNIX} for a proxy on a Unix socket)"
+            )
+    return networks
 
 
 def _lowered(text: str) -> str:

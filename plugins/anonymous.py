@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from gateway import Call, Principal, hookimpl
+from gateway import Call, Principal, Role, hookimpl
 
 MAX_URL = 300  # characters of an origin; no name of this machine is longer
 
@@ -27,6 +27,7 @@ class Anonymous:
         """`[anonymous]` of gateway.toml."""
 
         team: str  # every caller on this machine is of this team
+        role: Role = "member"
         hosts: Sequence[str] = ()  # names besides localhost by which the gateway may be called
 
     table: ClassVar[type[Struct]] = Table
@@ -37,7 +38,7 @@ class Anonymous:
         table = call.policy.table("anonymous", Anonymous.Table)
         if not is_from_this_machine(call, headers, table.hosts):
             return None
-        return Principal(name="anonymous", team=table.team)
+        return Principal(name="anonymous", team=table.team, role=table.role)
 
 
 def is_from_this_machine(call: Call, headers: Mapping[str, str], hosts: Sequence[str] = ()) -> bool:

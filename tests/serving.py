@@ -35,6 +35,7 @@ SCRIPTED_POLICY: Mapping[str, str] = {
         plugins = ["anonymous", "api_keys", "allow_lists", "defaults", "routing"]
         [anonymous]
         team = "me"
+        role = "admin"
     """,
     "engines.toml": '[scripted]\nkind = "scripted"',
     "models.toml": """

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -51,7 +51,27 @@ def command(
     )
     port_was_chosen = port is not None or bool(os.environ.get("PENSTOCK_PORT"))
     with bound_socket(settings.host, settings.port, only_this_port=port_was_chosen) as listener:
-        serve(settings, listener)
+        if settings.admin_port is None:
+            serve(settings, [listener])
+            return
+        with bound_socket(
+            settings.admin_host, settings.admin_port, only_this_port=True
+        ) as admin_listener:
+            serve(with_admin_port(settings, listener, admin_listener), [listener, admin_listener])
+
+
+def with_admin_port(
+    settings: "Settings", listener: socket.socket, admin_listener: socket.socket
+) -> "Settings":
+    """The settings with the port that was really bound: by it the two are told apart."""
+    import msgspec
+
+    port = admin_listener.getsockname()[1]
+    if port == listener.getsockname()[1]:
+        raise click.ClickException(
+            f"PENSTOCK_ADMIN_PORT is {port}, which is the public port too; choose another"
+        )
+    return msgspec.structs.replace(settings, admin_port=port)
 
 
 def settings_of(**options: object) -> "Settings":
@@ -102,8 +122,10 @@ def _why_not_bound(host: str, port: int, last: int, error: OSError) -> str:
     return f"cannot listen on {host}:{port}: {error.strerror or error}"
 
 
-def serve(settings: "Settings", listener: socket.socket) -> None:
+def serve(settings: "Settings", listeners: Sequence[socket.socket]) -> None:
     """Serve until SIGINT or SIGTERM; running calls get `drain_seconds` to finish.
+
+    A second listener is for admin endpoints.
 
     A second signal ends them at once, a third one the process. SIGHUP reloads the policy.
     """
@@ -121,15 +143,14 @@ def serve(settings: "Settings", listener: socket.socket) -> None:
     gateway = app.state.gateway
     server = server_of(app)
     signal.signal(signal.SIGHUP, _on_hang_up(server, gateway))
-    address = listener.getsockname()
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    urls = [_url_of(listener) for listener in listeners]
     gateway.on_ready.append(settle_memory)
-    gateway.on_ready.append(lambda: _say_where(f"http://{host}:{address[1]}", gateway.policy))
+    gateway.on_ready.append(lambda: _say_where(urls, gateway.policy))
     # uvicorn answers a failed start with a traceback; what failed is told below.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     gateway.on_ready.append(lambda: logging.getLogger("uvicorn.error").setLevel(logging.WARNING))
     with contextlib.suppress(SystemExit):
-        server.run(sockets=[listener])
+        server.run(sockets=list(listeners))
     if gateway.failure is not None:
         raise start_failure(gateway.failure)
 
@@ -184,13 +205,21 @@ def explained(error: Exception) -> Exception:
     return error
 
 
-def _say_where(url: str, policy: "Policy") -> None:
+def _url_of(listener: socket.socket) -> str:
+    address = listener.getsockname()
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
+
+
+def _say_where(urls: Sequence[str], policy: "Policy") -> None:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"\n[bold]Penstock serves {policy.directory}[/bold]")
-    console.print(f"  base URL   [bold green]{url}/v1[/bold green]")
-    console.print(f"  try it     {curl_line(url, policy)}", markup=False)
+    console.print(f"  base URL   [bold green]{urls[0]}/v1[/bold green]")
+    for url in urls[1:]:
+        console.print(f"  for admins {url}/admin")
+    console.print(f"  try it     {curl_line(urls[0], policy)}", markup=False)
     console.print("  stop it    Ctrl-C\n")
 
 

@@ -16,6 +16,7 @@ from litestar import Litestar
 from gateway.listener.connection import Connection, ConnectionLimits
 
 if TYPE_CHECKING:
+    from gateway.app import Listeners
     from gateway.gateway import Gateway
 
 CHECK_SECONDS = 1.0
@@ -80,7 +81,7 @@ class Server(uvicorn.Server):
         return cast("list[Connection]", list(self.server_state.connections))
 
 
-def server_of(app: Litestar) -> Server:
+def server_of(app: "Litestar | Listeners") -> Server:
     """A server for the application of a gateway, with the limits of its settings."""
     gateway: Gateway = app.state.gateway
     settings = gateway.settings

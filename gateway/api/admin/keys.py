@@ -115,10 +115,10 @@ async def revoke_key(request: Request[Any, Any, Any]) -> ASGIApp:
     gateway, call = await admitted(request)
     key_id = cast(str, request.path_params["key_id"])
     async with gateway.ledger.audited() as record:
-        before = await gateway.ledger.key(key_id)
-        after = await gateway.keys.revoke(key_id) if before is not None else None
-        if before is None or after is None:
+        change = await gateway.keys.revoke(key_id)
+        if change is None:
             raise _no_key(key_id)
+        before, after = change.before, change.after
         now = datetime.now(UTC)
         if before.revoked_at is None:
             entry = entry_of(

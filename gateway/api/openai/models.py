@@ -1,6 +1,6 @@
 """GET /v1/models and /v1/models/{id}: the models that the caller may use.
 
-A policy's models and their aliases, as far as the caller's team may use them;
+A policy's models and their aliases, as far as the caller's team and key may use them;
 where the policy has a wildcard, also what its engines have, by their own
 names. A model that is unknown and one that is not for this caller are the same
 404.
@@ -20,9 +20,9 @@ from engines.protocol import Capability, ModelInfo
 from gateway.api.openai.answers import opened
 from gateway.api.replies import JsonReply
 from gateway.call import Call
-from gateway.endpoints import matches
 from gateway.errors import ModelUnknown
 from gateway.gateway import Gateway
+from gateway.permission import may_use_model
 from gateway.policy import ModelPolicy
 
 log = structlog.get_logger()
@@ -80,11 +80,9 @@ async def retrieve_model(request: Request[Any, Any, Any]) -> ASGIApp:
 async def _entries(gateway: Gateway, call: Call) -> Mapping[str, Model]:
     """Each model and alias that the caller may use, by name."""
     engine_models = await _engine_models(gateway)
-    team = call.policy.teams.get(call.principal.team)
-    globs = team.models if team else ()
     found: dict[str, Model] = {}
     for policy in _models(call, engine_models):
-        if matches(policy.name, globs):
+        if may_use_model(call, policy.name):
             found[policy.name] = _entry(gateway, call, policy, engine_models)
     for alias, name in call.policy.aliases.items():
         if name in found:

@@ -3,18 +3,22 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine
 
 from gateway.ledger import LedgerNotOpened, open_ledger
 from gateway.ledger.opening import MIGRATIONS, open_engine
 from gateway.ledger.private_files import create_once
 from gateway.ledger.tables import metadata
+from gateway.narrowing import NOT_NARROWED
 
 OPEN_AND_INSERT = """
 import asyncio, sys
@@ -125,6 +129,28 @@ async def test_a_ledger_of_a_newer_version_is_not_touched(tmp_path: Path) -> Non
 async def test_a_path_with_a_percent_sign_is_a_path(tmp_path: Path) -> None:
     async with open_ledger(url_of(tmp_path / "50%(x)s" / "ledger.db")) as ledger:
         assert await ledger.keys() == []
+
+
+async def test_keys_of_an_older_ledger_keep_working(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with create_engine(f"sqlite:///{path}").connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO api_keys (id, team, name, created_at, digest, pepper_version) "
+            "VALUES ('k3v90q2mxw7a', 'me', 'old', '2026-03-01 12:00:00', x'00', 'abc')"
+        )
+        connection.commit()
+        connection.engine.dispose()
+
+    async with open_ledger(url_of(path)) as ledger:
+        key = await ledger.key("k3v90q2mxw7a")
+
+    assert key is not None
+    assert (key.name, key.role, key.narrowing, key.change) == ("old", "member", NOT_NARROWED, 0)
+    assert key.is_usable(datetime.now(UTC))
 
 
 def test_the_migrations_lie_in_the_package() -> None:
