@@ -1,6 +1,7 @@
 """The server: uvicorn's, with connections that are looked after and an orderly end."""
 
 import asyncio
+import contextlib
 import math
 import os
 import socket
@@ -115,4 +116,5 @@ def allow_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        with contextlib.suppress(ValueError, OSError):  # a sandbox may forbid even this
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
