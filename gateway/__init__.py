@@ -1,10 +1,10 @@
 """Serves APIs; decides who, what and where; knows no engine.
 
 This is the public face for plugins: what they import comes from here, from
-`gateway.endpoints`, from `gateway.policy` and from `gateway.targets`.
+`gateway.endpoints`, `gateway.permission`, `gateway.policy` and `gateway.targets`.
 """
 
-from gateway.call import NOBODY, Call, Principal, Route, Target
+from gateway.call import NOBODY, Call, Principal, Role, Route, Target
 from gateway.errors import (
     BadRequest,
     BudgetSpent,
@@ -30,6 +30,7 @@ __all__ = [
     "Problem",
     "RateLimited",
     "Refusal",
+    "Role",
     "Route",
     "Target",
     "Unauthenticated",

@@ -7,12 +7,17 @@
     ├── NotFound            no such path
     ├── MethodNotAllowed    the path exists, the method does not
     ├── ModelUnknown        no such model, or not for this caller: the two look the same
+    ├── RequestTimeout      the client takes too long to send its request
     ├── BodyTooLarge        more bytes than the settings allow
+    ├── HeaderTooLarge      a request line or headers beyond what any client needs
     ├── MediaTypeUnknown    the body is not what the endpoint reads
     ├── RateLimited         a limit is reached; try again in `retry_after` seconds
     ├── BudgetSpent         a day's or a month's allowance is used up; trying again is no use
     ├── LimitsUnavailable   the shared counts do not answer, and the policy says to refuse then
-    └── LedgerUnavailable   the durable records do not answer, so nobody new can be identified
+    ├── Cancelled           an administrator ended the call
+    ├── PolicyRefused       the policy on disk cannot be taken, so the old one stays
+    ├── LedgerUnavailable   the durable records do not answer, so nobody new can be identified
+    └── IssuerUnavailable   an issuer's keys are not there, so its tokens cannot be verified
 
 Engines have errors of their own (engines/errors.py) and know no HTTP. Both
 become a `Problem` here, and each dialect has one function that writes a
@@ -20,7 +25,7 @@ become a `Problem` here, and each dialect has one function that writes a
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from msgspec import Struct
@@ -31,6 +36,7 @@ from engines.errors import (
     Overloaded,
     RequestRefused,
     Unavailable,
+    UpstreamAnswer,
 )
 
 STATUS: Mapping[str, int] = {
@@ -44,10 +50,14 @@ STATUS: Mapping[str, int] = {
     "model_unknown": 404,
     "model_not_found": 404,
     "method_not_allowed": 405,
+    "request_timeout": 408,
+    "policy_refused": 409,
+    "cancelled": 410,
     "body_too_large": 413,
     "media_type_unknown": 415,
     "rate_limited": 429,
     "budget_spent": 429,
+    "header_too_large": 431,
     "client_closed": 499,
     "internal": 500,
     "engine_error": 502,
@@ -121,6 +131,21 @@ class ModelUnknown(Refusal):
         self.model = model
 
 
+class RequestTimeout(Refusal):
+    """The client takes too long to send its request. The connection is closed after the answer."""
+
+    code: ClassVar[str] = "request_timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"connection": "close"})
+
+
+class HeaderTooLarge(Refusal):
+    """A request line or headers beyond what any client needs."""
+
+    code: ClassVar[str] = "header_too_large"
+
+
 class BodyTooLarge(Refusal):
     """More bytes than the settings allow."""
 
@@ -180,6 +205,29 @@ class LimitsUnavailable(Refusal):
         )
 
 
+class Cancelled(Refusal):
+    """An administrator ended the call; trying again is not what they meant."""
+
+    code: ClassVar[str] = "cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("the call was ended by whoever runs this gateway")
+
+
+class PolicyRefused(Refusal):
+    """The policy directory cannot be served as it is; the one in use stays in use."""
+
+    code: ClassVar[str] = "policy_refused"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        shown = "; ".join(problems[:20])
+        more = f" (and {len(problems) - 20} more)" if len(problems) > 20 else ""
+        super().__init__(
+            f"the policy stays as it is: {shown}{more}", headers={"x-should-retry": "false"}
+        )
+        self.problems = tuple(problems)
+
+
 class LedgerUnavailable(Refusal):
     """The durable records do not answer. Not the caller's fault, so never a 401."""
 
@@ -191,16 +239,29 @@ class LedgerUnavailable(Refusal):
         )
 
 
+class IssuerUnavailable(Refusal):
+    """There are no keys of the token's issuer to go by. Not the caller's fault, so never a 401."""
+
+    code: ClassVar[str] = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the gateway cannot reach the issuer of your token at the moment; try again",
+            retry_after=5.0,
+        )
+
+
 class Problem(Struct, frozen=True, kw_only=True):
     """A failure as every dialect can write it. Holds nothing that a caller may not see."""
 
     code: str
     status: int
     message: str
-    source: str  # "gateway" or "engine"
+    source: str  # "gateway", "engine" or "upstream"
     param: str | None = None
     retry_after: float | None = None
     headers: Mapping[str, str] = {}
+    answer: UpstreamAnswer | None = None  # the same in an upstream's own words
 
     @property
     def retry_after_seconds(self) -> int | None:
@@ -241,9 +302,10 @@ def _problem_of_engine(error: EngineError) -> Problem:
         param = "model"
     return Problem(
         code=error.code,
-        status=STATUS[error.code],
+        status=STATUS[error.code] if error.answer is None else error.answer.status,
         message=error.message,
-        source="engine",
+        source="engine" if error.answer is None else "upstream",
         param=param,
         retry_after=retry_after,
+        answer=error.answer,
     )

@@ -60,7 +60,9 @@ class HookSpecs:
     async def authorize(self, call: Call) -> None:
         """Raise `Forbidden` or `ModelUnknown` if the call may not be made. All plugins run.
 
-        `call.model` is None for endpoints that name no model.
+        It may run twice for one call: before the body is read, and again when
+        `call.model` is known. `call.model` is None before that, and always for
+        endpoints that name no model.
         """
 
     @hookspec

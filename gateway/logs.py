@@ -51,12 +51,17 @@ _SECRET_NAMES = frozenset(
         "x-goog-api-key",
     )
 )
-_SIGNS = ("sk-", "bearer", "basic", "authorization", "api-key", "api_key", "cookie")
+_SIGNS = (
+    "sk-", "hf_", "eyj", "bearer", "basic", "authorization", "api-key", "api_key", "cookie", "://",
+)  # fmt: skip
 # A quote, and what may stand before it in a text inside a text.
 _QUOTE = r"""\\?["']?"""
 _SECRETS = re.compile(
     rf"""
       (?<![A-Za-z0-9]) sk-[A-Za-z0-9_-]{{8,}}                       # a key, ours or another's
+    | (?<![A-Za-z0-9]) hf_[A-Za-z0-9]{{16,}}                         # of HuggingFace
+    | (?<![A-Za-z0-9_-]) eyJ[A-Za-z0-9_-]{{8,}} (?:\.[A-Za-z0-9_-]*)+ # a token, whole or in part
+    | (?<= :// ) [^\s"'/@:]* : [^\s"'/@]+ (?= @ )                   # name and password of a URL
     | (?i: (?<=bearer\ ) | (?<=basic\ ) ) [A-Za-z0-9._~+/=-]{{6,}}  # a credential by its scheme
     | (?i: (?P<name> (?:proxy-)?authorization | (?:x-)?(?:goog-)?api[_-]key | cookie )
            (?P<between> {_QUOTE} \s* [:=,] \s* (?:b(?=\\?["']))? {_QUOTE} )

@@ -9,6 +9,7 @@ that opened it, at once, and never by the garbage collector.
 
 import asyncio
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,12 +19,27 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.bodies import ClientGone
-from gateway.api.problems import problem_reply
+from gateway.api.problems import problem_frame, problem_reply
+from gateway.api.replies import SECURITY_HEADERS
 from gateway.call import Call, ClientAddress, new_call_id
-from gateway.errors import STATUS, Problem, Unauthenticated, problem_of
+from gateway.credentials import CHALLENGE, presented_credential
+from gateway.errors import (
+    STATUS,
+    Forbidden,
+    Problem,
+    RequestTimeout,
+    Unauthenticated,
+    problem_of,
+)
 from gateway.gateway import Gateway
+from gateway.hooks import Hooks
+from gateway.networks import true_client
+from gateway.permission import ADMIN, has_needed_role
 
 log = structlog.get_logger()
+
+SLOW_BYTES_PER_SECOND = 16 * 1024  # of a body; a client that is slower is waited for, but not long
+_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 class CallMiddleware(ASGIMiddleware):
@@ -38,40 +54,60 @@ class CallMiddleware(ASGIMiddleware):
         """Run one call from first byte to last."""
         call = self._open(scope)
         scope["state"]["call"] = call
-        wire = _Wire(call, receive, send)
+        wire = _Wire(call, receive, send, body_seconds=self._gateway.settings.body_seconds)
         self._gateway.calls[call.id] = call
         try:
             with structlog.contextvars.bound_contextvars(call=call.id):
-                async with self._gateway.hooks.observe(call):
+                async with _hooks(call).observe(call):
                     try:
                         await self._answer(call, scope, wire, next_app)
                     finally:
+                        call.task = None
                         wire.stop_watching()
                         await _closed(call.resources)
                         call.finished_at = time.monotonic()
         finally:
-            del self._gateway.calls[call.id]
+            self._gateway.end_call(call)
 
     def _open(self, scope: Any) -> Call:
         handler = scope["route_handler"]
-        client = scope.get("client")
+        headers = _headers_of(scope)
+        serving = self._gateway.serving
         return Call(
             id=new_call_id(),
             endpoint=handler.opt.get("endpoint") or handler.name or "-",
-            policy=self._gateway.policy,
-            client=ClientAddress(client[0], client[1]) if client else ClientAddress(None),
-            headers=_headers_of(scope),
+            policy=serving.policy,
+            serving=serving,
+            task=asyncio.current_task(),
+            client=self._client_of(scope, headers),
+            headers=headers,
         )
+
+    def _client_of(self, scope: Any, headers: Mapping[str, str]) -> ClientAddress:
+        peer = ClientAddress(*scope["client"]) if scope.get("client") else ClientAddress(None)
+        proxies = self._gateway.settings.trusted_proxies
+        host = true_client(peer.host, headers.get("x-forwarded-for"), proxies)
+        return peer if host == peer.host else ClientAddress(host)
 
     async def _answer(self, call: Call, scope: Scope, wire: "_Wire", next_app: ASGIApp) -> None:
         try:
             if not scope["route_handler"].opt.get("public"):
                 await self._identify(call)
+                await self._authorize(call)
             await next_app(scope, wire.receive, wire.send)
         except asyncio.CancelledError:
+            if call.stopped is not None and not wire.client_gone:
+                _forget_cancellation()
+                await _stop(call, call.stopped, scope, wire)
+                return
             if not wire.client_gone:
                 call.error = call.error or _closed_by_us()
-                raise
+                if wire.started:
+                    raise
+                _forget_cancellation()
+                reply = problem_reply(_closed_by_us(), dialect=call.dialect)
+                await reply(scope, wire.receive, wire.send)
+                return
             _forget_cancellation()
             call.error = _client_closed()
         except ClientGone:
@@ -80,13 +116,27 @@ class CallMiddleware(ASGIMiddleware):
             await self._refuse(call, error, scope, wire)
 
     async def _identify(self, call: Call) -> None:
-        principal = await self._gateway.hooks.identify(call, call.headers)
+        presented_credential(call.headers)  # two different ones: refused, whoever would read them
+        principal = await _hooks(call).identify(call, call.headers)
         if principal is None:
             raise Unauthenticated(
                 "no valid API key was given; send one as `Authorization: Bearer <key>` "
-                "(`penstock keys create` makes one)"
+                "(`penstock keys create` makes one)",
+                headers=CHALLENGE,
             )
         call.principal = principal
+
+    async def _authorize(self, call: Call) -> None:
+        """Refuse by endpoint, before a byte of the body is read and whatever the handler does.
+
+        Which model is asked for is only known later: gateway/pipeline.py asks again.
+        """
+        if not has_needed_role(call):
+            raise Forbidden(
+                f"{call.endpoint} is for callers with the role {ADMIN}; "
+                f"`penstock keys create --role {ADMIN}` makes a key that has it"
+            )
+        await self._gateway.hooks.authorize(call)
 
     async def _refuse(self, call: Call, error: Exception, scope: Scope, wire: "_Wire") -> None:
         problem = problem_of(error)
@@ -106,13 +156,14 @@ class _Wire:
     cancels the call's task. It does nothing any more when the answer is complete.
     """
 
-    def __init__(self, call: Call, receive: Receive, send: Send) -> None:
+    def __init__(self, call: Call, receive: Receive, send: Send, *, body_seconds: float) -> None:
         self.started = False
         self.client_gone = False
         self._call = call
         self._receive = receive
         self._send = send
         self._complete = False
+        self._body_seconds = body_seconds  # how much longer we wait for the body
         self._watcher: asyncio.Task[None] | None = None
 
     async def receive(self) -> Any:
@@ -120,7 +171,7 @@ class _Wire:
         if self._watcher is not None:
             await asyncio.shield(self._watcher)
             return {"type": "http.disconnect"}
-        message = await self._receive()
+        message = await self._next_piece()
         if message["type"] == "http.disconnect":
             self.client_gone = True
         elif not message.get("more_body", False):
@@ -129,12 +180,24 @@ class _Wire:
             self._watcher = asyncio.create_task(self._watch(task))
         return message
 
+    async def _next_piece(self) -> Any:
+        """Raises `RequestTimeout`. Only our own waiting counts, and what arrives buys more time."""
+        began_at = time.monotonic()
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                message: Any = await self._receive()
+        except TimeoutError:
+            raise RequestTimeout("the request's body did not come in time") from None
+        self._body_seconds += len(message.get("body", b"")) / SLOW_BYTES_PER_SECOND
+        self._body_seconds -= time.monotonic() - began_at
+        return message
+
     async def send(self, message: Message) -> None:
         """Pass a message on, with the headers that every answer carries."""
         if message["type"] == "http.response.start":
             self.started = True
             self._call.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *self._headers()]
+            message["headers"] = self._completed(message.get("headers", ()))
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._complete = True
         await self._send(message)
@@ -144,6 +207,14 @@ class _Wire:
         self._complete = True
         if self._watcher is not None:
             self._watcher.cancel()
+            # Task and wire would hold each other, and with them the body, until the
+            # garbage collector comes by.
+            self._watcher = None
+
+    def _completed(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        headers = list(given)
+        names = {name for name, _ in headers}
+        return [*headers, *self._headers(), *(h for h in _SECURITY_HEADERS if h[0] not in names)]
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         call = self._call
@@ -151,7 +222,6 @@ class _Wire:
         headers = {
             "x-request-id": call.id,
             "openai-processing-ms": str(milliseconds),
-            "x-content-type-options": "nosniff",
             **call.response_headers,
         }
         return [
@@ -164,6 +234,21 @@ class _Wire:
         if not self._complete:
             self.client_gone = True
             task.cancel("the client hung up")
+
+
+def _hooks(call: Call) -> Hooks:
+    assert call.serving is not None, "the middleware opened the call"
+    return call.serving.hooks
+
+
+async def _stop(call: Call, problem: Problem, scope: Scope, wire: _Wire) -> None:
+    """Tell the client that somebody ended its call, in so far as it can still be told."""
+    call.error = problem
+    if not wire.started:
+        await problem_reply(problem, dialect=call.dialect)(scope, wire.receive, wire.send)
+    elif call.streams:
+        frame = problem_frame(problem, dialect=call.dialect)
+        await wire.send({"type": "http.response.body", "body": frame, "more_body": False})
 
 
 def _headers_of(scope: Any) -> dict[str, str]:
@@ -204,4 +289,5 @@ def _closed_by_us() -> Problem:
         status=STATUS["unavailable"],
         message="the gateway is shutting down",
         source="gateway",
+        retry_after=1.0,
     )

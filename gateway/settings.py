@@ -12,23 +12,37 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from gateway.networks import UNIX, network_problem
+
 
 class SettingsInvalid(ValueError):
     """An environment variable has a value that it cannot have; the message names both."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """One process's settings; each field is the variable `PENSTOCK_<FIELD>`."""
+    """One process's settings; each field is the variable `PENSTOCK_<FIELD>`.
+
+    `PENSTOCK_<FIELD>_FILE` names a file that holds the value, for secrets.
+    """
 
     policy: Path = Path("policies/dev")
+    watch_seconds: float = 0.0  # how often to look whether the policy changed; 0: never
     host: str = "127.0.0.1"
     port: int = 8080
+    admin_host: str = "127.0.0.1"
+    admin_port: int | None = None  # admin endpoints listen here, and only here
+    trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For is believed
     store: str = "memory:"  # or redis://…, shared by several gateways
     ledger: str = ""  # SQLAlchemy URL; empty: an SQLite file in the data directory
     data_dir: Path = Path()  # ledger file, pepper, probe results
     models_dir: Path = Path()  # GGUF files
     pepper: str = ""  # secret mixed into key digests; empty: a file in the data directory
     max_body_bytes: int = 32 * 1024 * 1024
+    max_connections: int = 4096  # one more is answered 503
+    header_seconds: float = 10.0  # how long the head of a request may take
+    body_seconds: float = 30.0  # how long a body may keep us waiting, and 1 s more for each 16 KiB
+    send_seconds: float = 30.0  # how long output may wait for a client that does not read
+    keep_alive_seconds: float = 75.0  # longer than a proxy keeps a connection, or calls get lost
     drain_seconds: float = 20.0  # how long running calls may finish after SIGTERM
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -44,7 +58,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     given: dict[str, object] = {}
     for field in Settings.__struct_fields__:
         variable = f"PENSTOCK_{field.upper()}"
-        value = environ.get(variable)
+        value = _value_of(variable, environ)
         if value is None or value == "":
             continue
         expected = Settings.__annotations__[field]
@@ -70,13 +84,47 @@ def shipped_policy(name: str) -> Path:
     return found / name
 
 
+def _value_of(variable: str, environ: Mapping[str, str]) -> str | None:
+    """The variable's value, or the content of the file that `<variable>_FILE` names.
+
+    A secret in a file is not in the environment, which children inherit and other
+    processes of the same user can read.
+    """
+    value, path = environ.get(variable), environ.get(f"{variable}_FILE")
+    if not path:
+        return value
+    if value:
+        raise SettingsInvalid(f"{variable} and {variable}_FILE are both set; set one of them")
+    try:
+        return Path(path).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"{variable}_FILE={path!r} cannot be read: {error}") from None
+
+
 def _converted(variable: str, value: str, expected: object) -> object:
     if expected is Path:
         return Path(value).expanduser()
+    if expected == tuple[str, ...]:
+        return _networks(variable, value)
     try:
         return msgspec.convert(value, type=expected, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsInvalid(f"{variable}={value!r}: {_lowered(str(error))}") from None
+
+
+def _networks(variable: str, value: str) -> tuple[str, ...]:
+    """Networks with commas or space between. Trusting everybody is trusting nobody's word."""
+    networks = tuple(value.replace(",", " ").split())
+    for network in networks:
+        problem = network_problem(network)
+        if network == "*" or network.endswith("/0") or network.startswith("!"):
+            problem = "would believe what callers say of themselves: name the proxies"
+        if problem:
+            raise SettingsInvalid(
+                f"{variable}={value!r}: {network!r} {problem} "
+                f"(networks with commas between, or {UNIX} for a proxy on a Unix socket)"
+            )
+    return networks
 
 
 def _lowered(text: str) -> str:

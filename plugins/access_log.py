@@ -8,6 +8,8 @@ import structlog
 
 from gateway import Call, hookimpl
 
+MAX_CLIENT_ID_LENGTH = 128
+
 log: Any = structlog.get_logger("penstock.calls")
 
 
@@ -43,9 +45,20 @@ def _write(call: Call) -> None:
         "seconds": _rounded(call.seconds),
         "stream": call.streams,
         "client": call.client.host,
+        "client_request_id": _client_request_id(call),
+        "policy": call.policy.digest[:12] or None,
     }
     known = {name: value for name, value in fields.items() if value is not None}
     _level_of(call)("call_finished", **known)
+
+
+def _client_request_id(call: Call) -> str | None:
+    """What the caller calls this call, so that its log and ours can be laid side by side.
+
+    Only ever shown: a caller that could choose a call's id could choose another's.
+    """
+    given = call.headers.get("x-client-request-id") or call.headers.get("x-request-id")
+    return given[:MAX_CLIENT_ID_LENGTH] if given else None
 
 
 def _level_of(call: Call) -> Any:

@@ -1,30 +1,43 @@
-"""Refuses calls that a team may not make: endpoints and models, by glob."""
+"""Refuses calls that a caller may not make: by endpoint, model and network."""
 
 import structlog
 
 from gateway import Call, Forbidden, ModelUnknown, hookimpl
-from gateway.endpoints import matches
+from gateway.permission import may_call_from_here, may_use_endpoint, may_use_model
 
 log = structlog.get_logger()
 
 
 class AllowLists:
-    """Reads each team's `endpoints` and `models` from teams.toml."""
+    """Reads each team's `endpoints`, `models` and `networks`, and what a key leaves of them."""
 
     @hookimpl
     async def authorize(self, call: Call) -> None:
-        """Refuse unless the caller's team may use the endpoint and the model."""
-        team = call.policy.teams.get(call.principal.team)
-        if team is None:
+        """Refuse unless team and key both allow the address, the endpoint and the model."""
+        principal = call.principal
+        if principal.team not in call.policy.teams:
             # A key outlives the policy that its team was in. That is for the log:
             # the caller can do nothing about it.
-            log.warning("team_unknown", team=call.principal.team, key_id=call.principal.key_id)
+            log.warning("team_unknown", team=principal.team, key_id=principal.key_id)
             raise Forbidden("your team may not use this gateway; ask whoever runs it")
-        if not matches(call.endpoint, team.endpoints):
-            raise Forbidden(f"team {team.name!r} may not use {call.endpoint}")
-        # A model the team may not see does not exist for it: 404, not 403.
-        if call.model is not None and not matches(call.model.name, team.models):
+        limits = principal.narrowing.limits
+        if limits is not None and limits not in call.policy.limits:
+            # Without its table a narrower key would be a wider one.
+            log.warning("limits_unknown", limits=limits, key_id=principal.key_id)
+            raise Forbidden("your key may not be used at the moment; ask whoever runs this gateway")
+        if not may_call_from_here(call):
+            log.warning("network_refused", client=call.client.host, key_id=principal.key_id)
+            raise Forbidden("calls from your address are not allowed with these credentials")
+        if not may_use_endpoint(call):
+            raise Forbidden(f"{_who(call)} may not use {call.endpoint}")
+        # A model that the caller may not use does not exist for it: 404, not 403.
+        if call.model is not None and not may_use_model(call, call.model.name):
             raise ModelUnknown(_asked_for(call))
+
+
+def _who(call: Call) -> str:
+    of_key = " with this key" if call.principal.narrowing.endpoints is not None else ""
+    return f"team {call.principal.team!r}{of_key}"
 
 
 def _asked_for(call: Call) -> str:

@@ -1,24 +1,32 @@
-"""Identifies callers by API key, in any of the three headers that clients use."""
+"""Identifies callers by API key."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from msgspec import Meta, Struct
 
 from gateway import Call, Principal, Unauthenticated, hookimpl
-from gateway.keys import PREFIX
+from gateway.credentials import CHALLENGE, presented_credential
+from gateway.keys import PREFIX, REMEMBER_SECONDS
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
-
-_CHALLENGE = {"www-authenticate": "Bearer"}
 
 
 class ApiKeys:
     """Looks keys up with `gateway.keys`.
 
-    Every header goes through the same check: a rule that holds for one of them
-    only is a way round it. What does not look like a key of ours is left to the
-    next plugin, since clients that need no key often send a dummy.
+    What does not look like a key of ours is left to the next plugin, since clients that
+    need no key often send a dummy.
     """
+
+    class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+        """`[api_keys]` of gateway.toml."""
+
+        # How long a key that this process knows stays good while the ledger does not answer.
+        remember_seconds: Annotated[float, Meta(ge=0, le=86400)] = REMEMBER_SECONDS
+
+    table: ClassVar[type[Struct]] = Table
 
     def __init__(self, gateway: "Gateway") -> None:
         self._gateway = gateway
@@ -26,29 +34,16 @@ class ApiKeys:
     @hookimpl
     async def identify(self, call: Call, headers: Mapping[str, str]) -> Principal | None:
         """The key's principal; None without a key of ours. Raises `Unauthenticated`."""
-        presented = _presented(headers)
-        if len(presented) > 1:
-            raise Unauthenticated(
-                "the request carries two different credentials; send one", headers=_CHALLENGE
-            )
-        if not presented:
+        credential = presented_credential(headers)
+        if credential is None or not credential.lower().startswith(PREFIX):
             return None
-        credential = presented.pop()
-        if not credential.lower().startswith(PREFIX):
-            return None
-        key = await self._gateway.keys.verify(credential)
+        patience = call.policy.table("api_keys", ApiKeys.Table).remember_seconds
+        key = await self._gateway.keys.verify(credential, patience_seconds=patience)
         if key is None:
             raise Unauthenticated(
-                "the API key is not valid: it is unknown, incomplete, revoked or expired",
-                headers=_CHALLENGE,
+                "the API key is not valid: it is unknown, incomplete, disabled, revoked or expired",
+                headers=CHALLENGE,
             )
-        return Principal(name=key.name, team=key.team, key_id=key.id)
-
-
-def _presented(headers: Mapping[str, str]) -> set[str]:
-    """The different credentials in the headers; an empty one is none."""
-    authorization = headers.get("authorization", "").strip()
-    scheme, _, token = authorization.partition(" ")
-    bearer = token if scheme.lower() == "bearer" else authorization
-    candidates = (bearer, headers.get("x-api-key", ""), headers.get("api-key", ""))
-    return {credential for candidate in candidates if (credential := candidate.strip())}
+        return Principal(
+            name=key.name, team=key.team, key_id=key.id, role=key.role, narrowing=key.narrowing
+        )

@@ -17,7 +17,7 @@ class DefaultsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Defaults:
-    """Reads a model's `defaults`, its team's share and the team's `max_output_tokens`."""
+    """Reads a model's `defaults`, its team's share and the limits' `max_output_tokens`."""
 
     table: ClassVar[type[Struct] | None] = DefaultsTable
 
@@ -29,8 +29,7 @@ class Defaults:
         share = {"owner": name, "weight": team.weight, "priority": team.priority}
         if call.embed_request is not None:
             call.embed_request = msgspec.structs.replace(call.embed_request, **share)
-        limits = call.policy.limits.get(team.limits or "")
-        cap = limits.max_output_tokens if limits is not None else None
+        cap = _cap(call, team)
         given = call.model.defaults if call.model is not None else SamplingDefaults()
         shares_cache = call.policy.table("defaults", DefaultsTable).share_prompt_cache
         call.requests = [
@@ -43,6 +42,14 @@ class Defaults:
             )
             for request in call.requests
         ]
+
+
+def _cap(call: Call, team: TeamPolicy) -> int | None:
+    """The smaller of what the team's limits and the key's allow one answer."""
+    names = (team.limits, call.principal.narrowing.limits)
+    tables = [call.policy.limits.get(name) for name in names if name is not None]
+    caps = [table.max_output_tokens for table in tables if table is not None]
+    return min((cap for cap in caps if cap is not None), default=None)
 
 
 def _filled(sampling: Sampling, given: SamplingDefaults) -> Sampling:

@@ -28,8 +28,9 @@ from engines.protocol import (
     ToolCallDelta,
     Usage,
 )
+from engines.wire import Relayed
 from gateway.errors import LedgerUnavailable
-from gateway.ledger import ApiKey
+from gateway.ledger import ApiKey, KeyChange
 
 
 class FakeClock:
@@ -51,8 +52,11 @@ class FakeLedger:
     def __init__(self) -> None:
         self.records: dict[str, ApiKey] = {}
         self.reads = 0
+        self.checks = 0
+        self.last_change = 0
         self.is_down = False
         self.hold: Hold | None = None  # every read waits here, after it has read
+        self.check_hold: Hold | None = None  # and every question for the last change here
 
     async def insert_key(self, key: ApiKey) -> None:
         self._check()
@@ -66,23 +70,43 @@ class FakeLedger:
             await self.hold.wait()
         return found
 
-    async def keys(self) -> list[ApiKey]:
+    async def keys(self, team: str | None = None) -> list[ApiKey]:
         self._check()
-        return list(self.records.values())
+        return [key for key in self.records.values() if team in (None, key.team)]
 
-    async def revoke_key(self, key_id: str, at: datetime) -> ApiKey | None:
+    async def change_key(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> KeyChange | None:
         self._check()
-        if key_id not in self.records:
+        before = self.records.get(key_id)
+        if before is None:
             return None
-        self._replace(key_id, revoked_at=self.records[key_id].revoked_at or at)
-        return self.records[key_id]
+        after = change(before)
+        if after != before:
+            self.last_change += 1
+            after = msgspec.structs.replace(after, change=self.last_change)
+            self.records[key_id] = after
+        return KeyChange(before, after)
 
-    async def touch_keys(self, last_used: Mapping[str, datetime]) -> None:
+    async def last_key_change(self) -> int:
         self._check()
-        for key_id, at in last_used.items():
-            self._replace(key_id, last_used_at=at)
+        self.checks += 1
+        last = self.last_change
+        if self.check_hold is not None:
+            await self.check_hold.wait()
+        return last
 
-    def _replace(self, key_id: str, **changes: datetime) -> None:
+    async def changed_keys(self, after: int) -> frozenset[str]:
+        self._check()
+        return frozenset(key.id for key in self.records.values() if key.change > after)
+
+    async def touch_keys(
+        self, used: Mapping[str, datetime], previous_used: Mapping[str, datetime]
+    ) -> None:
+        self._check()
+        for field, times in (("last_used_at", used), ("previous_used_at", previous_used)):
+            for key_id in times.keys() & self.records.keys():
+                self._replace(key_id, **{field: times[key_id]})
+
+    def _replace(self, key_id: str, **changes: object) -> None:
         self.records[key_id] = msgspec.structs.replace(self.records[key_id], **changes)
 
     def _check(self) -> None:
@@ -223,7 +247,7 @@ class ScriptedEngine:
             if isinstance(step, Finished):
                 yield step
                 return
-            if isinstance(step, Started | ReasoningDelta | ToolCallDelta):
+            if isinstance(step, Started | ReasoningDelta | ToolCallDelta | Relayed):
                 called = called or isinstance(step, ToolCallDelta)
                 yield step
             elif not isinstance(step, Hold | float):

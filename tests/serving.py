@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import uvicorn
 from msgspec import Struct
 
 from engines.protocol import Engine
@@ -20,6 +19,9 @@ from gateway.app import app_of
 from gateway.engine_registry import EngineSite
 from gateway.gateway import Gateway
 from gateway.hooks import hooks_of, installed_plugins, table_of
+from gateway.listener import Connection, server_of
+from gateway.listener import Server as ListeningServer
+from gateway.policy import Policy
 from gateway.policy.load import load_policy
 from gateway.settings import Settings
 
@@ -33,6 +35,7 @@ SCRIPTED_POLICY: Mapping[str, str] = {
         plugins = ["anonymous", "api_keys", "allow_lists", "defaults", "routing"]
         [anonymous]
         team = "me"
+        role = "admin"
     """,
     "engines.toml": '[scripted]\nkind = "scripted"',
     "models.toml": """
@@ -47,17 +50,27 @@ SCRIPTED_POLICY: Mapping[str, str] = {
 }
 
 
-class ScriptedConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The kind `scripted` has nothing to configure."""
+class ScriptedConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The kind `scripted` has nothing to configure; the number only makes one differ."""
+
+    number: int = 0
 
 
 class Server:
     """A running gateway, seen from a test's thread."""
 
-    def __init__(self, url: str, gateway: Gateway, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, url: str, listening: ListeningServer, gateway: Gateway,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:  # fmt: skip
         self.url = url
         self.gateway = gateway
+        self._listening = listening
         self._loop = loop
+
+    def connections(self) -> list[Connection]:
+        """The connections that are open now; to be called on the server's event loop."""
+        return list(self._listening.server_state.connections)  # type: ignore[arg-type]
 
     def run(self, function: Callable[[], Result]) -> Result:
         """Call a function on the server's event loop, where the gateway's state lives."""
@@ -90,20 +103,25 @@ def scripted_gateway(
     directory: Path, engines: Mapping[str, Engine], *, settings: Settings | None = None
 ) -> Gateway:
     """A gateway of the policy in `directory`, whose engines of kind `scripted` are these."""
-    plugins = installed_plugins()
-    policy = load_policy(
-        directory,
-        plugin_tables={name: table_of(plugin) for name, plugin in plugins.items()},
-        engine_configs={"scripted": ScriptedConfig},
-        hooks_of={name: hooks_of(plugin) for name, plugin in plugins.items()},
-    )
-    gateway = Gateway(settings or settings_in(directory.parent), policy)
+    gateway = Gateway(settings or settings_in(directory.parent), read_scripted(directory))
+    gateway.read_policy = read_scripted
 
     def build(name: str, config: object, site: EngineSite) -> Engine:
         return engines[name]
 
     gateway.registry.add("scripted", config=ScriptedConfig, build=build)
     return gateway
+
+
+def read_scripted(directory: Path) -> Policy:
+    """The policy in `directory`, which may have engines of kind `scripted`."""
+    plugins = installed_plugins()
+    return load_policy(
+        directory,
+        plugin_tables={name: table_of(plugin) for name, plugin in plugins.items()},
+        engine_configs={"scripted": ScriptedConfig},
+        hooks_of={name: hooks_of(plugin) for name, plugin in plugins.items()},
+    )
 
 
 def settings_in(directory: Path, **changes: object) -> Settings:
@@ -117,10 +135,7 @@ def settings_in(directory: Path, **changes: object) -> Settings:
 def serving(gateway: Gateway) -> Iterator[Server]:
     """Serve until the block ends, on a free port of loopback."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app_of(gateway), log_config=None, access_log=False, server_header=False, lifespan="on"
-    )
-    server = uvicorn.Server(config)
+    server = server_of(app_of(gateway))
     ready = threading.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -140,7 +155,7 @@ def serving(gateway: Gateway) -> Iterator[Server]:
     try:
         if not ready.wait(START_SECONDS) or not loops:
             raise RuntimeError(f"the gateway did not start: {gateway.failure}")
-        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", gateway, loops[0])
+        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", server, gateway, loops[0])
     finally:
         server.should_exit = True
         thread.join(START_SECONDS)

@@ -29,6 +29,7 @@ from engines.gguf.step_loop import Layout, StepLoop
 from engines.gguf.threads import FixedThreads, Threads, ThreadTuner, idle_cores
 from engines.gguf.vocabulary import Vocabulary
 from engines.gguf.waiting_line import WaitingLine
+from engines.metrics import ModelRecorder
 from engines.outbox import Mailbox, Outbox
 from engines.protocol import Sampling
 
@@ -71,6 +72,7 @@ class LoadedModel:
         self.line = WaitingLine(config.num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows
         self._chosen: TemplateChoice | None = None
+        self.recorder = layout.recorder
         self._steps = steps
 
     @classmethod
@@ -80,6 +82,7 @@ class LoadedModel:
         path: Path,
         config: GgufConfig,
         how: "HowToLoad",
+        recorder: ModelRecorder,
     ) -> "LoadedModel":
         """Load a model on a thread of its own. Raises `Unavailable` with the reason."""
         began = time.monotonic()
@@ -102,6 +105,7 @@ class LoadedModel:
                     embedding_shape(runner, config),
                     how.pooling,
                     threads_for(config),
+                    recorder,
                 )
             )
             return layouts[0]
@@ -115,7 +119,14 @@ class LoadedModel:
             steps.stop()
             raise
         seconds = time.monotonic() - began
-        log.info("model_loaded", model=name, seconds=round(seconds, 3), layout=layouts[0])
+        log.info(
+            "model_loaded",
+            model=name,
+            seconds=round(seconds, 3),
+            generation=layouts[0].generation,
+            embedding=layouts[0].embedding,
+            pooling=layouts[0].pooling,
+        )
         model = cls(name, runner, steps, layouts[0], config)
         model.recipe = how.recipe
         model._chosen = how.template
@@ -140,6 +151,16 @@ class LoadedModel:
     def cache_used(self) -> float:
         """The fraction of the KV cache that is spoken for."""
         return self._steps.cache_used
+
+    @property
+    def cache_busy(self) -> float:
+        """The fraction that requests hold; the rest can be had."""
+        return self._steps.cache_busy
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests without a slot, those that had one and lost it among them."""
+        return max(self.line.num_waiting, self._steps.num_waiting)
 
     @property
     def num_tokens(self) -> int:

@@ -19,7 +19,8 @@ from typing import NoReturn
 
 import structlog
 
-from engines.errors import EngineError, RequestRefused, Unavailable
+from engines.abilities import Measured
+from engines.errors import EngineError, RequestRefused, Unavailable, Unsupported
 from engines.process.library_questions import answer_of, steps_of
 from engines.process.link import Link
 from engines.process.wire import (
@@ -38,12 +39,14 @@ from engines.process.wire import (
     Health,
     Item,
     Load,
+    Metrics,
     Models,
     More,
     NotReady,
     Perform,
     Question,
     Ready,
+    Render,
     ToChild,
     Unload,
     encode,
@@ -52,6 +55,7 @@ from engines.process.wire import (
 )
 from engines.process.words import log_to_parent
 from engines.protocol import Engine, Finished
+from engines.rendering import Renders
 
 log = structlog.get_logger()
 
@@ -185,6 +189,8 @@ class Host:
         match question:
             case Health():
                 return await engine.health()
+            case Metrics():
+                return await engine.metrics() if isinstance(engine, Measured) else []
             case Models():
                 return await engine.models()
             case Load(model):
@@ -195,6 +201,10 @@ class Host:
                 return await engine.embed(request)
             case CountTokens(request):
                 return await engine.count_tokens(request)
+            case Render(request):
+                if not isinstance(engine, Renders):
+                    raise Unsupported("this engine cannot show the prompts that it makes")
+                return await engine.render(request)
             case _:
                 return await answer_of(engine, question)
 

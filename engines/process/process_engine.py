@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from engines.errors import EngineError
+from engines.metrics import ModelMetrics
 from engines.process.library_questions import (
     AddFile,
     Copy,
@@ -17,7 +18,7 @@ from engines.process.library_questions import (
 )
 from engines.process.spec import EngineSpec
 from engines.process.supervisor import Supervision, Supervisor, asked_in_time
-from engines.process.wire import CountTokens, Embed, Load, Models, Unload
+from engines.process.wire import CountTokens, Embed, Load, Metrics, Models, Render, Unload
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -28,6 +29,7 @@ from engines.protocol import (
     ModelInfo,
     Progress,
 )
+from engines.rendering import RenderedPrompt
 
 _HEALTH_SECONDS = 2.0
 
@@ -73,6 +75,10 @@ class ProcessEngine:
             detail=f"its process has not answered for {_HEALTH_SECONDS:g} seconds",
             running=child.num_calls,
         )
+
+    async def metrics(self) -> Sequence[ModelMetrics]:
+        """What the child has counted since it was started; a new child begins anew."""
+        return await self._supervisor.running().ask(Metrics(), list[ModelMetrics])
 
     async def models(self) -> Sequence[ModelInfo]:
         """Every model, as the child knows them."""
@@ -138,3 +144,7 @@ class ProcessEngine:
         async with aclosing(self._supervisor.running().perform(job)) as steps:
             async for step in steps:
                 yield step
+
+    async def render(self, request: GenerateRequest) -> RenderedPrompt:
+        """The prompt that `generate` would compute. `Unsupported` if the engine cannot tell."""
+        return await self._supervisor.running().ask(Render(request), RenderedPrompt)

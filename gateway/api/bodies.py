@@ -1,4 +1,4 @@
-"""Reads a request's body: bounded in bytes and depth, and decoded to the endpoint's Struct.
+"""Reads a request's body: bounded in bytes and shape, and decoded to the endpoint's Struct.
 
 Everything that can be wrong with a body is a 400, 413 or 415 that names the
 field; nothing here is ever a 5xx.
@@ -6,18 +6,18 @@ field; nothing here is ever a 5xx.
 
 import asyncio
 import json
-import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 from litestar.connection import Request
 
 from gateway.api.body_errors import named, shortened
+from gateway.api.body_shape import MAX_DEPTH, check_shape
 from gateway.errors import BadRequest, BodyTooLarge, MediaTypeUnknown
 
 Body = TypeVar("Body")
 
-MAX_DEPTH = 200
 LARGE_BYTES = 1024 * 1024  # from here on, decoding leaves the event loop to others
 
 
@@ -33,18 +33,36 @@ async def read_body(
     request: Request[Any, Any, Any], decoder: msgspec.json.Decoder[Body], *, max_bytes: int
 ) -> Body:
     """Read and decode the JSON body. Raises `BadRequest`, `BodyTooLarge`, `MediaTypeUnknown`."""
-    _check_type(request.headers.get("content-type", ""))
-    raw = await _read(request, max_bytes)
+    _, body = await read_either(request, lambda _: decoder, max_bytes=max_bytes)
+    return body
+
+
+async def read_either(
+    request: Request[Any, Any, Any],
+    choose: Callable[[str], msgspec.json.Decoder[Body]],
+    *,
+    max_bytes: int,
+) -> tuple[bytes, Body]:
+    """Read the JSON body and decode it with what `choose` says of the model that it names.
+
+    Raises `BadRequest`, `BodyTooLarge`, `MediaTypeUnknown`.
+    """
+    _check_type(_header(request, b"content-type"))
+    raw = await read_raw(request, max_bytes=max_bytes)
+
+    def decoded() -> Body:
+        return decode_body(raw, choose(_model_in(raw)))
+
     if len(raw) > LARGE_BYTES:
-        return await asyncio.to_thread(decode_body, raw, decoder)
-    return decode_body(raw, decoder)
+        return raw, await asyncio.to_thread(decoded)
+    return raw, decoded()
 
 
 def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     """Decode a JSON body. Raises `BadRequest`."""
     if not raw.strip():
         raise BadRequest("the body is empty; send a JSON object")
-    _check_depth(raw)
+    check_shape(raw)
     try:
         body = decoder.decode(raw)
     except msgspec.ValidationError as error:
@@ -55,6 +73,14 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         raise BadRequest(f"the body is nested deeper than {MAX_DEPTH} levels") from None
     _check_repeated_keys(raw)
     return body
+
+
+def _header(request: Request[Any, Any, Any], name: bytes) -> str:
+    # Litestar would make an object of all of them first.
+    for key, value in request.scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return ""
 
 
 def _check_type(content_type: str) -> None:
@@ -68,8 +94,19 @@ def _check_type(content_type: str) -> None:
     )
 
 
-async def _read(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
-    declared = request.headers.get("content-length", "")
+def _check_encoding(encoding: str) -> None:
+    # A kilobyte can unpack to a gigabyte, and no client that we know of packs its requests.
+    if encoding.strip().lower() not in ("", "identity"):
+        raise MediaTypeUnknown(
+            f"the body's content-encoding is {encoding[:100]!r}; send it as it is",
+            headers={"accept-encoding": "identity"},
+        )
+
+
+async def read_raw(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
+    """The body's bytes, whatever they are. Raises `BodyTooLarge`, `MediaTypeUnknown`."""
+    _check_encoding(_header(request, b"content-encoding"))
+    declared = _header(request, b"content-length")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     chunks: list[bytes] = []
@@ -89,28 +126,23 @@ async def _read(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
             return b"".join(chunks)
 
 
+def _model_in(raw: bytes) -> str:
+    """The model that a body names; empty where it names none or cannot be read."""
+    try:
+        return _MODEL_DECODER.decode(raw).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+class _HasModel(msgspec.Struct, frozen=True):
+    model: str = ""
+
+
+_MODEL_DECODER = msgspec.json.Decoder(_HasModel)
+
+
 def _too_large(max_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body is larger than this server's limit of {max_bytes} bytes")
-
-
-def _check_depth(raw: bytes) -> None:
-    # Cheap and one-sided: brackets inside strings count too, so only a body with
-    # very many of them is looked at closely.
-    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
-        return
-    depth = deepest = 0
-    in_string = False
-    for token in re.finditer(rb'\\.|["\[\]{}]', raw, re.DOTALL):
-        mark = token[0]
-        if mark == b'"':
-            in_string = not in_string
-        elif not in_string and mark in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-            if deepest > MAX_DEPTH:
-                raise BadRequest(f"the body is nested deeper than {MAX_DEPTH} levels")
-        elif not in_string and mark in b"]}":
-            depth -= 1
 
 
 def _check_repeated_keys(raw: bytes) -> None:

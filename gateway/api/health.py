@@ -1,5 +1,11 @@
-"""Is the process alive, and can it serve?"""
+"""Is the process alive, and can it serve? Neither asks the ledger or the store.
 
+A gateway whose database is away still serves those whom it knows, so a load
+balancer that took it out would make an outage of a nuisance.
+"""
+
+import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -7,7 +13,11 @@ from litestar import Request, get
 from litestar.types import ASGIApp
 from msgspec import Struct
 
+from engines.errors import EngineError
+from engines.protocol import Engine
 from gateway.api.replies import JsonReply
+
+PATIENCE_SECONDS = 2.0  # with an engine; who asks has a time-out too
 
 
 class _Health(Struct):
@@ -25,11 +35,20 @@ async def live() -> ASGIApp:
 async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every engine is ready; 503 with the engines that are not otherwise."""
     gateway = request.app.state.gateway
-    engines: dict[str, str] = {}
-    is_ready = gateway.ready
-    for name, engine in gateway.engines.items():
-        health = await engine.health()
-        engines[name] = "ready" if health.ready else "not ready"
-        is_ready = is_ready and health.ready
+    asked: Mapping[str, Engine] = gateway.engines
+    answers = await asyncio.gather(*(_is_ready(engine) for engine in asked.values()))
+    is_ready = gateway.ready and all(answers)
+    engines = {
+        name: "ready" if answer else "not ready"
+        for name, answer in zip(asked, answers, strict=True)
+    }
     body = _Health("ok" if is_ready else "unavailable", engines)
     return JsonReply(msgspec.json.encode(body), status=200 if is_ready else 503)
+
+
+async def _is_ready(engine: Engine) -> bool:
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return (await engine.health()).ready
+    except (TimeoutError, EngineError):
+        return False

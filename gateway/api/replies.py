@@ -13,6 +13,18 @@ from contextlib import aclosing
 from litestar.types import Receive, Scope, Send
 
 HEARTBEAT_SECONDS = 15.0
+# From here on, a whole answer may wait for its client in nginx's memory and not in ours.
+LARGE_BYTES = 64 * 1024
+
+# What a browser is told about every answer that does not say otherwise itself: it is
+# no page, shows nothing, is not kept, and tells nobody where it came from.
+SECURITY_HEADERS: Mapping[str, str] = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 
 
 class JsonReply:
@@ -34,6 +46,7 @@ class JsonReply:
         headers = {
             "content-type": "application/json",
             "content-length": str(len(self.body)),
+            **({"x-accel-buffering": "yes"} if len(self.body) > LARGE_BYTES else {}),
             **self.headers,
         }
         await send(
@@ -58,6 +71,7 @@ class StreamReply:
         content_type: str,
         heartbeat: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        status: int = 200,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.frames = frames
@@ -68,6 +82,7 @@ class StreamReply:
             **(headers or {}),
         }
         self.heartbeat = heartbeat
+        self.status = status
         self._heartbeat_seconds = heartbeat_seconds
         self._last_sent_at = 0.0
 
@@ -75,7 +90,11 @@ class StreamReply:
         """Send every frame, then the end."""
         async with aclosing(self.frames):
             await send(
-                {"type": "http.response.start", "status": 200, "headers": _encoded(self.headers)}
+                {
+                    "type": "http.response.start",
+                    "status": self.status,
+                    "headers": _encoded(self.headers),
+                }
             )
             beating = asyncio.create_task(self._beat(send)) if self.heartbeat else None
             try:

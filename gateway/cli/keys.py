@@ -1,21 +1,28 @@
-"""`penstock keys`: makes, lists and revokes API keys, in the ledger itself.
+"""`penstock keys`: makes, changes, lists and revokes API keys, in the ledger itself.
 
-No gateway need be running, and one that is notices within five seconds.
+No gateway need be running, and one that is notices within a second.
 """
 
 import re
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gateway.cli.key_output import day, narrowed, print_table, row
+from gateway.narrowing import NOT_NARROWED, Narrowing
+
 if TYPE_CHECKING:
-    from gateway.keys import ApiKey, Keys, NewKey
+    from gateway.call import Role
+    from gateway.keys import ApiKey, KeyChange, Keys, NewKey
+    from gateway.ledger import Ledger
     from gateway.settings import Settings
 
 Answer = TypeVar("Answer")
+Action = Callable[["Keys", str], Awaitable["KeyChange | None"]]
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"([0-9]{1,6})([mhdw])")
@@ -24,18 +31,35 @@ _DURATION = re.compile(r"([0-9]{1,6})([mhdw])")
 def _duration(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> timedelta | None:
-    """The length of time that `--expires` names."""
-    if value is None:
+    """The length of time that an option names; `0` is none, `never` is no end."""
+    if value is None or value == "never":
         return None
+    if value == "0":
+        return timedelta(0)
     found = _DURATION.fullmatch(value)
     if found is None:
         raise click.BadParameter(f"{value!r} is not a length of time such as 12h, 30d or 8w")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
+def _narrowing_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that make a key less than its team, as one argument `narrowing`."""
+
+    @click.option("--model", "models", multiple=True, metavar="GLOB", help="Only these models.")
+    @click.option("--endpoint", "endpoints", multiple=True, metavar="GLOB", help="Only these.")
+    @click.option("--network", "networks", multiple=True, metavar="CIDR", help="Only from here.")
+    @click.option("--limits", help="A table of limits.toml, on top of the team's own.")
+    @wraps(function)
+    def with_narrowing(*, limits: str | None, **options: Any) -> Any:
+        lists = {name: options.pop(name) or None for name in ("models", "endpoints", "networks")}
+        return function(narrowing=Narrowing(**lists, limits=limits), **options)
+
+    return with_narrowing
+
+
 @click.group("keys")
 def command() -> None:
-    """Create, list and revoke API keys."""
+    """Create, change, rotate, list and revoke API keys."""
 
 
 @command.command("create")
@@ -44,23 +68,45 @@ def command() -> None:
 @click.option(
     "--expires", callback=_duration, metavar="TIME", help="How long it works: 12h, 30d, 8w."
 )
-@click.option("--force", is_flag=True, help="Also for a team that the policy does not have.")
-def create(team: str, name: str, expires: timedelta | None, *, force: bool) -> None:
+@click.option(
+    "--role", type=click.Choice(["member", "admin"]), default="member", show_default=True,
+    help="admin: also for the admin endpoints that the team may use.",
+)  # fmt: skip
+@_narrowing_options
+@click.option("--force", is_flag=True, help="Also for what the policy does not have.")
+def create(
+    team: str,
+    name: str,
+    expires: timedelta | None,
+    role: "Role",
+    narrowing: Narrowing,
+    *,
+    force: bool,
+) -> None:
     """Make a key and print it, once.
 
-    The key alone goes to standard output: KEY=$(penstock keys create …) works.
+    The key alone goes to standard output: KEY=$(penstock keys create …) works. A list
+    may be given by repeating its option; `!GLOB` denies, and wins.
     """
     settings = _settings()
     if not force:
-        _check_team(team, settings)
+        _check_policy_has(settings, team=team, limits=narrowing.limits)
 
     async def created() -> "NewKey":
-        async with _keys(settings) as keys:
-            return await keys.create(team, name, expires)
+        from gateway.cli.audit import done_by_user
+        from gateway.ledger import new_entry
+
+        async with _keys(settings) as (keys, ledger), ledger.audited() as record:
+            new = await keys.create(team, name, expires, role=role, narrowing=narrowing)
+            after = row(new.key, datetime.now(UTC))
+            await record(new_entry(done_by_user(), "keys.create", new.key.id, after=after))
+            return new
 
     new = _run(created())
+    only = f", only {narrowed(new.key)}" if narrowing != NOT_NARROWED else ""
+    as_admin = ", with the role admin" if role == "admin" else ""
     click.echo(
-        f"key {new.key.id} for team {team}, expires {_day(new.key.expires_at)}. "
+        f"key {new.key.id} for team {team}{as_admin}{only}, expires {day(new.key.expires_at)}. "
         "This is the only time it is shown:",
         err=True,
     )
@@ -68,39 +114,140 @@ def create(team: str, name: str, expires: timedelta | None, *, force: bool) -> N
 
 
 @command.command("list")
+@click.option("--team", help="Only this team's.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_keys(*, as_json: bool) -> None:
+def list_keys(team: str | None, *, as_json: bool) -> None:
     """List every key, revoked and expired ones too; never a secret."""
-    keys = _run(_listed(_settings()))
+    keys = _run(_listed(_settings(), team))
     now = datetime.now(UTC)
     if as_json:
         import msgspec
 
-        rows = [_row(key, now) for key in keys]
+        rows = [row(key, now) for key in keys]
         click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
         return
     if not keys:
         click.echo("no keys; `penstock keys create --team me --name laptop` makes one", err=True)
         return
-    _print_table(keys, now)
+    print_table(keys, now)
+
+
+@command.command("rotate")
+@click.argument("id")
+@click.option(
+    "--grace", default="24h", callback=_duration, metavar="TIME", show_default=True,
+    help="How long the secret before works on; 0: every earlier one ends at once.",
+)  # fmt: skip
+def rotate(id: str, grace: timedelta | None) -> None:
+    """Give a key a new secret and print it, once; id, team and rights stay."""
+    if grace is None:
+        raise click.BadParameter("a grace ends some time: 12h, 30d, 8w, or 0 for none")
+
+    async def rotated() -> "NewKey":
+        from gateway.cli.audit import done_by_user
+        from gateway.ledger import new_entry
+
+        async with _keys(_settings()) as (keys, ledger), ledger.audited() as record:
+            found = await keys.rotate(_only_one(id, await keys.list()).id, grace)
+            assert found is not None, "keys are never deleted"
+            new, change = found
+            now = datetime.now(UTC)
+            before, after = row(change.before, now), row(change.after, now)
+            await record(
+                new_entry(done_by_user(), "keys.rotate", new.key.id, before=before, after=after)
+            )
+            return new
+
+    new = _run(rotated())
+    until = new.key.previous_expires_at
+    before = "the one before has ended" if until is None else f"the one before ends {day(until)}"
+    click.echo(
+        f"key {new.key.id} ({new.key.name}, team {new.key.team}) has a new secret; {before}. "
+        "This is the only time it is shown:",
+        err=True,
+    )
+    click.echo(new.secret)
+
+
+@command.command("disable")
+@click.argument("id")
+def disable(id: str) -> None:
+    """Stop a key until `penstock keys enable`."""
+    _change(id, "disable", lambda keys, key_id: keys.disable(key_id), "is disabled")
+
+
+@command.command("enable")
+@click.argument("id")
+def enable(id: str) -> None:
+    """Let a disabled key work again."""
+    _change(id, "enable", lambda keys, key_id: keys.enable(key_id), "is enabled")
+
+
+@command.command("expire")
+@click.argument("id")
+@click.argument("time", callback=_duration)
+def expire(id: str, time: timedelta | None) -> None:
+    """Let a key end after TIME from now (12h, 30d, 8w), or `never`."""
+    when = "never ends" if time is None else f"ends {day(datetime.now(UTC) + time)}"
+    _change(id, "expire", lambda keys, key_id: keys.expire(key_id, time), when)
+
+
+@command.command("narrow")
+@click.argument("id")
+@_narrowing_options
+@click.option("--not-at-all", is_flag=True, help="Take away what narrowed it before.")
+def narrow(id: str, narrowing: Narrowing, *, not_at_all: bool) -> None:
+    """Replace what a key may do less than its team."""
+    if not_at_all == (narrowing != NOT_NARROWED):
+        raise click.UsageError("say what the key is narrowed to, or --not-at-all")
+    settings = _settings()
+    _check_policy_has(settings, team=None, limits=narrowing.limits)
+    what = "may do all that its team may" if not_at_all else "is narrowed"
+    _change(id, "narrow", lambda keys, key_id: keys.narrow(key_id, narrowing), what)
 
 
 @command.command("revoke")
 @click.argument("id")
 def revoke(id: str) -> None:
     """End a key for good. ID is its public id, or the start of one."""
-
-    async def revoked() -> "tuple[ApiKey, ApiKey]":
-        async with _keys(_settings()) as keys:
-            key = _only_one(id, await keys.list())
-            return key, await keys.revoke(key.id) or key
-
-    before, after = _run(revoked())
-    which = f"key {after.id} ({after.name}, team {after.team})"
-    if before.revoked_at is not None:
-        click.echo(f"{which} was revoked already, on {_day(before.revoked_at)}")
+    change = _changed(id, "revoke", lambda keys, key_id: keys.revoke(key_id))
+    if change.before.revoked_at is not None:
+        which = _which(change.after)
+        click.echo(f"{which} was revoked already, on {day(change.before.revoked_at)}")
         return
-    click.echo(f"{which} is revoked; a running gateway refuses it within 5 seconds")
+    click.echo(f"{_which(change.after)} is revoked; a running gateway refuses it within a second")
+
+
+def _change(id: str, verb: str, action: Action, what: str) -> None:
+    """Change a key and say so."""
+    change = _changed(id, verb, action)
+    click.echo(f"{_which(change.after)} {what}; a running gateway knows it within a second")
+
+
+def _changed(id: str, verb: str, action: Action) -> "KeyChange":
+    """Do it, and record it in the audit log unless nothing changed."""
+
+    async def changed() -> "KeyChange":
+        from gateway.cli.audit import done_by_user
+        from gateway.ledger import new_entry
+
+        async with _keys(_settings()) as (keys, ledger), ledger.audited() as record:
+            change = await action(keys, _only_one(id, await keys.list()).id)
+            assert change is not None, "keys are never deleted"
+            now = datetime.now(UTC)
+            before, after = row(change.before, now), row(change.after, now)
+            if change.before != change.after:
+                entry = new_entry(
+                    done_by_user(), f"keys.{verb}", change.after.id, before=before, after=after
+                )
+                await record(entry)
+            return change
+
+    return _run(changed())
+
+
+def _which(key: "ApiKey") -> str:
+    return f"key {key.id} ({key.name}, team {key.team})"
 
 
 def _settings() -> "Settings":
@@ -116,22 +263,28 @@ def _settings() -> "Settings":
 
 
 @asynccontextmanager
-async def _keys(settings: "Settings") -> "AsyncGenerator[Keys, None]":
-    from gateway.keys import Keys, open_pepper
-    from gateway.ledger import open_ledger
-
-    async with (
-        open_ledger(settings.ledger_url) as ledger,
-        Keys(ledger, pepper=open_pepper(settings)) as keys,
-    ):
-        yield keys
-
-
-async def _listed(settings: "Settings") -> "Sequence[ApiKey]":
+async def _keys(settings: "Settings") -> "AsyncGenerator[tuple[Keys, Ledger], None]":
+    from gateway.keys import Keys, open_invalidations, open_pepper
     from gateway.ledger import open_ledger
 
     async with open_ledger(settings.ledger_url) as ledger:
-        return await ledger.keys()
+        # Not entered: what others announce is nothing to a command that ends at once.
+        keys = Keys(
+            ledger,
+            pepper=open_pepper(settings),
+            invalidations=open_invalidations(settings.store),
+        )
+        try:
+            yield keys, ledger
+        finally:
+            await keys.close()
+
+
+async def _listed(settings: "Settings", team: str | None) -> "Sequence[ApiKey]":
+    from gateway.ledger import open_ledger
+
+    async with open_ledger(settings.ledger_url) as ledger:
+        return await ledger.keys(team)
 
 
 def _run(work: "Coroutine[Any, Any, Answer]") -> Answer:
@@ -150,25 +303,34 @@ def _run(work: "Coroutine[Any, Any, Answer]") -> Answer:
         raise click.ClickException(str(error)) from error
 
 
-def _check_team(team: str, settings: "Settings") -> None:
+def _check_policy_has(settings: "Settings", *, team: str | None, limits: str | None) -> None:
+    """Refuse names that the policy does not have; one that cannot be read is only said."""
     from gateway.hooks import PluginInvalid, read_policy
     from gateway.policy.problems import PolicyInvalid
 
+    wanted = " and ".join(
+        f"{noun} {name!r}" for noun, name in (("team", team), ("limits", limits)) if name
+    )
+    if not wanted:
+        return
     try:
         policy = read_policy(settings.policy)
     except (PolicyInvalid, PluginInvalid, OSError) as error:
+        is_checked = "is not checked" if " and " not in wanted else "are not checked"
         click.echo(
-            f"the policy {settings.policy} does not load, so team {team!r} is not checked: "
+            f"the policy {settings.policy} does not load, so {wanted} {is_checked}: "
             f"{str(error).splitlines()[0]} (PENSTOCK_POLICY names another)",
             err=True,
         )
         return
-    if team not in policy.teams:
-        teams = ", ".join(sorted(policy.teams)) or "none"
-        raise click.ClickException(
-            f"{settings.policy} has no team {team!r} (there are: {teams}), so the key could do "
-            "nothing; PENSTOCK_POLICY names another policy, --force makes the key all the same"
-        )
+    for noun, name, there in (("team", team, policy.teams), ("limits", limits, policy.limits)):
+        if name and name not in there:
+            names = ", ".join(sorted(there)) or "none"
+            raise click.ClickException(
+                f"{settings.policy} has no {noun} {name!r} (there are: {names}), so the key could "
+                "do nothing; PENSTOCK_POLICY names another policy, --force makes the key all the "
+                "same"
+            )
 
 
 def _only_one(given: str, keys: "Sequence[ApiKey]") -> "ApiKey":
@@ -185,49 +347,3 @@ def _only_one(given: str, keys: "Sequence[ApiKey]") -> "ApiKey":
         ids = ", ".join(key.id for key in fitting[:10])
         raise click.ClickException(f"{key_id!r} is the start of {len(fitting)} keys: {ids}")
     return fitting[0]
-
-
-def _print_table(keys: "Sequence[ApiKey]", now: datetime) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None)
-    table.add_column("id", no_wrap=True)
-    for column in ("team", "name", "created", "last used", "expires", "state"):
-        table.add_column(column, overflow="fold")
-    for key in keys:
-        # Text, since a name may hold what rich takes for markup.
-        table.add_row(
-            Text(key.id, style="bold"),
-            Text(key.team),
-            Text(key.name),
-            _day(key.created_at),
-            _day(key.last_used_at),
-            _day(key.expires_at),
-            Text(_state(key, now), style="green" if key.is_usable(now) else "dim"),
-        )
-    Console().print(table)
-
-
-def _row(key: "ApiKey", now: datetime) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "team": key.team,
-        "name": key.name,
-        "state": _state(key, now),
-        "created_at": key.created_at,
-        "last_used_at": key.last_used_at,
-        "expires_at": key.expires_at,
-        "revoked_at": key.revoked_at,
-    }
-
-
-def _state(key: "ApiKey", now: datetime) -> str:
-    if key.revoked_at is not None:
-        return "revoked"
-    return "active" if key.is_usable(now) else "expired"
-
-
-def _day(moment: datetime | None) -> str:
-    return "never" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,11 +1,13 @@
 """`penstock serve`: serves the models of a policy until it is told to stop."""
 
 import contextlib
+import gc
 import logging
-import math
 import os
+import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -13,6 +15,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from gateway.gateway import Gateway
     from gateway.policy import Policy
     from gateway.settings import Settings
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 # Python's 5 ms would be a whole decode step (docs/experiments.md).
 SWITCH_INTERVAL_SECONDS = 0.0005
 NUM_PORTS_TRIED = 20
+NUM_YOUNG_OBJECTS = 10_000  # between two collections; Python says 700
 
 
 @click.command("serve")
@@ -45,7 +51,27 @@ def command(
     )
     port_was_chosen = port is not None or bool(os.environ.get("PENSTOCK_PORT"))
     with bound_socket(settings.host, settings.port, only_this_port=port_was_chosen) as listener:
-        serve(settings, listener)
+        if settings.admin_port is None:
+            serve(settings, [listener])
+            return
+        with bound_socket(
+            settings.admin_host, settings.admin_port, only_this_port=True
+        ) as admin_listener:
+            serve(with_admin_port(settings, listener, admin_listener), [listener, admin_listener])
+
+
+def with_admin_port(
+    settings: "Settings", listener: socket.socket, admin_listener: socket.socket
+) -> "Settings":
+    """The settings with the port that was really bound: by it the two are told apart."""
+    import msgspec
+
+    port = admin_listener.getsockname()[1]
+    if port == listener.getsockname()[1]:
+        raise click.ClickException(
+            f"PENSTOCK_ADMIN_PORT is {port}, which is the public port too; choose another"
+        )
+    return msgspec.structs.replace(settings, admin_port=port)
 
 
 def settings_of(**options: object) -> "Settings":
@@ -96,48 +122,62 @@ def _why_not_bound(host: str, port: int, last: int, error: OSError) -> str:
     return f"cannot listen on {host}:{port}: {error.strerror or error}"
 
 
-def serve(settings: "Settings", listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM; running calls get `drain_seconds` to finish."""
-    import uvicorn
+def serve(settings: "Settings", listeners: Sequence[socket.socket]) -> None:
+    """Serve until SIGINT or SIGTERM; running calls get `drain_seconds` to finish.
 
+    A second listener is for admin endpoints.
+
+    A second signal ends them at once, a third one the process. SIGHUP reloads the policy.
+    """
     from gateway.app import create_app
+    from gateway.listener import allow_open_files, server_of
     from gateway.logs import configure_logs
 
     configure_logs(settings.log_level, settings.log_format)
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    allow_open_files()
     try:
         app = create_app(settings)
     except Exception as error:
         raise explained(error) from error
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="on",
-        # The gateway ends what is left after `drain_seconds`; this is for what does not end then.
-        timeout_graceful_shutdown=math.ceil(settings.drain_seconds) + 5,
-        # Litestar reads no proxy headers; which proxies to believe is policy.
-        proxy_headers=False,
-    )
     gateway = app.state.gateway
-
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            super().handle_exit(sig, frame)
-            gateway.begin_drain()
-
-    server = Server(config)
-    address = listener.getsockname()
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    gateway.on_ready.append(lambda: _say_where(f"http://{host}:{address[1]}", gateway.policy))
+    server = server_of(app)
+    signal.signal(signal.SIGHUP, _on_hang_up(server, gateway))
+    urls = [_url_of(listener) for listener in listeners]
+    gateway.on_ready.append(settle_memory)
+    gateway.on_ready.append(lambda: _say_where(urls, gateway.policy))
     # uvicorn answers a failed start with a traceback; what failed is told below.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     gateway.on_ready.append(lambda: logging.getLogger("uvicorn.error").setLevel(logging.WARNING))
     with contextlib.suppress(SystemExit):
-        server.run(sockets=[listener])
+        server.run(sockets=list(listeners))
     if gateway.failure is not None:
         raise start_failure(gateway.failure)
+
+
+def settle_memory() -> None:
+    """Let the garbage collector look at what calls make, and no more at what is there by now.
+
+    A hundred thousand objects of modules and policy live as long as the process; going
+    through them again and again took an eighth of the time of a small call
+    (docs/experiments.md).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(NUM_YOUNG_OBJECTS, 10, 10)
+
+
+def _on_hang_up(server: "uvicorn.Server", gateway: "Gateway") -> Callable[..., None]:
+    """What SIGHUP means: take the policy anew, unless the terminal that we ran on was closed."""
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+
+    def handle(sig: int, frame: FrameType | None) -> None:
+        if any(not os.isatty(descriptor) for descriptor in terminals):
+            server.handle_exit(signal.SIGTERM, frame)
+        else:
+            gateway.begin_reload("SIGHUP")
+
+    return handle
 
 
 def start_failure(failure: Exception) -> Exception:
@@ -165,13 +205,21 @@ def explained(error: Exception) -> Exception:
     return error
 
 
-def _say_where(url: str, policy: "Policy") -> None:
+def _url_of(listener: socket.socket) -> str:
+    address = listener.getsockname()
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
+
+
+def _say_where(urls: Sequence[str], policy: "Policy") -> None:
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(f"\n[bold]Penstock serves {policy.directory}[/bold]")
-    console.print(f"  base URL   [bold green]{url}/v1[/bold green]")
-    console.print(f"  try it     {curl_line(url, policy)}", markup=False)
+    console.print(f"  base URL   [bold green]{urls[0]}/v1[/bold green]")
+    for url in urls[1:]:
+        console.print(f"  for admins {url}/admin")
+    console.print(f"  try it     {curl_line(urls[0], policy)}", markup=False)
     console.print("  stop it    Ctrl-C\n")
 
 

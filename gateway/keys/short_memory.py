@@ -1,6 +1,5 @@
-"""A few things remembered for a few seconds."""
+"""A few things remembered for a few seconds, or for as long as there is room."""
 
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -38,7 +37,10 @@ class ShortMemory(Generic[Value]):
             del self._values[next(iter(self._values))]
         self._values[key] = (now + self._seconds, value)
 
-    def forget(self, is_wanted: Callable[[Value], bool]) -> None:
-        """Drop every value that `is_wanted` picks."""
-        for key in [key for key, (_, value) in self._values.items() if is_wanted(value)]:
-            del self._values[key]
+    def drop(self, key: bytes) -> None:
+        """Forget one value, if it is there."""
+        self._values.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._values.clear()

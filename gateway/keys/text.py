@@ -22,6 +22,7 @@ _SECRET_BITS = 256
 _SECRET_CHARACTERS = 43  # 256 bits in base 62
 _CHECKSUM_CHARACTERS = 6  # 32 bits in base 62
 # Ids may grow one day, so longer ones are read; what follows is of fixed length.
+_ID = re.compile(r"[0-9a-z]{12,32}")
 _SHAPE = re.compile(r"(sk-penstock-([0-9a-z]{12,32})-([0-9A-Za-z]{43}))-([0-9A-Za-z]{6})")
 
 
@@ -32,10 +33,11 @@ class Claimed(Struct, frozen=True):
     secret: str
 
 
-def new_claim() -> Claimed:
-    """A random id and a random secret."""
+def new_claim(key_id: str | None = None) -> Claimed:
+    """A random secret, and a random id unless one is given."""
+    new_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS))
     return Claimed(
-        id="".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARACTERS)),
+        id=new_id if key_id is None else key_id,
         secret=_base62(secrets.randbits(_SECRET_BITS), _SECRET_CHARACTERS),
     )
 
@@ -53,6 +55,11 @@ def parsed(text: str) -> Claimed | None:
         return None
     body, key_id, secret, checksum = found.groups()
     return Claimed(key_id, secret) if checksum == _checksum(body) else None
+
+
+def is_id(text: str) -> bool:
+    """Could this be a key's public id?"""
+    return _ID.fullmatch(text) is not None
 
 
 def id_in(text: str) -> str:

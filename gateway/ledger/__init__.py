@@ -1,30 +1,66 @@
-"""The durable records: API keys today; usage and the audit log join them later.
+"""The durable records: API keys, the usage of each call, the audit log.
 
     async with open_ledger(settings.ledger_url) as ledger:
         key = await ledger.key("k3v9…")
+        sums = await ledger.usage.totals(UsageQuery(by=["team"]))
 
-An SQLite file by default, any database that SQLAlchemy can speak to by URL. No
-call waits here on the hot path: gateway/keys keeps what it looked up.
+An SQLite file by default, PostgreSQL by URL. No call waits here on the hot path:
+gateway/keys keeps what it looked up, and usage goes through writer.py.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import msgspec
-import structlog
-from sqlalchemy import RowMapping, bindparam, insert, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gateway.errors import LedgerUnavailable
-from gateway.ledger.opening import LedgerNotOpened, open_engine, reason_of
-from gateway.ledger.tables import MAX_NAME_CHARACTERS, ApiKey, api_keys
+from gateway.ledger import api_keys
+from gateway.ledger.api_keys import ApiKey, KeyChange, KeyState, Used
+from gateway.ledger.audit import (
+    AuditEntry,
+    AuditHead,
+    AuditLog,
+    AuditRow,
+    DoneBy,
+    Verification,
+    canonical,
+    new_entry,
+    note,
+)
+from gateway.ledger.database import Database
+from gateway.ledger.opening import LedgerNotOpened, open_engine
+from gateway.ledger.tables import MAX_NAME_CHARACTERS
+from gateway.ledger.usage import (
+    GROUPS,
+    RecordRefused,
+    UsageQuery,
+    UsageRecord,
+    UsageRecords,
+    UsageTotal,
+)
 
-__all__ = ["MAX_NAME_CHARACTERS", "ApiKey", "Ledger", "LedgerNotOpened", "open_ledger"]
-
-log: Any = structlog.get_logger()
+__all__ = [
+    "GROUPS",
+    "MAX_NAME_CHARACTERS",
+    "ApiKey",
+    "AuditEntry",
+    "AuditHead",
+    "AuditLog",
+    "AuditRow",
+    "DoneBy",
+    "KeyChange",
+    "KeyState",
+    "Ledger",
+    "LedgerNotOpened",
+    "RecordRefused",
+    "UsageQuery",
+    "UsageRecord",
+    "UsageRecords",
+    "UsageTotal",
+    "Verification",
+    "canonical",
+    "new_entry",
+    "open_ledger",
+]
 
 
 class Ledger:
@@ -34,84 +70,82 @@ class Ledger:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self._database = Database(engine)
+        self.usage = UsageRecords(self._database)
+        self.audit = AuditLog(self._database)
 
     async def insert_key(self, key: ApiKey) -> None:
         """Keep a new key."""
         async with self._transaction() as connection:
-            await connection.execute(insert(api_keys).values(**msgspec.structs.asdict(key)))
+            await api_keys.insert_key(connection, key)
 
     async def key(self, key_id: str) -> ApiKey | None:
         """The key with this public id, revoked and expired ones too."""
         async with self._transaction() as connection:
-            return await _key(connection, key_id)
+            return await api_keys.find_key(connection, key_id)
 
-    async def keys(self) -> list[ApiKey]:
-        """Every key ever made, oldest first."""
-        query = select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
+    async def keys(self, team: str | None = None) -> list[ApiKey]:
+        """Every key ever made, or every one of a team, oldest first."""
         async with self._transaction() as connection:
-            return [_key_of(row) for row in (await connection.execute(query)).mappings()]
+            return await api_keys.list_keys(connection, team)
 
-    async def revoke_key(self, key_id: str, at: datetime) -> ApiKey | None:
-        """Mark a key revoked and return it; the first revocation's time stands.
+    async def change_key(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> KeyChange | None:
+        """Write what `change` makes of a key and count it; None if there is no such key.
 
-        Keys are never deleted: old usage must still say whose it was.
+        Nobody else changes the key meanwhile. Keys are never deleted: old usage must
+        still say whose it was.
         """
-        change = (
-            update(api_keys)
-            .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-            .values(revoked_at=at)
-        )
-        async with self._transaction() as connection:
-            await connection.execute(change)
-            return await _key(connection, key_id)
+        async with self._transaction(writes_first=True) as connection:
+            return await api_keys.change_key(connection, key_id, change)
 
-    async def touch_keys(self, last_used: Mapping[str, datetime]) -> None:
-        """Note when keys were last used; an older time than the one noted changes nothing."""
-        if not last_used:
-            return
-        change = (
-            update(api_keys)
-            .where(
-                api_keys.c.id == bindparam("used_id"),
-                or_(
-                    api_keys.c.last_used_at.is_(None),
-                    api_keys.c.last_used_at < bindparam("used_at"),
-                ),
-            )
-            .values(last_used_at=bindparam("used_at"))
-        )
-        rows: Sequence[Mapping[str, Any]] = [
-            {"used_id": key_id, "used_at": at} for key_id, at in sorted(last_used.items())
-        ]
+    async def last_key_change(self) -> int:
+        """The number of the last change of any key; it only grows."""
         async with self._transaction() as connection:
-            await connection.execute(change, rows)
+            return await api_keys.last_change(connection)
+
+    async def changed_keys(self, after: int) -> Collection[str]:
+        """The ids of the keys that were changed after the change with this number."""
+        async with self._transaction() as connection:
+            return await api_keys.changed_keys(connection, after)
+
+    async def touch_keys(self, used: Used, previous_used: Used) -> None:
+        """Note when keys were last used, by their secret and by the one before it."""
+        async with self._transaction() as connection:
+            await api_keys.touch_keys(connection, used, previous=False)
+            await api_keys.touch_keys(connection, previous_used, previous=True)
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncGenerator[AsyncConnection, None]:
-        try:
-            async with self._engine.begin() as connection:
-                yield connection
-        except (SQLAlchemyError, OSError) as error:
-            log.error("ledger_failed", reason=reason_of(error))
-            raise LedgerUnavailable from error
+    async def audited(self) -> AsyncGenerator[Callable[[AuditEntry], Awaitable[None]], None]:
+        """Changes and their entries in the audit log, kept all or not at all.
+
+        Whatever this task asks of the ledger inside the block belongs together; the block
+        is given the function that records an entry.
+        """
+        rows: list[AuditRow] = []
+
+        async def record(entry: AuditEntry) -> None:
+            rows.append(await self.audit.append(entry))
+
+        async with self._database.transaction(writes_first=True, shared=True):
+            yield record
+        for row in rows:
+            note(row)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._database.close()
+
+    def _transaction(
+        self, *, writes_first: bool = False
+    ) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._database.transaction(writes_first=writes_first)
 
 
 @asynccontextmanager
 async def open_ledger(url: str) -> AsyncGenerator[Ledger, None]:
     """The ledger at this SQLAlchemy URL, with its schema up to date. Raises `LedgerNotOpened`."""
-    engine = await open_engine(url)
+    ledger = Ledger(await open_engine(url))
     try:
-        yield Ledger(engine)
+        yield ledger
     finally:
-        await engine.dispose()
-
-
-async def _key(connection: AsyncConnection, key_id: str) -> ApiKey | None:
-    query = select(api_keys).where(api_keys.c.id == key_id)
-    row = (await connection.execute(query)).mappings().one_or_none()
-    return None if row is None else _key_of(row)
-
-
-def _key_of(row: RowMapping) -> ApiKey:
-    return ApiKey(**row)
+        await ledger.close()

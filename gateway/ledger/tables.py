@@ -1,4 +1,4 @@
-"""The ledger's tables, and the records that their rows become.
+"""The ledger's tables.
 
 The schema is written twice on purpose: here for queries, in migrations/ for
 history. tests/gateway/ledger/test_migrations.py compares the two.
@@ -7,8 +7,18 @@ history. tests/gateway/ledger/test_migrations.py compares the two.
 from datetime import UTC, datetime
 from typing import Any
 
-from msgspec import Struct
-from sqlalchemy import Column, DateTime, Dialect, LargeBinary, MetaData, String, Table
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
 from sqlalchemy.types import TypeDecorator
 
 MAX_NAME_CHARACTERS = 200
@@ -50,22 +60,25 @@ api_keys = Table(
     Column("last_used_at", Instant),
     Column("digest", LargeBinary(32), nullable=False),
     Column("pepper_version", String(16), nullable=False),
+    Column("role", String(16), nullable=False, server_default="member"),
+    Column("disabled_at", Instant),
+    Column("rotated_at", Instant),
+    Column("previous_digest", LargeBinary(32)),
+    Column("previous_pepper_version", String(16)),
+    Column("previous_expires_at", Instant),
+    Column("previous_used_at", Instant),
+    Column("models", JSON(none_as_null=True)),
+    Column("endpoints", JSON(none_as_null=True)),
+    Column("networks", JSON(none_as_null=True)),
+    Column("limits", String(MAX_NAME_CHARACTERS)),
+    Column("change", BigInteger, nullable=False, server_default="0", index=True),
 )
 
-
-class ApiKey(Struct, frozen=True, kw_only=True):
-    """What is kept of an API key. The secret is not: only its digest under a pepper."""
-
-    id: str  # the public part; safe to log
-    team: str
-    name: str
-    created_at: datetime
-    expires_at: datetime | None = None
-    revoked_at: datetime | None = None
-    last_used_at: datetime | None = None
-    digest: bytes
-    pepper_version: str
-
-    def is_usable(self, now: datetime) -> bool:
-        """Neither revoked nor expired."""
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+# One row. Whoever changes a key counts it up first, and so waits for who did before: no
+# change is ever committed with a number below one that a gateway has seen.
+key_changes = Table(
+    "key_changes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)

@@ -62,7 +62,7 @@ class RuleBook:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._by_key = any("key" in (table.per or ()) for table in policy.limits.values())
-        self._known: dict[tuple[str, str, str, str], tuple[Rule, ...]] = {}
+        self._known: dict[tuple[str, str, str, str, str | None], tuple[Rule, ...]] = {}
 
     def rules_of(self, call: Call) -> tuple[Rule, ...]:
         """What limits this call, the team's own table first; nothing if nothing does."""
@@ -71,11 +71,15 @@ class RuleBook:
             key=key_of(call.principal),
             model=call.model.name if call.model is not None else "-",
             endpoint=call.endpoint,
+            key_limits=call.principal.narrowing.limits,
         )
 
-    def rules_for(self, *, team: str, key: str, model: str, endpoint: str) -> tuple[Rule, ...]:
-        """The same for a call that nobody makes."""
-        caller = (team, key if self._by_key else "", model, endpoint)
+    def rules_for(
+        self, *, team: str, key: str, model: str, endpoint: str, key_limits: str | None = None
+    ) -> tuple[Rule, ...]:
+        """The same for a call that nobody makes. `key_limits`: the table that the key names."""
+        counts_by_key = self._by_key or key_limits is not None
+        caller = (team, key if counts_by_key else "", model, endpoint, key_limits)
         rules = self._known.get(caller)
         if rules is None:
             rules = self._made(*caller)
@@ -84,9 +88,13 @@ class RuleBook:
             self._known[caller] = rules
         return rules
 
-    def _made(self, team: str, key: str, model: str, endpoint: str) -> tuple[Rule, ...]:
+    def _made(
+        self, team: str, key: str, model: str, endpoint: str, key_limits: str | None
+    ) -> tuple[Rule, ...]:
         values = {"team": team, "key": key, "model": model, "endpoint": endpoint}
-        applied = applied_limits(self.policy, team=team, model=model, endpoint=endpoint)
+        applied = applied_limits(
+            self.policy, team=team, model=model, endpoint=endpoint, key_limits=key_limits
+        )
         return tuple(
             _rule(each, field, {scope: values[scope] for scope in each.scopes})
             for each in applied

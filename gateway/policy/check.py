@@ -4,9 +4,11 @@ An error makes a policy unusable. A warning is about a line that is probably not
 what its author meant; `penstock policy check` prints it and is content.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 from gateway.endpoints import matches
+from gateway.networks import network_problem
 from gateway.policy.check_models import model_errors, model_warnings, reference
 from gateway.policy.files import Files
 from gateway.policy.limits import ADMITTED, limit_errors, limit_warnings
@@ -74,6 +76,10 @@ def _plugin_errors(policy: Policy, files: Files, installed: Collection[str]) -> 
         team = getattr(table, "team", None)
         if isinstance(team, str):
             yield from reference(Place("gateway.toml", name, "team"), team, "teams.toml", files)
+        # A plugin whose teams stand deeper in its table lists them itself.
+        named_teams = cast("Callable[[], Mapping[str, str]]", getattr(table, "named_teams", dict))
+        for path, named in named_teams().items():
+            yield from reference(Place("gateway.toml", name, path), named, "teams.toml", files)
 
 
 def _hook_errors(policy: Policy, hooks_of: Hooks) -> Iterator[str]:
@@ -107,6 +113,19 @@ def _team_errors(policy: Policy, files: Files) -> Iterator[str]:
         for at, pattern in _patterns(team, "endpoints"):
             if pattern == "!":
                 yield at.problem('"!" denies nothing: write what it denies, "!name"')
+        yield from _network_errors(team)
+
+
+def _network_errors(team: TeamPolicy) -> Iterator[str]:
+    if team.networks is None:
+        return
+    for at, pattern in _patterns(team, "networks"):
+        if problem := network_problem(pattern):
+            yield at.problem(f"{quoted(pattern)} {problem}")
+    if all(pattern.startswith("!") for pattern in team.networks):
+        yield Place("teams.toml", team.name, "networks").problem(
+            'only denies, so no address is allowed; add what is, such as "*"'
+        )
 
 
 def _unenforced(policy: Policy, hooks_of: Hooks | None) -> Iterator[str]:

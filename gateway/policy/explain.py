@@ -48,17 +48,7 @@ def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterat
     found = policy.resolve(model) if model is not None else None
     if model is not None and found is not None:
         yield from _name(policy, model, found)
-    if "allow_lists" in policy.plugins:
-        if caller is None:
-            yield Line(
-                f"refused: {team} is not a team{way_out(team, policy.teams)}",
-                "teams.toml",
-                refused=True,
-            )
-            return
-        yield _permission(caller, "endpoints", endpoint)
-    else:
-        yield Line("no plugin checks what a team may use", "gateway.toml plugins")
+    yield from _access(policy, caller, team, endpoint)
     if model is None:
         return
     if found is None:
@@ -77,6 +67,23 @@ def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterat
             where = f"teams.toml {header(caller.name)} show_targets"
             yield Line("answers say which targets were tried, in x-penstock-targets", where)
     yield from _limits(policy, team, found.name, endpoint)
+
+
+def _access(policy: Policy, caller: TeamPolicy | None, team: str, endpoint: str) -> Iterator[Line]:
+    """Whether the team may use the endpoint at all, and from where."""
+    if "allow_lists" not in policy.plugins:
+        yield Line("no plugin checks what a team may use", "gateway.toml plugins")
+    elif caller is None:
+        hint = way_out(team, policy.teams)
+        yield Line(f"refused: {team} is not a team{hint}", "teams.toml", refused=True)
+    else:
+        yield _permission(caller, "endpoints", endpoint)
+        if caller.networks is not None:
+            listed = ", ".join(quoted(network) for network in caller.networks[:6])
+            where = f"teams.toml {header(caller.name)} networks"
+            yield Line(f"only from an address in {listed}", where)
+    if endpoint.startswith("admin."):
+        yield Line(f"only with the role admin, like every {quoted('admin.*')}", "the key or token")
 
 
 def model_table(policy: Policy, model: ModelPolicy) -> str:

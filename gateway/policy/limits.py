@@ -40,14 +40,16 @@ class AppliedLimit(Struct, frozen=True):
 
 
 def applied_limits(
-    policy: Policy, *, team: str, model: str, endpoint: str
+    policy: Policy, *, team: str, model: str, endpoint: str, key_limits: str | None = None
 ) -> Sequence[AppliedLimit]:
-    """The team's own table first, then those with `per` in the order of the file."""
+    """The team's own table first, then the key's, then those with `per` in file order."""
     found: list[AppliedLimit] = []
     caller = policy.teams.get(team)
     own = policy.limits.get(caller.limits) if caller and caller.limits else None
     if own is not None:
         found.append(AppliedLimit(own, ("team",)))
+    if key_limits is not None and (of_key := policy.limits.get(key_limits)) is not None:
+        found.append(AppliedLimit(of_key, ("key",)))
     found.extend(
         AppliedLimit(table, table.per)
         for table in policy.limits.values()

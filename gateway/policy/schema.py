@@ -172,6 +172,7 @@ class TeamPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     models: Sequence[Text] = ()  # globs; `!glob` denies and wins
     endpoints: Sequence[Text] = ()  # globs over endpoint names
+    networks: Annotated[Sequence[Text], Meta(min_length=1)] | None = None  # None: any address
     limits: Text | None = None  # a table of limits.toml
     weight: Annotated[float, Meta(gt=0, le=1e9)] = 1.0  # its share when teams compete
     priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0  # lower goes first

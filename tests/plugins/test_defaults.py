@@ -1,6 +1,8 @@
+import msgspec
 import pytest
 
 from engines.protocol import EmbedRequest, GenerateRequest, Sampling
+from gateway.narrowing import Narrowing
 from gateway.policy import LimitPolicy, ModelPolicy, Policy, SamplingDefaults, TeamPolicy
 from plugins.defaults import Defaults, DefaultsTable
 from tests.plugins.policies import TARGETS, call_of, policy_of
@@ -107,3 +109,23 @@ async def test_a_call_without_a_model_or_a_known_team_is_left_whole():
 
     assert list(call.requests) == []
     assert call.embed_request is None
+
+
+async def test_a_keys_own_limits_cap_its_output_further_and_never_raise_the_cap():
+    limits = [
+        LimitPolicy(name="standard", max_output_tokens=100),
+        LimitPolicy(name="small", max_output_tokens=8),
+        LimitPolicy(name="large", max_output_tokens=1000),
+        LimitPolicy(name="open"),
+    ]
+    team = TeamPolicy(name="search", models=["*"], endpoints=["*"], limits="standard")
+    policy = policy_of(teams=[team], limits=limits)
+
+    caps: dict[str | None, int | None] = {}
+    for name in (None, "small", "large", "open", "gone"):
+        call = call_of(policy, GenerateRequest(id="r", model="chat-small", max_tokens=500))
+        call.principal = msgspec.structs.replace(call.principal, narrowing=Narrowing(limits=name))
+        await Defaults().prepare(call)
+        caps[name] = call.requests[0].max_tokens
+
+    assert caps == {None: 100, "small": 8, "large": 100, "open": 100, "gone": 100}

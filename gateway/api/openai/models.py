@@ -1,6 +1,6 @@
 """GET /v1/models and /v1/models/{id}: the models that the caller may use.
 
-A policy's models and their aliases, as far as the caller's team may use them;
+A policy's models and their aliases, as far as the caller's team and key may use them;
 where the policy has a wildcard, also what its engines have, by their own
 names. A model that is unknown and one that is not for this caller are the same
 404.
@@ -16,13 +16,13 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
 from engines.errors import EngineError
-from engines.protocol import ModelInfo
+from engines.protocol import Capability, ModelInfo
 from gateway.api.openai.answers import opened
 from gateway.api.replies import JsonReply
 from gateway.call import Call
-from gateway.endpoints import matches
 from gateway.errors import ModelUnknown
 from gateway.gateway import Gateway
+from gateway.permission import may_use_model
 from gateway.policy import ModelPolicy
 
 log = structlog.get_logger()
@@ -39,6 +39,7 @@ class Model(Struct, frozen=True, kw_only=True):
     owned_by: str = "penstock"
     kind: str | UnsetType = UNSET  # of the engine that runs it
     context_length: int | UnsetType = UNSET
+    capabilities: Sequence[str] | UnsetType = UNSET  # what every target of it can do
     alias_of: str | UnsetType = UNSET
 
 
@@ -79,11 +80,9 @@ async def retrieve_model(request: Request[Any, Any, Any]) -> ASGIApp:
 async def _entries(gateway: Gateway, call: Call) -> Mapping[str, Model]:
     """Each model and alias that the caller may use, by name."""
     engine_models = await _engine_models(gateway)
-    team = call.policy.teams.get(call.principal.team)
-    globs = team.models if team else ()
     found: dict[str, Model] = {}
     for policy in _models(call, engine_models):
-        if matches(policy.name, globs):
+        if may_use_model(call, policy.name):
             found[policy.name] = _entry(gateway, call, policy, engine_models)
     for alias, name in call.policy.aliases.items():
         if name in found:
@@ -123,7 +122,17 @@ def _entry(gateway: Gateway, call: Call, policy: ModelPolicy, engine_models: Eng
         created=int(changed_at or gateway.started_at),
         kind=kinds.pop() if len(kinds) == 1 else UNSET,
         # A request may be sent to any target, so the smallest context counts.
-        context_length=min((info.context_tokens for info in infos), default=UNSET),
+        context_length=min(
+            (info.context_tokens for info in infos if info.context_tokens), default=UNSET
+        ),
+        capabilities=_common(infos) if infos else UNSET,
+    )
+
+
+def _common(infos: Sequence[ModelInfo]) -> Sequence[str]:
+    """What every one of these can do."""
+    return sorted(
+        one.value for one in Capability if all(one in info.capabilities for info in infos)
     )
 
 

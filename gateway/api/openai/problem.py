@@ -23,6 +23,8 @@ _WORDS: Mapping[str, tuple[str, str | None]] = {
     "method_not_allowed": ("invalid_request_error", "method_not_allowed"),
     "model_unknown": ("invalid_request_error", "model_not_found"),
     "model_not_found": ("invalid_request_error", "model_not_found"),
+    "request_timeout": ("invalid_request_error", "request_timeout"),
+    "header_too_large": ("invalid_request_error", "headers_too_large"),
     "body_too_large": ("invalid_request_error", "request_too_large"),
     "media_type_unknown": ("invalid_request_error", "unsupported_media_type"),
     "rate_limited": ("rate_limit_error", "rate_limit_exceeded"),

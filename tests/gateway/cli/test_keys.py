@@ -35,8 +35,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
     policy.mkdir()
     (policy / "gateway.toml").write_text('plugins = ["api_keys", "allow_lists", "routing"]\n')
     (policy / "teams.toml").write_text('[me]\nmodels = ["*"]\n[search]\nmodels = ["*"]\n')
-    for noun in ("engines", "models", "limits"):
+    for noun in ("engines", "models"):
         (policy / f"{noun}.toml").write_text("")
+    (policy / "limits.toml").write_text("[bulk]\n")
     return {
         "PENSTOCK_DATA_DIR": str(tmp_path / "data"),
         "PENSTOCK_POLICY": str(policy),
@@ -87,11 +88,20 @@ def test_what_was_created_is_listed_without_its_secret(penstock: Penstock) -> No
         "id",
         "team",
         "name",
+        "role",
         "state",
         "created_at",
         "last_used_at",
         "expires_at",
+        "disabled_at",
         "revoked_at",
+        "rotated_at",
+        "previous_expires_at",
+        "previous_used_at",
+        "models",
+        "endpoints",
+        "networks",
+        "limits",
     }
     assert (row["id"], row["state"], row["expires_at"]) == (claim.id, "active", None)
 

@@ -1,3 +1,4 @@
+import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import closing
@@ -8,8 +9,9 @@ import msgspec
 import pytest
 from sqlalchemy.exc import StatementError
 
-from gateway.errors import LedgerUnavailable, problem_of
+from gateway.errors import BadRequest, LedgerUnavailable, problem_of
 from gateway.ledger import ApiKey, Ledger, LedgerNotOpened, open_ledger
+from gateway.narrowing import NOT_NARROWED
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -31,8 +33,8 @@ def a_key(key_id: str = "k3v90q2mxw7a", **changes: object) -> ApiKey:
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncGenerator[Ledger, None]:
-    async with open_ledger(url_of(tmp_path / "ledger.db")) as ledger:
+async def ledger(ledger_url: str) -> AsyncGenerator[Ledger, None]:
+    async with open_ledger(ledger_url) as ledger:
         yield ledger
 
 
@@ -71,27 +73,97 @@ async def test_keys_are_listed_oldest_first(ledger: Ledger) -> None:
     assert [key.id for key in await ledger.keys()] == ["older", "newer"]
 
 
-async def test_revoking_keeps_the_row_and_the_first_time(ledger: Ledger) -> None:
+async def test_a_teams_keys_are_listed_alone(ledger: Ledger) -> None:
+    await ledger.insert_key(a_key("mine"))
+    await ledger.insert_key(a_key("theirs", team="them"))
+
+    assert [key.id for key in await ledger.keys("them")] == ["theirs"]
+
+
+async def test_what_narrows_a_key_comes_back_as_it_went_in(ledger: Ledger) -> None:
+    narrow = a_key(models=("chat-*", "!chat-secret"), networks=("10.0.0.0/8",), limits="bulk")
+    await ledger.insert_key(narrow)
+    await ledger.insert_key(a_key("wide"))
+
+    assert await ledger.key(narrow.id) == narrow
+    wide = await ledger.key("wide")
+    assert wide is not None
+    assert wide.narrowing == NOT_NARROWED
+
+
+def ended(key: ApiKey) -> ApiKey:
+    return msgspec.structs.replace(key, revoked_at=key.revoked_at or NOON)
+
+
+async def test_a_change_is_counted_and_returns_before_and_after(ledger: Ledger) -> None:
+    await ledger.insert_key(a_key())
+    await ledger.insert_key(a_key("other"))
+
+    change = await ledger.change_key("k3v90q2mxw7a", ended)
+
+    assert change is not None
+    assert change.before == a_key()
+    assert change.after == a_key(revoked_at=NOON, change=1)
+    assert await ledger.key("k3v90q2mxw7a") == change.after
+    assert await ledger.last_key_change() == 1
+    assert await ledger.changed_keys(0) == {"k3v90q2mxw7a"}
+    assert await ledger.changed_keys(1) == frozenset()
+    assert await ledger.key("other") == a_key("other")
+
+
+async def test_a_change_that_changes_nothing_marks_no_key(ledger: Ledger) -> None:
+    await ledger.insert_key(a_key())
+    await ledger.change_key("k3v90q2mxw7a", ended)
+
+    again = await ledger.change_key("k3v90q2mxw7a", ended)
+
+    assert again is not None
+    assert again.before == again.after
+    assert await ledger.changed_keys(1) == frozenset()
+    assert await ledger.change_key("another", ended) is None
+
+
+async def test_a_change_that_is_refused_leaves_everything_as_it_was(ledger: Ledger) -> None:
     await ledger.insert_key(a_key())
 
-    first = await ledger.revoke_key("k3v90q2mxw7a", NOON)
-    second = await ledger.revoke_key("k3v90q2mxw7a", NOON + timedelta(hours=1))
+    def refused(key: ApiKey) -> ApiKey:
+        raise BadRequest("no")
 
-    assert first is not None
-    assert first.revoked_at == NOON
-    assert second == first
-    assert await ledger.keys() == [first]
-    assert await ledger.revoke_key("another", NOON) is None
+    with pytest.raises(BadRequest):
+        await ledger.change_key("k3v90q2mxw7a", refused)
+
+    assert await ledger.last_key_change() == 0
+    assert await ledger.key("k3v90q2mxw7a") == a_key()
+
+
+async def test_changes_at_once_are_made_one_after_another(tmp_path: Path) -> None:
+    url = url_of(tmp_path / "ledger.db")
+
+    def counted(key: ApiKey) -> ApiKey:
+        return msgspec.structs.replace(key, name=str(int(key.name) + 1))
+
+    async with open_ledger(url) as one, open_ledger(url) as two:
+        await one.insert_key(a_key(name="0"))
+        changes = [each.change_key("k3v90q2mxw7a", counted) for each in (one, two) * 10]
+        made = await asyncio.gather(*changes)
+        key = await one.key("k3v90q2mxw7a")
+
+    assert key is not None
+    assert key.name == "20"
+    assert sorted(change.after.change for change in made if change) == list(range(1, 21))
 
 
 async def test_the_last_use_never_goes_back(ledger: Ledger) -> None:
     await ledger.insert_key(a_key("one"))
     await ledger.insert_key(a_key("two"))
+    earlier, later = NOON - timedelta(1), NOON + timedelta(1)
 
-    await ledger.touch_keys({"one": NOON, "two": NOON})
-    await ledger.touch_keys({"one": NOON - timedelta(1), "two": NOON + timedelta(1), "gone": NOON})
+    await ledger.touch_keys({"one": NOON, "two": NOON}, {"two": NOON})
+    await ledger.touch_keys({"one": earlier, "two": later, "gone": NOON}, {"two": earlier})
 
-    assert [key.last_used_at for key in await ledger.keys()] == [NOON, NOON + timedelta(1)]
+    assert [key.last_used_at for key in await ledger.keys()] == [NOON, later]
+    assert [key.previous_used_at for key in await ledger.keys()] == [None, NOON]
+    assert await ledger.last_key_change() == 0
 
 
 async def test_what_a_key_is_called_is_data_and_never_sql(ledger: Ledger) -> None:

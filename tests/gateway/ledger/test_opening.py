@@ -3,18 +3,22 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine
 
 from gateway.ledger import LedgerNotOpened, open_ledger
 from gateway.ledger.opening import MIGRATIONS, open_engine
 from gateway.ledger.private_files import create_once
 from gateway.ledger.tables import metadata
+from gateway.narrowing import NOT_NARROWED
 
 OPEN_AND_INSERT = """
 import asyncio, sys
@@ -38,11 +42,11 @@ def url_of(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
-async def test_the_migrations_make_the_tables_that_the_queries_expect(tmp_path: Path) -> None:
+async def test_the_migrations_make_the_tables_that_the_queries_expect(ledger_url: str) -> None:
     def differences(connection: Connection) -> list[Any]:
         return compare_metadata(MigrationContext.configure(connection), metadata)
 
-    engine = await open_engine(url_of(tmp_path / "ledger.db"))
+    engine = await open_engine(ledger_url)
     async with engine.connect() as connection:
         found = await connection.run_sync(differences)
     await engine.dispose()
@@ -97,13 +101,14 @@ def test_processes_that_start_at_once_share_one_ledger(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["ledger.db"]
 
 
-async def test_openers_in_one_process_share_one_ledger(tmp_path: Path) -> None:
-    engines = await asyncio.gather(*(open_engine(url_of(tmp_path / "l.db")) for _ in range(6)))
+async def test_openers_in_one_process_share_one_ledger(ledger_url: str) -> None:
+    engines = await asyncio.gather(*(open_engine(ledger_url) for _ in range(6)))
 
+    async with engines[0].connect() as connection:
+        found = await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+        assert len(found.fetchall()) == 1
     for engine in engines:
         await engine.dispose()
-    with closing(sqlite3.connect(tmp_path / "l.db")) as database:
-        assert len(database.execute("SELECT version_num FROM alembic_version").fetchall()) == 1
 
 
 async def test_a_ledger_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:
@@ -124,6 +129,28 @@ async def test_a_ledger_of_a_newer_version_is_not_touched(tmp_path: Path) -> Non
 async def test_a_path_with_a_percent_sign_is_a_path(tmp_path: Path) -> None:
     async with open_ledger(url_of(tmp_path / "50%(x)s" / "ledger.db")) as ledger:
         assert await ledger.keys() == []
+
+
+async def test_keys_of_an_older_ledger_keep_working(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with create_engine(f"sqlite:///{path}").connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.exec_driver_sql(
+            "INSERT INTO api_keys (id, team, name, created_at, digest, pepper_version) "
+            "VALUES ('k3v90q2mxw7a', 'me', 'old', '2026-03-01 12:00:00', x'00', 'abc')"
+        )
+        connection.commit()
+        connection.engine.dispose()
+
+    async with open_ledger(url_of(path)) as ledger:
+        key = await ledger.key("k3v90q2mxw7a")
+
+    assert key is not None
+    assert (key.name, key.role, key.narrowing, key.change) == ("old", "member", NOT_NARROWED, 0)
+    assert key.is_usable(datetime.now(UTC))
 
 
 def test_the_migrations_lie_in_the_package() -> None:

@@ -1,4 +1,7 @@
+import msgspec
+
 from gateway.limits import RuleBook
+from gateway.narrowing import Narrowing
 from gateway.policy import LimitPolicy, Policy, TeamPolicy
 from tests.plugins.policies import TARGETS, ModelPolicy, call_of, policy_of
 
@@ -35,6 +38,24 @@ def test_the_rules_of_a_call_are_those_whose_tables_fit_it() -> None:
         'embedding.tokens_per_day of endpoint "openai.embeddings"',
         "all.cost_per_month of all calls together",
     ]
+
+
+def test_a_key_that_names_a_table_has_that_allowance_too_and_for_itself() -> None:
+    team = TeamPolicy(name="batch", models=["*"], endpoints=["*"], limits="standard")
+    limits = [*LIMITS[:1], LimitPolicy(name="small", requests_per_minute=5)]
+    book = RuleBook(policy_of(teams=[team], limits=limits))
+
+    def rules(key_id: str, limits: str | None) -> list[str]:
+        call = call_of(book.policy, team="batch", key_id=key_id)
+        narrowing = Narrowing(limits=limits)
+        call.principal = msgspec.structs.replace(call.principal, narrowing=narrowing)
+        return [f"{rule.table} of {rule.whose}" for rule in book.rules_of(call)]
+
+    of_team = ['standard of team "batch"'] * 2
+    assert rules("k1", None) == of_team
+    assert rules("k1", "small") == [*of_team, 'small of key "k1"']
+    assert rules("k2", "small") == [*of_team, 'small of key "k2"']
+    assert rules("k2", None) == of_team
 
 
 def test_burst_seconds_say_how_much_may_be_used_at_once() -> None:

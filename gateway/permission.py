@@ -1,0 +1,41 @@
+"""What a call may do: the team's lists in teams.toml, and then what its key leaves of them.
+
+Everything is decided on the endpoint's name, which the matched handler has, and on
+the model's name in models.toml. No path, no Host header and no alias is looked at.
+"""
+
+from gateway.call import Call
+from gateway.endpoints import matches
+from gateway.networks import is_in
+
+ADMIN = "admin"  # a role, and the dialect that needs it
+
+
+def may_use_endpoint(call: Call) -> bool:
+    """Do the team's endpoints and the key's allow this call's endpoint?"""
+    team = call.policy.teams.get(call.principal.team)
+    if team is None or not matches(call.endpoint, team.endpoints):
+        return False
+    narrowed = call.principal.narrowing.endpoints
+    return narrowed is None or matches(call.endpoint, narrowed)
+
+
+def may_use_model(call: Call, name: str) -> bool:
+    """Do the team's models and the key's allow the model of this name? No alias is."""
+    team = call.policy.teams.get(call.principal.team)
+    if team is None or not matches(name, team.models):
+        return False
+    narrowed = call.principal.narrowing.models
+    return narrowed is None or matches(name, narrowed)
+
+
+def may_call_from_here(call: Call) -> bool:
+    """Do the team's networks and the key's hold the address that the call comes from?"""
+    team = call.policy.teams.get(call.principal.team)
+    lists = (team.networks if team is not None else None, call.principal.narrowing.networks)
+    return all(networks is None or is_in(call.client.host, networks) for networks in lists)
+
+
+def has_needed_role(call: Call) -> bool:
+    """Admin endpoints are for callers with the role admin, whatever a team's lists say."""
+    return call.dialect != ADMIN or call.principal.role == ADMIN
