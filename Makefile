@@ -21,7 +21,7 @@ serve: .venv/penstock-installed  ## install, then serve policies/dev with the st
 
 install: .venv/penstock-installed  ## create .venv with the gateway and the GGUF engine
 
-test: .venv/tests-installed redis-server nginx  ## install what the tests need, then run all five checks
+test: .venv/tests-installed redis-server nginx postgresql  ## install what the tests need, then run all five checks
 	@$(MAKE) --no-print-directory --keep-going format-check lint types imports tests
 
 check: test  ## the same five that CI runs: format, lint, types, imports, tests
@@ -81,6 +81,20 @@ nginx:
 	    $$get install -y nginx-light || { $$get update && $$get install -y nginx-light; }; \
 	  else \
 	    echo "the tests of deploy/nginx start an nginx: install one (\`apt-get install nginx-light\`)" >&2; \
+	    exit 1; \
+	  fi; \
+	}
+
+# The ledger is tested on a real PostgreSQL; Debian keeps initdb outside of PATH.
+.PHONY: postgresql
+postgresql:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing postgresql, of which the ledger's tests start clusters of their own"; \
+	    get="env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q"; \
+	    $$get install -y postgresql || { $$get update && $$get install -y postgresql; }; \
+	  else \
+	    echo "the ledger's tests start a PostgreSQL: install one (\`apt-get install postgresql\`)" >&2; \
 	    exit 1; \
 	  fi; \
 	}

@@ -15,11 +15,24 @@ logs and in metrics. A dialect may have a word of its own for its clients
 
 from typing import ClassVar
 
+from msgspec import Struct
+
+
+class UpstreamAnswer(Struct, frozen=True):
+    """A refusal in an upstream's own words: JSON that a client of its dialect can read."""
+
+    status: int
+    body: bytes
+
 
 class EngineError(Exception):
-    """Why an engine could not answer; `message` is meant for the caller."""
+    """Why an engine could not answer; `message` is meant for the caller.
+
+    `answer` is what an upstream said, where the caller may read that instead.
+    """
 
     code: ClassVar[str] = "engine_error"
+    answer: UpstreamAnswer | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -37,13 +50,24 @@ class RequestRefused(EngineError):
 
 
 class ContextTooLong(RequestRefused):
-    """The prompt, counted by the model's own tokenizer, does not fit its context."""
+    """The prompt, counted by the model's own tokenizer, does not fit its context.
+
+    An upstream says so in words of its own (`message`), and often without the numbers: then 0.
+    """
 
     code: ClassVar[str] = "context_too_long"
 
-    def __init__(self, *, prompt_tokens: int, context_tokens: int, param: str = "messages") -> None:
+    def __init__(
+        self,
+        *,
+        prompt_tokens: int,
+        context_tokens: int,
+        param: str = "messages",
+        message: str | None = None,
+    ) -> None:
         super().__init__(
-            f"this model's context is {context_tokens} tokens; the prompt has {prompt_tokens} "
+            message
+            or f"this model's context is {context_tokens} tokens; the prompt has {prompt_tokens} "
             "and at least 1 is needed for the answer: shorten the prompt or choose a model "
             "with a longer context",
             param=param,

@@ -53,22 +53,25 @@ class FairQueue(Generic[Item]):
         self._waiting.setdefault((priority, owner), deque()).appendleft(item)
         self._length += 1
 
+    def peek(self, can_run: Callable[[Item], bool] | None = None) -> Item | None:
+        """The item that `pop` would take, left where it is."""
+        line = self._next_line(can_run)
+        return None if line is None else self._waiting[line][0]
+
     def pop(self, can_run: Callable[[Item], bool] | None = None) -> Item | None:
         """Take the next item, or None if nothing waits.
 
         With `can_run`, an owner whose first item cannot run now is passed over.
         """
-        lines = sorted(self._waiting, key=lambda line: (line[0], self._counters.get(line[1], 0.0)))
-        for line in lines:
-            items = self._waiting[line]
-            if can_run is not None and not can_run(items[0]):
-                continue
-            item = items.popleft()
-            self._length -= 1
-            if not items:
-                del self._waiting[line]
-            return item
-        return None
+        line = self._next_line(can_run)
+        if line is None:
+            return None
+        items = self._waiting[line]
+        item = items.popleft()
+        self._length -= 1
+        if not items:
+            del self._waiting[line]
+        return item
 
     def remove(self, item: Item, *, owner: str, priority: int = 0) -> bool:
         """Take a waiting item out; False if it does not wait here."""
@@ -79,6 +82,7 @@ class FairQueue(Generic[Item]):
         self._length -= 1
         if not items:
             del self._waiting[priority, owner]
+        self._forget_if_empty()
         return True
 
     def started(self, owner: str) -> None:
@@ -92,12 +96,26 @@ class FairQueue(Generic[Item]):
             self._running[owner] = left
         else:
             self._running.pop(owner, None)
-        if not self._running and not self._length:
-            self._counters.clear()  # nobody is owed anything, so nothing grows for ever
+        self._forget_if_empty()
 
     def charge(self, owner: str, tokens_cost: float, *, weight: float = 1.0) -> None:
         """Count service given: token counts times their costs; a larger weight counts less."""
         self._counters[owner] = self._counters.get(owner, 0.0) + tokens_cost / max(weight, 1e-6)
+
+    def _next_line(self, can_run: Callable[[Item], bool] | None) -> tuple[int, str] | None:
+        best = min(self._waiting, key=self._turn, default=None)
+        if best is None or can_run is None or can_run(self._waiting[best][0]):
+            return best
+        lines = sorted(self._waiting, key=self._turn)
+        return next((line for line in lines if can_run(self._waiting[line][0])), None)
+
+    def _turn(self, line: tuple[int, str]) -> tuple[int, float]:
+        priority, owner = line
+        return priority, self._counters.get(owner, 0.0)
+
+    def _forget_if_empty(self) -> None:
+        if not self._running and not self._length:
+            self._counters.clear()  # nobody is owed anything, so nothing grows for ever
 
     def _is_active(self, owner: str) -> bool:
         return owner in self._running or any(line[1] == owner for line in self._waiting)

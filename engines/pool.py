@@ -153,6 +153,10 @@ class Pool(Generic[Model]):
         """Callers whose model is not loaded yet."""
         return len(self._wishes)
 
+    def num_waiting_for(self, name: str) -> int:
+        """Callers who wait for this model to be loaded."""
+        return sum(wish.name == name for wish in self._wishes)
+
     def find(self, name: str) -> Model | None:
         """A model if it is loaded now."""
         place = self._places.get(name)

@@ -6,10 +6,12 @@ of events comes out, and the stream always reads
     Started (TextDelta | ReasoningDelta | ToolCallDelta)* Finished
 
 or ends early with one of the errors in engines/errors.py. Closing the stream
-cancels the request; an engine must free its slot without being awaited.
+cancels the request; an engine must free its slot without being awaited. An
+engine that relays what its client wrote (see `Relay`) has an answer that is
+nothing but `Relayed` between the two ends.
 
 Nothing here imports torch, llama_cpp, litestar or the gateway, and nothing
-here may: it is the floor every other module stands on.
+here may: with engines/wire.py it is the floor every other module stands on.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -17,6 +19,8 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
+
+from engines.wire import Relayed, UpstreamHead, WireRequest
 
 
 class Capability(StrEnum):
@@ -37,7 +41,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
 
     name: str
     capabilities: frozenset[Capability]
-    context_tokens: int
+    context_tokens: int  # 0: not known
     loaded: bool
     loading: float | None = None  # how far a load under way is, 0 to 1
     memory_bytes: int | None = None
@@ -173,12 +177,14 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     constraint: Constraint | None = None
     logprobs: int | None = None  # None: none; 0: the chosen token only; n: and n alternatives
     reasoning_effort: str | None = None  # "none" switches thinking off where a template can
+    prompt_logprobs: int | None = None  # the same for the prompt's own tokens
     keep_alive_seconds: float | None = None
     owner: str = "-"  # whose share of the engine this spends
     weight: float = 1.0  # how large that share is
     priority: int = 0  # lower goes first, across owners
     cache_salt: str = ""  # prefixes are shared only within one salt
     extra: Mapping[str, Any] = {}  # fields only a remote upstream understands
+    wire: WireRequest | None = None  # for an engine that is a `Relay`; others ignore it
 
 
 class EmbedRequest(Struct, frozen=True, kw_only=True):
@@ -192,6 +198,7 @@ class EmbedRequest(Struct, frozen=True, kw_only=True):
     owner: str = "-"
     weight: float = 1.0
     priority: int = 0
+    wire: WireRequest | None = None
 
 
 class Usage(Struct, frozen=True, kw_only=True):
@@ -242,10 +249,12 @@ class TokenLogprob(Struct, frozen=True):
 
 
 class Started(Struct, frozen=True, tag="started", kw_only=True):
-    """The request was admitted and its prompt is counted."""
+    """The request was admitted and its prompt is counted; None: by nobody yet."""
 
     prompt_tokens: int | None = None
     cached_tokens: int = 0
+    prompt_logprobs: Sequence[TokenLogprob] | None = None  # of all tokens but the first, if asked
+    head: UpstreamHead | None = None  # only where the answer is `Relayed`
 
 
 class TextDelta(Struct, frozen=True, tag="text"):
@@ -279,15 +288,16 @@ class Finished(Struct, frozen=True, tag="finished", kw_only=True):
     stop: str | None = None  # the stop string that ended it, if one did
 
 
-Output = TextDelta | ReasoningDelta | ToolCallDelta
-Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
+Output = TextDelta | ReasoningDelta | ToolCallDelta | Relayed
+Event = Started | TextDelta | ReasoningDelta | ToolCallDelta | Relayed | Finished
 
 
 class Embeddings(Struct, frozen=True, kw_only=True):
-    """One vector per input, in order."""
+    """One vector per input, in order; or, `relayed`, the answer that holds them as it came."""
 
     vectors: Sequence[Sequence[float]]
     usage: Usage
+    relayed: bytes | None = None
 
 
 class Health(Struct, frozen=True, kw_only=True):

@@ -6,11 +6,13 @@ opens is pushed on `call.resources`, which the middleware closes in the call's
 own task, whether or not the client is still there.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import msgspec
@@ -19,6 +21,9 @@ from msgspec import Struct
 from engines.protocol import EmbedRequest, FinishReason, GenerateRequest, Timing, Usage
 from gateway.errors import Problem
 from gateway.policy import ModelPolicy, Policy
+
+if TYPE_CHECKING:
+    from gateway.serving import Serving
 
 
 class Principal(Struct, frozen=True, kw_only=True):
@@ -97,6 +102,10 @@ class Call:
     client: ClientAddress = NO_ADDRESS
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     started_at: float = field(default_factory=time.monotonic)
+    began_at: float = field(default_factory=time.time)  # the same moment, as a clock on the wall
+    serving: "Serving | None" = None  # the plugins and engines that go with the policy
+    task: "asyncio.Task[Any] | None" = None  # while it may be stopped
+    stopped: Problem | None = None  # why, if somebody stopped it
     principal: Principal = NOBODY
     model: ModelPolicy | None = None
     requests: Sequence[GenerateRequest] = ()  # one for each sequence to generate
@@ -115,6 +124,7 @@ class Call:
     tallies: list[Tally] = field(default_factory=list[Tally])  # one for each sequence
     timing: Timing = field(default_factory=Timing)
     finish_reason: FinishReason | None = None
+    admission_seconds: float | None = None  # what authorize to admit took
     first_output_at: float | None = None
     finished_at: float | None = None
 
@@ -142,6 +152,13 @@ class Call:
             + (f";left={tried.left}" if tried.left else "")
             for tried in self.tried
         )
+
+    def stop(self, problem: Problem) -> bool:
+        """End it from outside, with this as its error; False if it is ending anyway."""
+        if self.task is None or self.stopped is not None:
+            return False
+        self.stopped = problem
+        return self.task.cancel("stopped by an administrator")
 
     def replace_requests(self, **changes: object) -> None:
         """Change the same fields of every request of this call."""

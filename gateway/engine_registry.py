@@ -50,6 +50,10 @@ class EngineRegistry:
             raise ValueError(f"engine kind {kind!r} is registered twice")
         self._kinds[kind] = EngineKind(config, build)
 
+    def add_new(self, other: "EngineRegistry") -> None:
+        """Take over the kinds of another registry that are not known here yet."""
+        self._kinds = {**other._kinds, **self._kinds}
+
     @property
     def configs(self) -> Mapping[str, type[Struct]]:
         """Each kind's configuration Struct."""
@@ -69,7 +73,12 @@ async def start_engines(
 ) -> dict[str, Engine]:
     """Build and start every engine. Raises `EngineStartFailed`, with nothing left running."""
     site = EngineSite(models_dir=settings.models_dir, data_dir=settings.data_dir)
-    engines = {name: registry.build(policy, site) for name, policy in policies.items()}
+    engines: dict[str, Engine] = {}
+    for name, policy in policies.items():
+        try:
+            engines[name] = registry.build(policy, site)
+        except EngineError as error:
+            raise EngineStartFailed(f"engine {name!r} did not start: {error.message}") from error
     names = list(engines)
     results = await asyncio.gather(
         *(engines[name].start() for name in names), return_exceptions=True

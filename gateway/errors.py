@@ -14,6 +14,8 @@
     ├── RateLimited         a limit is reached; try again in `retry_after` seconds
     ├── BudgetSpent         a day's or a month's allowance is used up; trying again is no use
     ├── LimitsUnavailable   the shared counts do not answer, and the policy says to refuse then
+    ├── Cancelled           an administrator ended the call
+    ├── PolicyRefused       the policy on disk cannot be taken, so the old one stays
     └── LedgerUnavailable   the durable records do not answer, so nobody new can be identified
 
 Engines have errors of their own (engines/errors.py) and know no HTTP. Both
@@ -22,7 +24,7 @@ become a `Problem` here, and each dialect has one function that writes a
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from msgspec import Struct
@@ -33,6 +35,7 @@ from engines.errors import (
     Overloaded,
     RequestRefused,
     Unavailable,
+    UpstreamAnswer,
 )
 
 STATUS: Mapping[str, int] = {
@@ -47,6 +50,8 @@ STATUS: Mapping[str, int] = {
     "model_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
+    "policy_refused": 409,
+    "cancelled": 410,
     "body_too_large": 413,
     "media_type_unknown": 415,
     "rate_limited": 429,
@@ -199,6 +204,29 @@ class LimitsUnavailable(Refusal):
         )
 
 
+class Cancelled(Refusal):
+    """An administrator ended the call; trying again is not what they meant."""
+
+    code: ClassVar[str] = "cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("the call was ended by whoever runs this gateway")
+
+
+class PolicyRefused(Refusal):
+    """The policy directory cannot be served as it is; the one in use stays in use."""
+
+    code: ClassVar[str] = "policy_refused"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        shown = "; ".join(problems[:20])
+        more = f" (and {len(problems) - 20} more)" if len(problems) > 20 else ""
+        super().__init__(
+            f"the policy stays as it is: {shown}{more}", headers={"x-should-retry": "false"}
+        )
+        self.problems = tuple(problems)
+
+
 class LedgerUnavailable(Refusal):
     """The durable records do not answer. Not the caller's fault, so never a 401."""
 
@@ -216,10 +244,11 @@ class Problem(Struct, frozen=True, kw_only=True):
     code: str
     status: int
     message: str
-    source: str  # "gateway" or "engine"
+    source: str  # "gateway", "engine" or "upstream"
     param: str | None = None
     retry_after: float | None = None
     headers: Mapping[str, str] = {}
+    answer: UpstreamAnswer | None = None  # the same in an upstream's own words
 
     @property
     def retry_after_seconds(self) -> int | None:
@@ -260,9 +289,10 @@ def _problem_of_engine(error: EngineError) -> Problem:
         param = "model"
     return Problem(
         code=error.code,
-        status=STATUS[error.code],
+        status=STATUS[error.code] if error.answer is None else error.answer.status,
         message=error.message,
-        source="engine",
+        source="engine" if error.answer is None else "upstream",
         param=param,
         retry_after=retry_after,
+        answer=error.answer,
     )

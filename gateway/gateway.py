@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
+import msgspec
 import structlog
 
 from engines.protocol import Engine
@@ -14,30 +16,40 @@ from gateway.errors import NotFound
 from gateway.hooks import Hooks, build_hooks, read_policy
 from gateway.keys import Keys, open_pepper
 from gateway.ledger import Ledger, open_ledger
+from gateway.ledger.audit_recorder import AuditRecorder
+from gateway.ledger.spool import Spool
+from gateway.ledger.writer import UsageWriter
 from gateway.policy import Policy
+from gateway.reload import Reloader
+from gateway.serving import Serving
 from gateway.settings import Settings
 from gateway.store import Store, open_store
 from gateway.targets import Targets, TargetsReport
 
 log = structlog.get_logger()
 
+MAX_USAGE_SPOOL_BYTES = 256 * 1024 * 1024
+MAX_AUDIT_SPOOL_BYTES = 64 * 1024 * 1024
+
 
 class Gateway:
     """One process's gateway. The event loop's main task owns it; plugins read it.
 
-    `policy` is replaced whole and never changed; a call keeps the one that it
+    `serving` is replaced whole and never changed; a call keeps the one that it
     started with.
     """
 
     def __init__(self, settings: Settings, policy: Policy) -> None:
         self.settings = settings
-        self.policy = policy
         self.registry = EngineRegistry()
         self.targets = Targets()  # outlives every policy
-        self.hooks: Hooks = build_hooks(policy.plugins, self)
+        self.serving = Serving(policy=policy, hooks=Hooks([]), engines={}, targets=self.targets)
+        self.hooks = build_hooks(policy.plugins, self)
         self.hooks.register_engines(self.registry)
-        self.engines: Mapping[str, Engine] = {}
+        self.read_policy: Callable[[Path], Policy] = read_policy
+        self.reloader = Reloader(self)
         self.calls: dict[str, Call] = {}  # in flight, by id
+        self.call_ended = asyncio.Event()  # set with each call that ends; who waits clears it
         self.started_at = time.time()
         self.ready = False
         self.on_ready: list[Callable[[], None]] = []
@@ -47,6 +59,27 @@ class Gateway:
         self._store: Store | None = None
         self._ledger: Ledger | None = None
         self._keys: Keys | None = None
+        self._usage: UsageWriter | None = None
+        self._audit: AuditRecorder | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of calls that begin now."""
+        return self.serving.policy
+
+    @property
+    def hooks(self) -> Hooks:
+        """The plugins of calls that begin now."""
+        return self.serving.hooks
+
+    @hooks.setter
+    def hooks(self, hooks: Hooks) -> None:
+        self.serving = msgspec.structs.replace(self.serving, hooks=hooks)
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The engines of calls that begin now."""
+        return self.serving.engines
 
     @property
     def store(self) -> Store:
@@ -65,6 +98,18 @@ class Gateway:
         """The API keys; usable while the gateway runs."""
         assert self._keys is not None, "the gateway is not running"
         return self._keys
+
+    @property
+    def usage(self) -> UsageWriter:
+        """Takes the usage of calls to the ledger, whatever state that is in."""
+        assert self._usage is not None, "the gateway is not running"
+        return self._usage
+
+    @property
+    def audit(self) -> AuditRecorder:
+        """Takes what is done to the gateway to the audit log."""
+        assert self._audit is not None, "the gateway is not running"
+        return self._audit
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
@@ -86,6 +131,11 @@ class Gateway:
                     self._draining.cancel()
                 log.info("gateway_stopping", calls=len(self.calls))
 
+    def end_call(self, call: Call) -> None:
+        """A call is over."""
+        del self.calls[call.id]
+        self.call_ended.set()
+
     def begin_drain(self) -> None:
         """Take no more traffic, and end what still runs after the settings' `drain_seconds`.
 
@@ -99,6 +149,11 @@ class Gateway:
         """End at once what a drain still waits for. May be called as `begin_drain` may."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._end_now)
+
+    def begin_reload(self, by: str) -> None:
+        """Reload the policy; how it went is in the log. May be called from a signal handler."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.reloader.begin, by)
 
     def drain_target(self, engine: str, model: str | None = None) -> int:
         """Send no new calls to a target, or to none of an engine's; how many still run there.
@@ -138,21 +193,19 @@ class Gateway:
 
     async def _end_calls(self) -> None:
         await asyncio.sleep(self.settings.drain_seconds)
-        await stop_engines(self.engines)
+        await asyncio.gather(stop_engines(self.engines), self.reloader.end_retired())
 
     async def _start(self, stack: AsyncExitStack) -> None:
         self._loop = asyncio.get_running_loop()
         store = open_store(self.settings.store, data_dir=self.settings.data_dir)
         await stack.enter_async_context(store.running())
         self._store = store
-        self._ledger = await stack.enter_async_context(open_ledger(self.settings.ledger_url))
-        self._keys = await stack.enter_async_context(
-            Keys(self._ledger, pepper=open_pepper(self.settings))
-        )
-        self.engines = await start_engines(self.policy.engines, self.registry, self.settings)
-        stack.push_async_callback(stop_engines, self.engines)
+        await self._open_records(stack)
+        engines = await start_engines(self.policy.engines, self.registry, self.settings)
+        self.serving = msgspec.structs.replace(self.serving, engines=engines)
+        stack.push_async_callback(self._stop_engines)
         stack.push_async_callback(self.targets.mirrors.close)
-        await stack.enter_async_context(self.hooks.lifespan(self))
+        await stack.enter_async_context(self.reloader.running())
         self.ready = True
         log.info(
             "gateway_started",
@@ -162,6 +215,19 @@ class Gateway:
         )
         for callback in self.on_ready:
             callback()
+
+    async def _open_records(self, stack: AsyncExitStack) -> None:
+        settings = self.settings
+        ledger = await stack.enter_async_context(open_ledger(settings.ledger_url))
+        usage_spool = Spool(settings.data_dir / "usage-spool", max_bytes=MAX_USAGE_SPOOL_BYTES)
+        audit_spool = Spool(settings.data_dir / "audit-spool", max_bytes=MAX_AUDIT_SPOOL_BYTES)
+        self._ledger = ledger
+        self._usage = await stack.enter_async_context(UsageWriter(ledger.usage, usage_spool))
+        self._audit = await stack.enter_async_context(AuditRecorder(ledger.audit, audit_spool))
+        self._keys = await stack.enter_async_context(Keys(ledger, pepper=open_pepper(settings)))
+
+    async def _stop_engines(self) -> None:
+        await stop_engines(self.engines)
 
 
 def open_gateway(settings: Settings) -> Gateway:

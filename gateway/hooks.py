@@ -8,8 +8,13 @@ kind is refused when it is registered.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -39,7 +44,10 @@ class PluginInvalid(Exception):
 class Hooks:
     """The plugins of one gateway, in policy order; one typed method for each hook."""
 
-    def __init__(self, plugins: Sequence[tuple[str, object]]) -> None:
+    def __init__(
+        self, plugins: Sequence[tuple[str, object]], *, only: Collection[str] | None = None
+    ) -> None:
+        """With `only`, the hooks of these names run and every other does nothing."""
         self._manager = pluggy.PluginManager("penstock")
         self._manager.add_hookspecs(HookSpecs)
         # pluggy calls what was registered last first.
@@ -47,7 +55,21 @@ class Hooks:
             _check_kinds(name, plugin)
             self._manager.register(plugin, name=name)
         self._manager.check_pending()
-        self._call = self._manager.hook
+        self.plugins: Mapping[str, object] = dict(plugins)  # in policy order
+        self._call: Any = self._manager.hook if only is None else _Some(self._manager.hook, only)
+
+    def only(self, *names: str) -> "Hooks":
+        """The same plugins with these hooks alone, for calls that nobody makes.
+
+        A plugin that has none of them is left out whole; the `lifespan` of the others runs.
+        """
+        wanted = frozenset(names)
+        kept = [
+            (name, plugin)
+            for name, plugin in self.plugins.items()
+            if hooks_of(type(plugin)) & wanted
+        ]
+        return Hooks(kept, only=wanted | {"lifespan"})
 
     def register_engines(self, registry: EngineRegistry) -> None:
         """Let every engine plugin name its kind."""
@@ -59,11 +81,11 @@ class Hooks:
 
     def lifespan(self, gateway: "Gateway") -> AbstractAsyncContextManager[None]:
         """Around the gateway's running time."""
-        return nested(self._call.lifespan(gateway=gateway))
+        return joined(self._call.lifespan(gateway=gateway))
 
     def observe(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Around the whole call."""
-        return nested(self._call.observe(call=call))
+        return joined(self._call.observe(call=call))
 
     async def identify(self, call: Call, headers: Mapping[str, str]) -> Principal | None:
         """The first plugin's answer to who is calling."""
@@ -83,7 +105,22 @@ class Hooks:
 
     def admit(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Every plugin's slot for the call."""
-        return nested(self._call.admit(call=call))
+        return joined(self._call.admit(call=call))
+
+
+class _Some:
+    """pluggy's hooks, of which all but some have no implementations."""
+
+    def __init__(self, hooks: Any, names: Collection[str]) -> None:
+        self._hooks = hooks
+        self._names = names
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hooks, name) if name in self._names else _nobody
+
+
+def _nobody(**_: object) -> list[Any]:
+    return []
 
 
 async def first(answers: Iterable[Coroutine[Any, Any, Answer | None]]) -> Answer | None:
@@ -108,6 +145,15 @@ async def every(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
     finally:
         for coroutine in remaining:
             coroutine.close()
+
+
+def joined(
+    contexts: Sequence[AbstractAsyncContextManager[None]],
+) -> AbstractAsyncContextManager[None]:
+    """What enters all of them: `nested`, without its price where it is one or none."""
+    if not contexts:
+        return nullcontext()
+    return contexts[0] if len(contexts) == 1 else nested(contexts)
 
 
 @asynccontextmanager
@@ -179,11 +225,19 @@ def table_of(plugin: type) -> type[Struct] | None:
     return cast("type[Struct] | None", getattr(plugin, "table", None))
 
 
-def build_hooks(names: Sequence[str], gateway: "Gateway") -> Hooks:
-    """Make the named plugins, in this order. Raises `PluginInvalid`."""
+def build_hooks(
+    names: Sequence[str], gateway: "Gateway", *, keep: Mapping[str, object] | None = None
+) -> Hooks:
+    """Make the named plugins, in this order, but take those in `keep` as they are.
+
+    Raises `PluginInvalid`.
+    """
     installed = installed_plugins()
     plugins: list[tuple[str, object]] = []
     for name in names:
+        if keep is not None and name in keep:
+            plugins.append((name, keep[name]))
+            continue
         if name not in installed:
             raise PluginInvalid(
                 f"plugin {name!r} is not installed (there are: {', '.join(sorted(installed))})"

@@ -19,11 +19,12 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.bodies import ClientGone
-from gateway.api.problems import problem_reply
+from gateway.api.problems import problem_frame, problem_reply
 from gateway.api.replies import SECURITY_HEADERS
 from gateway.call import Call, ClientAddress, new_call_id
 from gateway.errors import STATUS, Problem, RequestTimeout, Unauthenticated, problem_of
 from gateway.gateway import Gateway
+from gateway.hooks import Hooks
 
 log = structlog.get_logger()
 
@@ -47,23 +48,27 @@ class CallMiddleware(ASGIMiddleware):
         self._gateway.calls[call.id] = call
         try:
             with structlog.contextvars.bound_contextvars(call=call.id):
-                async with self._gateway.hooks.observe(call):
+                async with _hooks(call).observe(call):
                     try:
                         await self._answer(call, scope, wire, next_app)
                     finally:
+                        call.task = None
                         wire.stop_watching()
                         await _closed(call.resources)
                         call.finished_at = time.monotonic()
         finally:
-            del self._gateway.calls[call.id]
+            self._gateway.end_call(call)
 
     def _open(self, scope: Any) -> Call:
         handler = scope["route_handler"]
         client = scope.get("client")
+        serving = self._gateway.serving
         return Call(
             id=new_call_id(),
             endpoint=handler.opt.get("endpoint") or handler.name or "-",
-            policy=self._gateway.policy,
+            policy=serving.policy,
+            serving=serving,
+            task=asyncio.current_task(),
             client=ClientAddress(client[0], client[1]) if client else ClientAddress(None),
             headers=_headers_of(scope),
         )
@@ -74,6 +79,10 @@ class CallMiddleware(ASGIMiddleware):
                 await self._identify(call)
             await next_app(scope, wire.receive, wire.send)
         except asyncio.CancelledError:
+            if call.stopped is not None and not wire.client_gone:
+                _forget_cancellation()
+                await _stop(call, call.stopped, scope, wire)
+                return
             if not wire.client_gone:
                 call.error = call.error or _closed_by_us()
                 if wire.started:
@@ -90,7 +99,7 @@ class CallMiddleware(ASGIMiddleware):
             await self._refuse(call, error, scope, wire)
 
     async def _identify(self, call: Call) -> None:
-        principal = await self._gateway.hooks.identify(call, call.headers)
+        principal = await _hooks(call).identify(call, call.headers)
         if principal is None:
             raise Unauthenticated(
                 "no valid API key was given; send one as `Authorization: Bearer <key>` "
@@ -167,6 +176,9 @@ class _Wire:
         self._complete = True
         if self._watcher is not None:
             self._watcher.cancel()
+            # Task and wire would hold each other, and with them the body, until the
+            # garbage collector comes by.
+            self._watcher = None
 
     def _completed(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         headers = list(given)
@@ -191,6 +203,21 @@ class _Wire:
         if not self._complete:
             self.client_gone = True
             task.cancel("the client hung up")
+
+
+def _hooks(call: Call) -> Hooks:
+    assert call.serving is not None, "the middleware opened the call"
+    return call.serving.hooks
+
+
+async def _stop(call: Call, problem: Problem, scope: Scope, wire: _Wire) -> None:
+    """Tell the client that somebody ended its call, in so far as it can still be told."""
+    call.error = problem
+    if not wire.started:
+        await problem_reply(problem, dialect=call.dialect)(scope, wire.receive, wire.send)
+    elif call.streams:
+        frame = problem_frame(problem, dialect=call.dialect)
+        await wire.send({"type": "http.response.body", "body": frame, "more_body": False})
 
 
 def _headers_of(scope: Any) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What happens to a call, in order. The file to read first.
 
-A dialect decodes its body to requests and hands them here. Each line of `_admit`
+A dialect decodes its body to requests and hands them here. Each line of `_decide`
 is a hook whose plugin is a file of the same name; then dispatch finds an engine
 that produces output. What comes back is one event stream for each request,
 each with its first output already there, so that every failure until then is
@@ -24,12 +24,15 @@ from engines.protocol import (
     ToolCallDelta,
     Usage,
 )
-from gateway.call import Call
+from engines.wire import Relayed
+from gateway.call import Call, Route
 from gateway.dispatch import dispatch, dispatch_embed
 from gateway.errors import ModelUnknown
+from gateway.limits.estimates import estimated_tokens
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
+    from gateway.serving import Serving
 
 
 LONG_TOKEN = 8  # characters; a piece of text with more of them is several tokens
@@ -51,29 +54,60 @@ async def run(
     """
     call.requests = requests
     call.asked_max_tokens = requests[0].max_tokens
-    await _admit(gateway, call, requests[0].model)
-    streams = await _side_by_side(gateway, call)
+    serving = call.serving or gateway
+    await _admit(serving, call, requests[0].model)
+    streams = await _side_by_side(serving, call)
     return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
 async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embeddings:
     """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`."""
     call.embed_request = request
-    await _admit(gateway, call, request.model)
-    embeddings = await dispatch_embed(call, gateway, call.embed_request)
+    serving = call.serving or gateway
+    await _admit(serving, call, request.model)
+    embeddings = await dispatch_embed(call, serving, call.embed_request)
     call.first_output_at = time.monotonic()
     call.tally(0).set(embeddings.usage)
     return embeddings
 
 
-async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
+async def run_on(
+    gateway: "Gateway", call: Call, request: GenerateRequest, route: Route
+) -> list[AsyncGenerator[Event, None]]:
+    """The same as `run` for a request that names no model, so that nothing is left to choose."""
+    call.requests = [request]
+    call.asked_max_tokens = request.max_tokens
+    serving = call.serving or gateway
+    await serving.hooks.authorize(call)
+    await serving.hooks.prepare(call)
+    call.route = route
+    await call.resources.enter_async_context(serving.hooks.admit(call))
+    streams = await _side_by_side(serving, call)
+    return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
+
+
+async def authorize(gateway: "Gateway | Serving", call: Call, name: str) -> None:
+    """Raise unless the caller may make this call and use this model: `Forbidden`, `ModelUnknown`.
+
+    A caller who may not use the endpoint hears that first: which names exist is not for
+    everyone.
+    """
     call.model = call.policy.resolve(name)  # an alias becomes its model
-    if call.model is None:
-        # A caller who may not use this endpoint hears that first: which names
-        # exist is not for everyone.
-        await gateway.hooks.authorize(call)
-        raise ModelUnknown(name)
     await gateway.hooks.authorize(call)  # plugins/allow_lists.py
+    if call.model is None:
+        raise ModelUnknown(name)
+
+
+async def _admit(gateway: "Gateway | Serving", call: Call, name: str) -> None:
+    began = time.monotonic()
+    try:
+        await _decide(gateway, call, name)
+    finally:
+        call.admission_seconds = time.monotonic() - began
+
+
+async def _decide(gateway: "Gateway | Serving", call: Call, name: str) -> None:
+    await authorize(gateway, call, name)
     await gateway.hooks.prepare(call)  # plugins/defaults.py
     call.route = await gateway.hooks.route(call)  # plugins/routing.py
     if call.route is None or not call.route.targets:
@@ -81,7 +115,9 @@ async def _admit(gateway: "Gateway", call: Call, name: str) -> None:
     await call.resources.enter_async_context(gateway.hooks.admit(call))  # plugins/rate_limits.py
 
 
-async def _side_by_side(gateway: "Gateway", call: Call) -> list[AsyncGenerator[Event, None]]:
+async def _side_by_side(
+    gateway: "Gateway | Serving", call: Call
+) -> list[AsyncGenerator[Event, None]]:
     """Dispatch every request at once; the first failure ends them all."""
     if len(call.requests) == 1:
         return [await dispatch(call, gateway, call.requests[0])]
@@ -111,6 +147,8 @@ async def _recorded(
             call.timing = event.timing
             call.finish_reason = event.reason
         elif isinstance(event, Started):
+            if event.prompt_tokens is None:  # an upstream tells it at the end, if it gets there
+                call.resources.callback(_estimate_prompt, call, index)
             tally.prompt_tokens = event.prompt_tokens or 0
             tally.cached_tokens = event.cached_tokens
         else:
@@ -120,9 +158,18 @@ async def _recorded(
         yield event
 
 
+def _estimate_prompt(call: Call, index: int) -> None:
+    """Charge a call that was broken off for a prompt that nobody has counted."""
+    tally = call.tally(index)
+    if not tally.prompt_tokens:
+        tally.prompt_tokens = estimated_tokens(call.requests[index])
+
+
 def _tokens_in(event: Output) -> int:
     """Tokens in one piece of output: one, as engines send them, unless it is a long piece."""
     if isinstance(event, TextDelta) and event.logprobs:
         return len(event.logprobs)
+    if isinstance(event, Relayed):
+        return 1 if event.num_tokens is None else event.num_tokens
     text = event.arguments if isinstance(event, ToolCallDelta) else event.text
     return max(1, len(text) // LONG_TOKEN)

@@ -24,6 +24,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     policy: Path = Path("policies/dev")
+    watch_seconds: float = 0.0  # how often to look whether the policy changed; 0: never
     host: str = "127.0.0.1"
     port: int = 8080
     store: str = "memory:"  # or redis://…, shared by several gateways

@@ -46,6 +46,7 @@ def _write(call: Call) -> None:
         "stream": call.streams,
         "client": call.client.host,
         "client_request_id": _client_request_id(call),
+        "policy": call.policy.digest[:12] or None,
     }
     known = {name: value for name, value in fields.items() if value is not None}
     _level_of(call)("call_finished", **known)

@@ -5,6 +5,7 @@ proxy here that forwards for anyone, connects from loopback too.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from gateway import Call, Principal, hookimpl
+
+MAX_URL = 300  # characters of an origin; no name of this machine is longer
 
 
 class Anonymous:
@@ -32,15 +35,20 @@ class Anonymous:
     async def identify(self, call: Call, headers: Mapping[str, str]) -> Principal | None:
         """The team of the table for a caller on this machine, else None."""
         table = call.policy.table("anonymous", Anonymous.Table)
-        names = frozenset(name.lower() for name in table.hosts)
-        if not (
-            _is_local_client(call.client.host)
-            and not _was_forwarded(headers)
-            and _is_local_url(f"//{headers.get('host', '')}", names)
-            and _comes_from_no_web_page(headers, names)
-        ):
+        if not is_from_this_machine(call, headers, table.hosts):
             return None
         return Principal(name="anonymous", team=table.team)
+
+
+def is_from_this_machine(call: Call, headers: Mapping[str, str], hosts: Sequence[str] = ()) -> bool:
+    """Whether nothing about a call points away from here; `hosts` are further names of ours."""
+    names = frozenset(name.lower() for name in hosts)
+    return (
+        _is_local_client(call.client.host)
+        and not _was_forwarded(headers)
+        and _is_local_url(f"//{headers.get('host', '')}", names)
+        and _comes_from_no_web_page(headers, names)
+    )
 
 
 def _is_local_client(host: str | None) -> bool:
@@ -69,6 +77,11 @@ def _is_local_url(url: str, names: frozenset[str]) -> bool:
     A name that only resolves to loopback is not enough: that is DNS rebinding
     (CVE-2024-28224).
     """
+    return len(url) <= MAX_URL and _is_local(url, names)
+
+
+@lru_cache(maxsize=256)  # the same few come with every call, and reading one takes long
+def _is_local(url: str, names: frozenset[str]) -> bool:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port  # a port that is no number raises too
@@ -80,6 +93,7 @@ def _is_local_url(url: str, names: frozenset[str]) -> bool:
     return name == "localhost" or name in names or _is_loopback_address(name)
 
 
+@lru_cache(maxsize=256)
 def _is_loopback_address(text: str) -> bool:
     try:
         address = ip_address(text)

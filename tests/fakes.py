@@ -28,6 +28,7 @@ from engines.protocol import (
     ToolCallDelta,
     Usage,
 )
+from engines.wire import Relayed
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import ApiKey
 
@@ -223,7 +224,7 @@ class ScriptedEngine:
             if isinstance(step, Finished):
                 yield step
                 return
-            if isinstance(step, Started | ReasoningDelta | ToolCallDelta):
+            if isinstance(step, Started | ReasoningDelta | ToolCallDelta | Relayed):
                 called = called or isinstance(step, ToolCallDelta)
                 yield step
             elif not isinstance(step, Hold | float):

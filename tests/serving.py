@@ -21,6 +21,7 @@ from gateway.gateway import Gateway
 from gateway.hooks import hooks_of, installed_plugins, table_of
 from gateway.listener import Connection, server_of
 from gateway.listener import Server as ListeningServer
+from gateway.policy import Policy
 from gateway.policy.load import load_policy
 from gateway.settings import Settings
 
@@ -48,8 +49,10 @@ SCRIPTED_POLICY: Mapping[str, str] = {
 }
 
 
-class ScriptedConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """The kind `scripted` has nothing to configure."""
+class ScriptedConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The kind `scripted` has nothing to configure; the number only makes one differ."""
+
+    number: int = 0
 
 
 class Server:
@@ -99,20 +102,25 @@ def scripted_gateway(
     directory: Path, engines: Mapping[str, Engine], *, settings: Settings | None = None
 ) -> Gateway:
     """A gateway of the policy in `directory`, whose engines of kind `scripted` are these."""
-    plugins = installed_plugins()
-    policy = load_policy(
-        directory,
-        plugin_tables={name: table_of(plugin) for name, plugin in plugins.items()},
-        engine_configs={"scripted": ScriptedConfig},
-        hooks_of={name: hooks_of(plugin) for name, plugin in plugins.items()},
-    )
-    gateway = Gateway(settings or settings_in(directory.parent), policy)
+    gateway = Gateway(settings or settings_in(directory.parent), read_scripted(directory))
+    gateway.read_policy = read_scripted
 
     def build(name: str, config: object, site: EngineSite) -> Engine:
         return engines[name]
 
     gateway.registry.add("scripted", config=ScriptedConfig, build=build)
     return gateway
+
+
+def read_scripted(directory: Path) -> Policy:
+    """The policy in `directory`, which may have engines of kind `scripted`."""
+    plugins = installed_plugins()
+    return load_policy(
+        directory,
+        plugin_tables={name: table_of(plugin) for name, plugin in plugins.items()},
+        engine_configs={"scripted": ScriptedConfig},
+        hooks_of={name: hooks_of(plugin) for name, plugin in plugins.items()},
+    )
 
 
 def settings_in(directory: Path, **changes: object) -> Settings:

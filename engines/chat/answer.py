@@ -6,12 +6,13 @@ came faster than they were read, they leave as one event.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from engines.chat.output import ChatOutput
+from engines.metrics import RecordedRequest
 from engines.protocol import (
     Event,
     Finished,
@@ -40,13 +41,27 @@ class Generated(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The model ended the answer, or its tokens were used up."""
+    """The model ended the answer, or its tokens were used up.
+
+    The token by which a model ended it is in no `Generated`.
+    """
 
     reason: FinishReason
     timing: Timing
+    stop_token: int | None = None
 
 
-Item = Admitted | Generated | Ended
+class PromptScored(NamedTuple):
+    """Log-probabilities of the prompt's tokens after token `start`; see `Answer`.
+
+    A prompt that is computed again is scored again, from its first token.
+    """
+
+    start: int
+    logprobs: Sequence[TokenLogprob]
+
+
+Item = Admitted | PromptScored | Generated | Ended
 
 
 class Items(Protocol):
@@ -65,11 +80,6 @@ class Running(Protocol):
     """The request as its step thread has it."""
 
     @property
-    def mailbox(self) -> Items:
-        """Where the step thread posts to."""
-        ...
-
-    @property
     def num_prompt_tokens(self) -> int:
         """Tokens of the prompt."""
         ...
@@ -80,48 +90,53 @@ class Running(Protocol):
 
 
 class Answer:
-    """One request's way out. Iterate `events` once."""
+    """One request's way out, told to `record` as it goes. Iterate `events` once.
+
+    With `scores_prompt` the start is held back until all of the prompt is scored.
+    """
 
     def __init__(
         self,
         sequence: Running,
+        items: Items,
         output: ChatOutput,
         pieces: Sequence[bytes],
         *,
-        on_admitted: Callable[[], None],
-        loading_seconds: float = 0.0,
+        record: RecordedRequest,
+        scores_prompt: bool = False,
     ) -> None:
         self._sequence = sequence
+        self._items = items
+        self._scores_prompt = scores_prompt
+        self._prompt_logprobs: list[TokenLogprob] = []
+        self._is_admitted = False
         self._output = output
         self._pieces = pieces
-        self._on_admitted = on_admitted
-        self._loading_seconds = loading_seconds
+        self._record = record
         self._num_tokens = 0
         self._cached_tokens = 0
         self._ended: Ended | None = None
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Everything from `Started` to `Finished`; raises what the step thread posted."""
-        mailbox = self._sequence.mailbox
         while True:
-            items = [await mailbox.get()]
+            items = [await self._items.get()]
             failure: BaseException | None = None
             try:
-                while (more := mailbox.get_nowait()) is not None:
+                while (more := self._items.get_nowait()) is not None:
                     items.append(more)
             # Whatever was posted goes to the reader, after what came before it.
             except BaseException as error:  # noqa: BLE001
                 failure = error
-            first = items[0]
-            if isinstance(first, Admitted):
-                del items[0]
-                self._on_admitted()
-                self._cached_tokens = first.cached_tokens
+            outputs = merged(self._outputs(items))
+            if self._is_admitted and (outputs or self._ended or not self._scores_prompt):
+                self._is_admitted = False  # said once
                 yield Started(
                     prompt_tokens=self._sequence.num_prompt_tokens,
                     cached_tokens=self._cached_tokens,
+                    prompt_logprobs=self._prompt_logprobs if self._scores_prompt else None,
                 )
-            for event in merged(self._outputs(items)):
+            for event in outputs:
                 yield event
             if self._ended is not None:
                 yield self._finished(self._ended)
@@ -132,21 +147,32 @@ class Answer:
     def _outputs(self, items: Sequence[Item]) -> list[Output]:
         outputs: list[Output] = []
         for item in items:
-            if isinstance(item, Generated):
+            if isinstance(item, Admitted):
+                self._cached_tokens = item.cached_tokens
+                self._is_admitted = True
+                self._record.admitted(item.cached_tokens)
+            elif isinstance(item, PromptScored):
+                del self._prompt_logprobs[item.start :]
+                self._prompt_logprobs += item.logprobs
+            elif isinstance(item, Generated):
                 self._num_tokens += 1
                 outputs += self._output.feed(self._pieces[item.token], item.logprob)
                 if self._output.is_finished:
                     now = time.monotonic()
                     self._ended = Ended(FinishReason.STOP, self._sequence.timing(now))
                     break
-            elif isinstance(item, Ended):
+            else:
                 self._ended = item
         if self._ended is not None:
             outputs += self._output.finish()
+        self._record.reached(self._num_tokens)
         return outputs
 
     def _finished(self, ended: Ended) -> Finished:
-        reason = ended.reason
+        reason, timing = ended.reason, ended.timing
+        self._record.finished(
+            reason.value, queued=timing.queued, prefill=timing.prefill, decode=timing.decode
+        )
         if reason is FinishReason.STOP and self._output.called_tools:
             reason = FinishReason.TOOL_CALLS
         usage = Usage(
@@ -155,7 +181,7 @@ class Answer:
             completion_tokens=self._num_tokens,
             reasoning_tokens=self._output.num_reasoning_tokens,
         )
-        timing = msgspec.structs.replace(ended.timing, loading=self._loading_seconds)
+        timing = msgspec.structs.replace(timing, loading=self._record.loading_seconds)
         return Finished(reason=reason, usage=usage, timing=timing, stop=self._output.stopped)
 
 

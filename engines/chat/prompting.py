@@ -17,6 +17,7 @@ import msgspec
 from engines.chat.template import ChatTemplate, Rendered
 from engines.errors import ContextTooLong, RequestRefused, Unsupported
 from engines.protocol import GenerateRequest, Message, Part, Text
+from engines.rendering import PromptToken, RenderedPrompt
 
 # Private-use characters: the first says a number follows, the second ends it.
 _OPEN, _CLOSE = "\ue2f0", "\ue2f1"
@@ -66,6 +67,20 @@ async def prompt_tokens(
         tokens = await model.tokenize(request.prompt, parse_special=True)
         return [*model.bos, *tokens], None
     return checked_ids(model, request.prompt, "prompt"), None
+
+
+async def rendered_prompt(
+    model: Tokenizing, pieces: Sequence[bytes], request: GenerateRequest
+) -> RenderedPrompt:
+    """The prompt as `prompt_tokens` makes it, for people to read.
+
+    `pieces` are the bytes of every token, those of marks too. The text is put together of
+    them: what a template wrote is not yet what the model reads.
+    """
+    tokens, _ = await prompt_tokens(model, request)
+    spelled = [PromptToken(token, pieces[token]) for token in tokens]
+    text = b"".join(token.piece for token in spelled).decode("utf-8", "replace")
+    return RenderedPrompt(text=text, tokens=spelled)
 
 
 def checked_ids(model: Tokenizing, tokens: Sequence[int], param: str) -> list[int]:

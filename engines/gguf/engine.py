@@ -16,15 +16,17 @@ import msgspec
 from engines.chat.answer import Answer
 from engines.chat.output import ChatOutput
 from engines.chat.prepared import completed, constraint_of, output_of
-from engines.chat.prompting import check_length, checked_ids, prompt_tokens
+from engines.chat.prompting import check_length, checked_ids, prompt_tokens, rendered_prompt
 from engines.errors import ContextTooLong, RequestRefused, Unavailable, Unsupported
 from engines.gguf.catalog import Catalog, Version
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob, Vectors, normalized
 from engines.gguf.loaded_model import HowToLoad, LoadedModel
+from engines.gguf.measuring import metrics_of
 from engines.gguf.probe import Probe, default_memory
 from engines.gguf.runner import POOLINGS
 from engines.gguf.sequence import Sequence as Running
+from engines.metrics import ModelMetrics, ModelRecorder, RecordedRequest
 from engines.outbox import Mailbox
 from engines.pool import Lease, Pool
 from engines.protocol import (
@@ -34,8 +36,10 @@ from engines.protocol import (
     GenerateRequest,
     Health,
     ModelInfo,
+    Started,
     Usage,
 )
+from engines.rendering import RenderedPrompt
 
 
 class GgufEngine:
@@ -62,6 +66,7 @@ class GgufEngine:
         )
         self._is_closed = False
         self._versions: dict[str, Version] = {}
+        self._recorders: dict[str, ModelRecorder] = {}  # of every model that was ever loaded
         self._loading: dict[str, float] = {}  # how far each load under way is, 0 to 1
         self.num_loads = 0  # models opened so far, for tests and metrics
 
@@ -83,6 +88,13 @@ class GgufEngine:
             waiting=self._pool.num_waiting + sum(model.line.num_waiting for model in models),
             cache_used=max((model.cache_used for model in models), default=None),
         )
+
+    async def metrics(self) -> Sequence[ModelMetrics]:
+        """Every model that was ever loaded."""
+        return [
+            metrics_of(recorder, self._pool.find(name), name=name, pool=self._pool)
+            for name, recorder in self._recorders.items()
+        ]
 
     async def models(self) -> Sequence[ModelInfo]:
         """Every model file that can be read, loaded or not."""
@@ -109,26 +121,35 @@ class GgufEngine:
         try:
             model = lease.model
             sequence, output = await self._prepared(model, request)
-            async for event in self._answered(model, sequence, output, loading_seconds):
+            record = model.recorder.requests.request(
+                prompt_tokens=len(sequence.tokens),
+                max_tokens=sequence.max_tokens,
+                arrived_at=began,
+                loading_seconds=loading_seconds,
+            )
+            async for event in self._answered(model, sequence, output, record):
                 yield event
         finally:
             lease.release()
 
     async def _answered(
-        self, model: LoadedModel, sequence: Running, output: ChatOutput, loading_seconds: float
+        self, model: LoadedModel, sequence: Running, output: ChatOutput, record: RecordedRequest
     ) -> AsyncGenerator[Event, None]:
         place = model.line.join(num_running=model.num_running)
         answer = Answer(
             sequence,
+            sequence.mailbox,
             output,
             model.spoken_pieces,
-            on_admitted=place.leave,
-            loading_seconds=loading_seconds,
+            record=record,
         )
         model.submit(sequence)
         try:
-            async for event in answer.events():
-                yield event
+            with record:
+                async for event in answer.events():
+                    if isinstance(event, Started):
+                        place.leave()
+                    yield event
         finally:
             # No await here: the reader may be gone, and this may run in a cancelled scope.
             place.leave()
@@ -142,6 +163,12 @@ class GgufEngine:
         """The request as the step thread takes it, or why it never can be answered."""
         if model.generation is None:
             raise Unsupported(f"model {request.model!r} embeds text and writes none", param="model")
+        if request.prompt_logprobs is not None:
+            raise Unsupported(
+                "this model's engine does not score prompts: leave echo or logprobs out, or ask a "
+                "model that an engine of kind paged runs",
+                param="prompt_logprobs",
+            )
         tokens, rendered = await prompt_tokens(model, request)
         check_length(tokens, model.generation.context_tokens, request)
         checked_ids(model, list(request.sampling.logit_bias), "logit_bias")
@@ -162,13 +189,18 @@ class GgufEngine:
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn each input into a vector of length one."""
+        began = time.monotonic()
         lease = await self._lease(request.model, request.keep_alive_seconds)
         try:
-            return await self._embedded(lease.model, request)
+            embeddings, lengths = await self._embedded(lease.model, request)
+            lease.model.recorder.requests.embedded(lengths, arrived_at=began)
+            return embeddings
         finally:
             lease.release()
 
-    async def _embedded(self, model: LoadedModel, request: EmbedRequest) -> Embeddings:
+    async def _embedded(
+        self, model: LoadedModel, request: EmbedRequest
+    ) -> tuple[Embeddings, list[int]]:
         if request.dimensions not in (None, model.width):
             raise Unsupported(
                 f"this model's vectors have {model.width} dimensions and it was not trained "
@@ -185,9 +217,9 @@ class GgufEngine:
             place.leave()
             model.cancel(job)
             job.mailbox.close()
-        return Embeddings(
-            vectors=normalized(vectors), usage=Usage(prompt_tokens=sum(map(len, inputs)))
-        )
+        lengths = [len(tokens) for tokens in inputs]
+        usage = Usage(prompt_tokens=sum(lengths))
+        return Embeddings(vectors=normalized(vectors), usage=usage), lengths
 
     async def count_tokens(self, request: GenerateRequest) -> int:
         """Prompt tokens that `generate` would count."""
@@ -195,6 +227,14 @@ class GgufEngine:
         try:
             tokens, _ = await prompt_tokens(lease.model, request)
             return len(tokens)
+        finally:
+            lease.release()
+
+    async def render(self, request: GenerateRequest) -> RenderedPrompt:
+        """The prompt that `generate` would compute."""
+        lease = await self._lease(request.model, request.keep_alive_seconds)
+        try:
+            return await rendered_prompt(lease.model, lease.model.vocabulary.pieces, request)
         finally:
             lease.release()
 
@@ -235,9 +275,15 @@ class GgufEngine:
             pooling=header.pooling_type if header.pooling_type in POOLINGS else "mean",
             on_progress=progressed,
         )
-        model = await LoadedModel.open(name, path, self._config, how)
+        model = await LoadedModel.open(name, path, self._config, how, self._recorder(name))
         self.num_loads += 1
         return model
+
+    def _recorder(self, name: str) -> ModelRecorder:
+        if name not in self._recorders:
+            context_tokens = self._catalog.info(name).context_tokens
+            self._recorders[name] = ModelRecorder(context_tokens=context_tokens)
+        return self._recorders[name]
 
     def _with_state(self, info: ModelInfo) -> ModelInfo:
         model = self._pool.find(info.name)

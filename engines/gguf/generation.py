@@ -13,6 +13,7 @@ from engines.gguf.sequence import Sequence as Running
 from engines.gguf.sequence import Work
 from engines.gguf.slots import Slots
 from engines.gguf.threads import Threads
+from engines.metrics import StepRecorder
 from engines.outbox import Outbox
 from engines.protocol import FinishReason
 
@@ -27,14 +28,26 @@ MIN_ABORTED_TOKENS = 64
 class Generation:
     """The answers of one model; posts `Item`s to each sequence's mailbox."""
 
-    def __init__(self, runner: Runner, shape: Shape, threads: Threads, outbox: Outbox[Any]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        shape: Shape,
+        threads: Threads,
+        outbox: Outbox[Any],
+        recorder: StepRecorder,
+    ) -> None:
         slots = Slots(
             shape.num_slots,
             pool_tokens=shape.pool_tokens,
             can_cut=runner.has_cuttable_cache,
             keeps_together=shape.exact,
         )
-        self.scheduler = Scheduler(slots, runner, context_tokens=shape.context_tokens)
+        self.scheduler = Scheduler(
+            slots,
+            runner,
+            context_tokens=shape.context_tokens,
+            on_preemption=recorder.preempted,
+        )
         self.interruptible: Running | None = None  # whose cancelling may abort the step
         self._runner = runner
         self._shape = shape
@@ -42,6 +55,8 @@ class Generation:
         self._room = Candidates(runner.num_tokens)
         self._end_ids = frozenset(runner.vocabulary.end_ids)
         self._threads = threads
+        self._recorder = recorder
+        self._iteration_tokens = 0  # see StepRecorder.stepped
         self._seconds_per_prompt_token = 0.0
 
     @property
@@ -76,9 +91,17 @@ class Generation:
             return
         finally:
             self.interruptible = None
-        self._measure(works, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._measure(works, seconds)
         self.scheduler.commit(works)
+        self._iteration_tokens = 0
         self._sample(works)
+        self._recorder.stepped(
+            seconds,
+            computed_tokens=len(rows),
+            sequences=len(works),
+            iteration_tokens=self._iteration_tokens,
+        )
 
     def drop(self, sequence: Running) -> None:
         """Forget a sequence wherever it is; idempotent."""
@@ -153,6 +176,8 @@ class Generation:
         now = time.monotonic()
         if not sequence.first_token_at:
             sequence.first_token_at = now
+            self._iteration_tokens += sequence.num_prompt_tokens
+        self._iteration_tokens += 1
         if token in self._end_ids and not sequence.sampling.ignore_eos:
             self._finish(sequence, FinishReason.STOP, now)
             return

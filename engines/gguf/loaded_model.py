@@ -26,6 +26,7 @@ from engines.gguf.step_loop import Layout, StepLoop
 from engines.gguf.threads import FixedThreads, Threads, ThreadTuner, idle_cores
 from engines.gguf.vocabulary import Vocabulary
 from engines.gguf.waiting_line import WaitingLine
+from engines.metrics import ModelRecorder
 from engines.outbox import Mailbox, Outbox
 from engines.protocol import Sampling
 
@@ -64,6 +65,7 @@ class LoadedModel:
         self.width = runner.width
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self.line = WaitingLine(config.num_slots, config.max_waiting)
+        self.recorder = layout.recorder
         self._steps = steps
 
     @classmethod
@@ -73,6 +75,7 @@ class LoadedModel:
         path: Path,
         config: GgufConfig,
         how: "HowToLoad",
+        recorder: ModelRecorder,
     ) -> "LoadedModel":
         """Load a model on a thread of its own. Raises `Unavailable` with the reason."""
         began = time.monotonic()
@@ -95,6 +98,7 @@ class LoadedModel:
                     embedding_shape(runner, config),
                     how.pooling,
                     threads_for(config),
+                    recorder,
                 )
             )
             return layouts[0]
@@ -108,7 +112,14 @@ class LoadedModel:
             steps.stop()
             raise
         seconds = time.monotonic() - began
-        log.info("model_loaded", model=name, seconds=round(seconds, 3), layout=layouts[0])
+        log.info(
+            "model_loaded",
+            model=name,
+            seconds=round(seconds, 3),
+            generation=layouts[0].generation,
+            embedding=layouts[0].embedding,
+            pooling=layouts[0].pooling,
+        )
         return cls(name, runner, steps, layouts[0], config)
 
     async def close(self) -> None:
@@ -130,6 +141,16 @@ class LoadedModel:
     def cache_used(self) -> float:
         """The fraction of the KV cache that is spoken for."""
         return self._steps.cache_used
+
+    @property
+    def cache_busy(self) -> float:
+        """The fraction that requests hold; the rest can be had."""
+        return self._steps.cache_busy
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests without a slot, those that had one and lost it among them."""
+        return max(self.line.num_waiting, self._steps.num_waiting)
 
     @property
     def num_tokens(self) -> int:

@@ -14,7 +14,7 @@ Plain Python, owned by the step thread. It reaches the KV cache through the
 three calls of `Cache`, so its tests need no llama.cpp.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from engines.fairness import OUTPUT_TOKEN_COST, PROMPT_TOKEN_COST, FairQueue
@@ -42,11 +42,19 @@ class Cache(Protocol):
 class Scheduler:
     """The waiting and the running sequences of one model."""
 
-    def __init__(self, slots: Slots, cache: Cache, *, context_tokens: int) -> None:
+    def __init__(
+        self,
+        slots: Slots,
+        cache: Cache,
+        *,
+        context_tokens: int,
+        on_preemption: Callable[[], None] = lambda: None,
+    ) -> None:
         self.slots = slots
         self.running: list[Running] = []  # in the order of their admission
         self._cache = cache
         self._context_tokens = context_tokens
+        self._on_preemption = on_preemption
         self._waiting: FairQueue[Running] = FairQueue()
 
     @property
@@ -173,6 +181,7 @@ class Scheduler:
         self._waiting.push_back(youngest, owner=youngest.owner, priority=youngest.priority)
         self._give_back(youngest)
         youngest.num_computed = 0
+        self._on_preemption()
         return youngest
 
     def evict_idle(self) -> bool:

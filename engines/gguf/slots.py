@@ -78,11 +78,20 @@ class Slots:
         """The fraction of the pool that is spoken for."""
         return min(1.0, self.used_tokens / self._pool_tokens)
 
+    @property
+    def busy_tokens(self) -> int:
+        """Tokens of the pool that requests hold; what idle slots keep can be had."""
+        return sum(slot.room for slot in self._slots if slot.is_busy)
+
+    @property
+    def cache_busy(self) -> float:
+        """The fraction of the pool that requests hold."""
+        return min(1.0, self.busy_tokens / self._pool_tokens)
+
     def fits(self, num_tokens: int) -> bool:
         """Whether `place` would find a slot and room for a prompt of so many tokens."""
-        busy = sum(slot.room for slot in self._slots if slot.is_busy)
         return any(not slot.is_busy for slot in self._slots) and (
-            busy + num_tokens + 1 <= self._pool_tokens
+            self.busy_tokens + num_tokens + 1 <= self._pool_tokens
         )
 
     def place(self, tokens: Sequence[int], salt: str) -> Placement | None:

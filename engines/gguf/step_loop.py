@@ -22,6 +22,7 @@ from engines.gguf.generation import Generation
 from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
 from engines.gguf.threads import Threads
+from engines.metrics import ModelRecorder
 from engines.outbox import Mailbox, Outbox
 
 log = structlog.get_logger()
@@ -34,6 +35,7 @@ class Layout(NamedTuple):
     embedding: Shape
     pooling: str
     threads: Threads
+    recorder: ModelRecorder
 
 
 class _Cancel(NamedTuple):
@@ -75,6 +77,7 @@ class StepLoop:
         self.num_running = 0
         self.num_waiting = 0
         self.cache_used = 0.0
+        self.cache_busy = 0.0
 
     def start(self) -> None:
         """Begin to load; the `Runner`, or why there is none, is posted to `opened`."""
@@ -134,7 +137,9 @@ class StepLoop:
             threads = layout.threads
             if layout.generation is not None:
                 runner.open_cache(layout.generation)
-                self._generation = Generation(runner, layout.generation, threads, self._outbox)
+                self._generation = Generation(
+                    runner, layout.generation, threads, self._outbox, layout.recorder.steps
+                )
             self._embedder = Embedder(
                 runner, layout.embedding, layout.pooling, threads=threads, outbox=self._outbox
             )
@@ -197,6 +202,7 @@ class StepLoop:
             self.num_running = len(scheduler.running)
             self.num_waiting = scheduler.num_waiting
             self.cache_used = scheduler.slots.cache_used
+            self.cache_busy = scheduler.slots.cache_busy
 
     def _end_all(self, reason: EngineError) -> None:
         if self._generation is not None:

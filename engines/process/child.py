@@ -19,7 +19,8 @@ from typing import NoReturn
 
 import structlog
 
-from engines.errors import EngineError, RequestRefused, Unavailable
+from engines.abilities import Measured
+from engines.errors import EngineError, RequestRefused, Unavailable, Unsupported
 from engines.process.link import Link
 from engines.process.wire import (
     UNWRITABLE,
@@ -37,11 +38,13 @@ from engines.process.wire import (
     Health,
     Item,
     Load,
+    Metrics,
     Models,
     More,
     NotReady,
     Question,
     Ready,
+    Render,
     ToChild,
     Unload,
     encode,
@@ -50,6 +53,7 @@ from engines.process.wire import (
 )
 from engines.process.words import log_to_parent
 from engines.protocol import Engine, Finished
+from engines.rendering import Renders
 
 log = structlog.get_logger()
 
@@ -170,6 +174,8 @@ class Host:
         match question:
             case Health():
                 return await engine.health()
+            case Metrics():
+                return await engine.metrics() if isinstance(engine, Measured) else []
             case Models():
                 return await engine.models()
             case Load(model):
@@ -180,6 +186,10 @@ class Host:
                 return await engine.embed(request)
             case CountTokens(request):
                 return await engine.count_tokens(request)
+            case Render(request):
+                if not isinstance(engine, Renders):
+                    raise Unsupported("this engine cannot show the prompts that it makes")
+                return await engine.render(request)
 
     def _running(self) -> Engine:
         if self._engine is None:

@@ -4,9 +4,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from engines.errors import EngineError
+from engines.metrics import ModelMetrics
 from engines.process.spec import EngineSpec
 from engines.process.supervisor import Supervision, Supervisor, asked_in_time
-from engines.process.wire import CountTokens, Embed, Load, Models, Unload
+from engines.process.wire import CountTokens, Embed, Load, Metrics, Models, Render, Unload
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -15,6 +16,7 @@ from engines.protocol import (
     Health,
     ModelInfo,
 )
+from engines.rendering import RenderedPrompt
 
 _HEALTH_SECONDS = 2.0
 
@@ -61,6 +63,10 @@ class ProcessEngine:
             running=child.num_calls,
         )
 
+    async def metrics(self) -> Sequence[ModelMetrics]:
+        """What the child has counted since it was started; a new child begins anew."""
+        return await self._supervisor.running().ask(Metrics(), list[ModelMetrics])
+
     async def models(self) -> Sequence[ModelInfo]:
         """Every model, as the child knows them."""
         return await self._supervisor.running().ask(Models(), list[ModelInfo])
@@ -86,3 +92,7 @@ class ProcessEngine:
     async def count_tokens(self, request: GenerateRequest) -> int:
         """Prompt tokens that `generate` would count."""
         return await self._supervisor.running().ask(CountTokens(request), int)
+
+    async def render(self, request: GenerateRequest) -> RenderedPrompt:
+        """The prompt that `generate` would compute. `Unsupported` if the engine cannot tell."""
+        return await self._supervisor.running().ask(Render(request), RenderedPrompt)

@@ -30,6 +30,7 @@ from engines.protocol import (
     TextDelta,
     ToolCallDelta,
 )
+from engines.wire import Relayed
 
 HEADER_BYTES = 4
 _IS_JSON = 1 << 31
@@ -78,7 +79,17 @@ class CountTokens(Struct, frozen=True, tag="count_tokens"):
     request: GenerateRequest
 
 
-Question = Health | Models | Load | Unload | Embed | CountTokens
+class Render(Struct, frozen=True, tag="render"):
+    """Answered with a `RenderedPrompt`."""
+
+    request: GenerateRequest
+
+
+class Metrics(Struct, frozen=True, tag="metrics"):
+    """Answered with a list of `ModelMetrics`, empty where the engine is not `Measured`."""
+
+
+Question = Health | Metrics | Models | Load | Unload | Embed | CountTokens | Render
 
 
 # Frames of the parent.
@@ -236,6 +247,8 @@ def packed(event: Event) -> Item:
     """An event as it is sent."""
     if isinstance(event, TextDelta) and not event.logprobs:
         return event.text
+    # Only a remote engine relays, and that has no process of its own.
+    assert not isinstance(event, Relayed)
     return event
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.api import health
+from gateway.api.admin import audit, calls, keys, policy, targets, teams, usage
 from gateway.api.admin import models as admin_models
-from gateway.api.openai import chat, completions, embeddings, models
+from gateway.api.openai import chat, completions, embeddings, models, passthrough, rerank
 
 HANDLERS: Sequence[Any] = [
     health.live,
@@ -13,7 +14,27 @@ HANDLERS: Sequence[Any] = [
     chat.create_chat_completion,
     completions.create_completion,
     embeddings.create_embedding,
+    rerank.create_rerank,
     models.list_models,
     models.retrieve_model,
+    passthrough.pass_through,
     admin_models.show_models,
+    keys.list_keys,
+    keys.create_key,
+    keys.show_key,
+    keys.revoke_key,
+    teams.list_teams,
+    teams.show_team,
+    usage.show_usage,
+    calls.list_calls,
+    calls.end_call,
+    audit.list_audit,
+    audit.verify_audit,
+    policy.show_policy,
+    policy.check_policy,
+    policy.explain_policy,
+    policy.reload_policy,
+    targets.show_targets,
+    targets.drain_target,
+    targets.resume_target,
 ]

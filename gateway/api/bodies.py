@@ -6,6 +6,7 @@ field; nothing here is ever a 5xx.
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,11 +33,29 @@ async def read_body(
     request: Request[Any, Any, Any], decoder: msgspec.json.Decoder[Body], *, max_bytes: int
 ) -> Body:
     """Read and decode the JSON body. Raises `BadRequest`, `BodyTooLarge`, `MediaTypeUnknown`."""
-    _check_type(request.headers.get("content-type", ""))
-    raw = await _read(request, max_bytes)
+    _, body = await read_either(request, lambda _: decoder, max_bytes=max_bytes)
+    return body
+
+
+async def read_either(
+    request: Request[Any, Any, Any],
+    choose: Callable[[str], msgspec.json.Decoder[Body]],
+    *,
+    max_bytes: int,
+) -> tuple[bytes, Body]:
+    """Read the JSON body and decode it with what `choose` says of the model that it names.
+
+    Raises `BadRequest`, `BodyTooLarge`, `MediaTypeUnknown`.
+    """
+    _check_type(_header(request, b"content-type"))
+    raw = await read_raw(request, max_bytes=max_bytes)
+
+    def decoded() -> Body:
+        return decode_body(raw, choose(_model_in(raw)))
+
     if len(raw) > LARGE_BYTES:
-        return await asyncio.to_thread(decode_body, raw, decoder)
-    return decode_body(raw, decoder)
+        return raw, await asyncio.to_thread(decoded)
+    return raw, decoded()
 
 
 def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
@@ -54,6 +73,14 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         raise BadRequest(f"the body is nested deeper than {MAX_DEPTH} levels") from None
     _check_repeated_keys(raw)
     return body
+
+
+def _header(request: Request[Any, Any, Any], name: bytes) -> str:
+    # Litestar would make an object of all of them first.
+    for key, value in request.scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return ""
 
 
 def _check_type(content_type: str) -> None:
@@ -76,9 +103,10 @@ def _check_encoding(encoding: str) -> None:
         )
 
 
-async def _read(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
-    _check_encoding(request.headers.get("content-encoding", ""))
-    declared = request.headers.get("content-length", "")
+async def read_raw(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
+    """The body's bytes, whatever they are. Raises `BodyTooLarge`, `MediaTypeUnknown`."""
+    _check_encoding(_header(request, b"content-encoding"))
+    declared = _header(request, b"content-length")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
     chunks: list[bytes] = []
@@ -96,6 +124,21 @@ async def _read(request: Request[Any, Any, Any], max_bytes: int) -> bytes:
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+def _model_in(raw: bytes) -> str:
+    """The model that a body names; empty where it names none or cannot be read."""
+    try:
+        return _MODEL_DECODER.decode(raw).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+class _HasModel(msgspec.Struct, frozen=True):
+    model: str = ""
+
+
+_MODEL_DECODER = msgspec.json.Decoder(_HasModel)
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:

@@ -13,6 +13,7 @@ from litestar.connection import Request
 from litestar.exceptions import HTTPException
 
 from gateway.api.bodies import ClientGone
+from gateway.api.framing import sse
 from gateway.api.openai.problem import openai_problem
 from gateway.api.replies import SECURITY_HEADERS, JsonReply
 from gateway.call import Call, new_call_id
@@ -39,7 +40,14 @@ def problem_reply(problem: Problem, *, dialect: str) -> JsonReply:
     if problem.status < 500 and problem.status not in (408, 409, 429):
         headers["x-should-retry"] = "false"
     shape = SHAPES.get(dialect, openai_problem)
-    return JsonReply(shape(problem), status=problem.status, headers=headers)
+    # An engine has an upstream's words only for a call of the upstream's own dialect.
+    body = shape(problem) if problem.answer is None else problem.answer.body
+    return JsonReply(body, status=problem.status, headers=headers)
+
+
+def problem_frame(problem: Problem, *, dialect: str) -> bytes:
+    """The event that ends a stream of `dialect` from outside of its handler."""
+    return sse(SHAPES.get(dialect, openai_problem)(problem))
 
 
 def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Any:

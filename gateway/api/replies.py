@@ -71,6 +71,7 @@ class StreamReply:
         content_type: str,
         heartbeat: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        status: int = 200,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.frames = frames
@@ -81,6 +82,7 @@ class StreamReply:
             **(headers or {}),
         }
         self.heartbeat = heartbeat
+        self.status = status
         self._heartbeat_seconds = heartbeat_seconds
         self._last_sent_at = 0.0
 
@@ -88,7 +90,11 @@ class StreamReply:
         """Send every frame, then the end."""
         async with aclosing(self.frames):
             await send(
-                {"type": "http.response.start", "status": 200, "headers": _encoded(self.headers)}
+                {
+                    "type": "http.response.start",
+                    "status": self.status,
+                    "headers": _encoded(self.headers),
+                }
             )
             beating = asyncio.create_task(self._beat(send)) if self.heartbeat else None
             try:

@@ -15,8 +15,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "list": ("list_models", "List the models that you may use."),
     "ps": ("ps", "Show what is loaded and running."),
     "keys": ("keys", "Create, list and revoke API keys."),
-    "policy": ("policy", "Check and explain policy directories."),
+    "policy": ("policy", "Check, explain and reload policies."),
+    "usage": ("usage", "Sum up what was used, by team, key, model or day."),
+    "audit": ("audit", "Show and verify the audit log."),
     "bench": ("bench", "Measure how fast a model answers."),
+    "parity": ("parity", "See whether a model answers alike in two places."),
 }
 
 

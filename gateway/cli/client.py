@@ -38,12 +38,24 @@ class GatewayClient:
         except httpx.HTTPError:
             return False
 
-    def get(self, path: str) -> Any:
-        """GET a JSON answer."""
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """GET a JSON answer; what is None in the query is left out."""
+        return self._asked("GET", path, query).json()
+
+    def get_text(self, path: str, query: Mapping[str, Any] | None = None) -> str:
+        """GET an answer as it is."""
+        return self._asked("GET", path, query).text
+
+    def post(self, path: str) -> Any:
+        """POST without a body; the JSON answer."""
+        return self._asked("POST", path, None).json()
+
+    def _asked(self, method: str, path: str, query: Mapping[str, Any] | None) -> httpx.Response:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
         with self._explained():
-            response = self._http.get(path)
+            response = self._http.request(method, path, params=given)
             _raise_for(response)
-            return response.json()
+            return response
 
     def chat(self, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """Stream a chat completion's chunks."""

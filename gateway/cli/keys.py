@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from gateway.keys import ApiKey, Keys, NewKey
+    from gateway.ledger import Ledger
     from gateway.settings import Settings
 
 Answer = TypeVar("Answer")
@@ -55,8 +56,14 @@ def create(team: str, name: str, expires: timedelta | None, *, force: bool) -> N
         _check_team(team, settings)
 
     async def created() -> "NewKey":
-        async with _keys(settings) as keys:
-            return await keys.create(team, name, expires)
+        from gateway.cli.audit import done_by_user
+        from gateway.ledger import new_entry
+
+        async with _keys(settings) as (keys, ledger), ledger.audited() as record:
+            new = await keys.create(team, name, expires)
+            row = _row(new.key, datetime.now(UTC))
+            await record(new_entry(done_by_user(), "keys.create", new.key.id, after=row))
+            return new
 
     new = _run(created())
     click.echo(
@@ -91,9 +98,18 @@ def revoke(id: str) -> None:
     """End a key for good. ID is its public id, or the start of one."""
 
     async def revoked() -> "tuple[ApiKey, ApiKey]":
-        async with _keys(_settings()) as keys:
+        from gateway.cli.audit import done_by_user
+        from gateway.ledger import new_entry
+
+        async with _keys(_settings()) as (keys, ledger), ledger.audited() as record:
             key = _only_one(id, await keys.list())
-            return key, await keys.revoke(key.id) or key
+            after = await keys.revoke(key.id) or key
+            if key.revoked_at is None:
+                now = datetime.now(UTC)
+                before, then = _row(key, now), _row(after, now)
+                entry = new_entry(done_by_user(), "keys.revoke", key.id, before=before, after=then)
+                await record(entry)
+            return key, after
 
     before, after = _run(revoked())
     which = f"key {after.id} ({after.name}, team {after.team})"
@@ -116,7 +132,7 @@ def _settings() -> "Settings":
 
 
 @asynccontextmanager
-async def _keys(settings: "Settings") -> "AsyncGenerator[Keys, None]":
+async def _keys(settings: "Settings") -> "AsyncGenerator[tuple[Keys, Ledger], None]":
     from gateway.keys import Keys, open_pepper
     from gateway.ledger import open_ledger
 
@@ -124,7 +140,7 @@ async def _keys(settings: "Settings") -> "AsyncGenerator[Keys, None]":
         open_ledger(settings.ledger_url) as ledger,
         Keys(ledger, pepper=open_pepper(settings)) as keys,
     ):
-        yield keys
+        yield keys, ledger
 
 
 async def _listed(settings: "Settings") -> "Sequence[ApiKey]":

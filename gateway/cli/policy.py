@@ -1,14 +1,18 @@
-"""`penstock policy`: checks policy directories and explains what they do.
+"""`penstock policy`: checks policy directories, explains what they do, reloads a gateway's.
 
 `check` exits with 1 if the policy cannot be used, `explain` if the call would be
-refused, so that both can stand in a script.
+refused, `diff` and `reload` if the gateway cannot take it, so that all can stand in a
+script. `show`, `diff` and `reload` ask a running gateway, as an admin.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from gateway.cli.client import GatewayClient, client_options, default_url
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group("policy")
 def command() -> None:
-    """Check and explain policy directories."""
+    """Check, explain and reload policies."""
 
 
 @command.command("check")
@@ -95,6 +99,54 @@ def _print_fills(policy: "Policy", caller: Mapping[str, str]) -> None:
             for line, rule in zip(lines, rules, strict=True)
         ]
     )
+
+
+@command.command("show")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
+@client_options
+def show(*, as_json: bool, url: str | None, key: str | None) -> None:
+    """Say which policy a running gateway serves, and how its last reload went."""
+    with GatewayClient(url or default_url(), key) as client:
+        shown = client.get("/admin/policy")
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+        return
+    click.echo(f"{shown['directory']}  {shown['digest'][:12]}")
+    last = shown["last_reload"]
+    for problem in last["problems"] if last else ():
+        click.echo(f"the last reload, by {last['by']}, was refused: {problem}")
+
+
+@command.command("diff")
+@client_options
+def diff(url: str | None, key: str | None) -> None:
+    """Say what a reload would change in a running gateway. Exits with 1 if it cannot be."""
+    with GatewayClient(url or default_url(), key) as client:
+        found = client.post("/admin/policy/check")
+    for problem in found["problems"]:
+        click.echo(problem, err=True)
+    if not found["holds"]:
+        raise SystemExit(1)
+    _print_changes(found["changes"], "a reload would change nothing")
+
+
+@command.command("reload")
+@client_options
+def reload(url: str | None, key: str | None) -> None:
+    """Let a running gateway serve its policy directory as it is now. Exits with 1 if refused."""
+    with GatewayClient(url or default_url(), key) as client:
+        done = client.post("/admin/policy/reload")
+    _print_changes(done["changes"], "nothing changed")
+    for note in done["notes"]:
+        click.echo(note, err=True)
+    click.echo(f"serving {done['digest'][:12]}", err=True)
+
+
+def _print_changes(changes: Sequence[str], nothing: str) -> None:
+    for line in changes:
+        click.echo(line)
+    if not changes:
+        click.echo(nothing, err=True)
 
 
 def _read(directory: Path) -> "Policy":

@@ -1,30 +1,66 @@
-"""The durable records: API keys today; usage and the audit log join them later.
+"""The durable records: API keys, the usage of each call, the audit log.
 
     async with open_ledger(settings.ledger_url) as ledger:
         key = await ledger.key("k3v9…")
+        sums = await ledger.usage.totals(UsageQuery(by=["team"]))
 
-An SQLite file by default, any database that SQLAlchemy can speak to by URL. No
-call waits here on the hot path: gateway/keys keeps what it looked up.
+An SQLite file by default, PostgreSQL by URL. No call waits here on the hot path:
+gateway/keys keeps what it looked up, and usage goes through writer.py.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import msgspec
-import structlog
 from sqlalchemy import RowMapping, bindparam, insert, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gateway.errors import LedgerUnavailable
-from gateway.ledger.opening import LedgerNotOpened, open_engine, reason_of
+from gateway.ledger.audit import (
+    AuditEntry,
+    AuditHead,
+    AuditLog,
+    AuditRow,
+    DoneBy,
+    Verification,
+    canonical,
+    new_entry,
+    note,
+)
+from gateway.ledger.database import Database
+from gateway.ledger.opening import LedgerNotOpened, open_engine
 from gateway.ledger.tables import MAX_NAME_CHARACTERS, ApiKey, api_keys
+from gateway.ledger.usage import (
+    GROUPS,
+    RecordRefused,
+    UsageQuery,
+    UsageRecord,
+    UsageRecords,
+    UsageTotal,
+)
 
-__all__ = ["MAX_NAME_CHARACTERS", "ApiKey", "Ledger", "LedgerNotOpened", "open_ledger"]
-
-log: Any = structlog.get_logger()
+__all__ = [
+    "GROUPS",
+    "MAX_NAME_CHARACTERS",
+    "ApiKey",
+    "AuditEntry",
+    "AuditHead",
+    "AuditLog",
+    "AuditRow",
+    "DoneBy",
+    "Ledger",
+    "LedgerNotOpened",
+    "RecordRefused",
+    "UsageQuery",
+    "UsageRecord",
+    "UsageRecords",
+    "UsageTotal",
+    "Verification",
+    "canonical",
+    "new_entry",
+    "open_ledger",
+]
 
 
 class Ledger:
@@ -34,7 +70,9 @@ class Ledger:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self._database = Database(engine)
+        self.usage = UsageRecords(self._database)
+        self.audit = AuditLog(self._database)
 
     async def insert_key(self, key: ApiKey) -> None:
         """Keep a new key."""
@@ -88,23 +126,38 @@ class Ledger:
             await connection.execute(change, rows)
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncGenerator[AsyncConnection, None]:
-        try:
-            async with self._engine.begin() as connection:
-                yield connection
-        except (SQLAlchemyError, OSError) as error:
-            log.error("ledger_failed", reason=reason_of(error))
-            raise LedgerUnavailable from error
+    async def audited(self) -> AsyncGenerator[Callable[[AuditEntry], Awaitable[None]], None]:
+        """Changes and their entries in the audit log, kept all or not at all.
+
+        Whatever this task asks of the ledger inside the block belongs together; the block
+        is given the function that records an entry.
+        """
+        rows: list[AuditRow] = []
+
+        async def record(entry: AuditEntry) -> None:
+            rows.append(await self.audit.append(entry))
+
+        async with self._database.transaction(writes_first=True, shared=True):
+            yield record
+        for row in rows:
+            note(row)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._database.close()
+
+    def _transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._database.transaction()
 
 
 @asynccontextmanager
 async def open_ledger(url: str) -> AsyncGenerator[Ledger, None]:
     """The ledger at this SQLAlchemy URL, with its schema up to date. Raises `LedgerNotOpened`."""
-    engine = await open_engine(url)
+    ledger = Ledger(await open_engine(url))
     try:
-        yield Ledger(engine)
+        yield ledger
     finally:
-        await engine.dispose()
+        await ledger.close()
 
 
 async def _key(connection: AsyncConnection, key_id: str) -> ApiKey | None:

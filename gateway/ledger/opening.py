@@ -14,7 +14,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -22,9 +22,14 @@ from gateway.ledger.private_files import create_once, keep_private
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-_ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_ASYNCPG = "postgresql+asyncpg"
+_ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": _ASYNCPG, "postgres": _ASYNCPG}
+ANSWER_SECONDS = 1.5  # within which a server ends a transaction
+CONNECT_SECONDS = 5.0
+WRITES_FIRST = "penstock_writes_first"  # an execution option of a connection
 _BUSY_SECONDS = 10.0
-_WRITES_FIRST = "penstock_writes_first"
+_UPGRADE_SECONDS = 60.0
+_UPGRADE_LOCK = 0x70656E73746F636B  # "penstock"
 
 
 class LedgerNotOpened(Exception):
@@ -103,7 +108,13 @@ def _write_empty_database(path: Path) -> None:
 def _engine_for(url: URL) -> AsyncEngine:
     # Parameters stay out of error texts: a digest is one of them.
     if url.get_backend_name() != "sqlite":
-        return create_async_engine(url, hide_parameters=True, pool_pre_ping=True, pool_timeout=5)
+        return create_async_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_timeout=ANSWER_SECONDS,
+            connect_args={"timeout": CONNECT_SECONDS} if url.drivername == _ASYNCPG else {},
+        )
     engine = create_async_engine(url, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -124,15 +135,20 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and writes later fails at once when another wrote
     # in between; asking for the write lock at the start waits for it instead.
-    writes_first = connection.get_execution_options().get(_WRITES_FIRST, False)
+    writes_first = connection.get_execution_options().get(WRITES_FIRST, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes_first else "BEGIN")
 
 
 async def _upgrade(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await connection.execution_options(**{_WRITES_FIRST: True})
+    async with asyncio.timeout(_UPGRADE_SECONDS), engine.connect() as connection:
+        await connection.execution_options(**{WRITES_FIRST: True})
         async with connection.begin():
+            if engine.dialect.name == "postgresql":
+                # Held until the end of the transaction; SQLite has its write lock.
+                await connection.execute(select(func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
             await connection.run_sync(_run_migrations)
+    if engine.dialect.name != "sqlite":
+        await engine.dispose()  # `Database` must see every connection being made
 
 
 def _run_migrations(connection: Connection) -> None:

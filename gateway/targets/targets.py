@@ -108,6 +108,10 @@ class Targets:
         }
         log.info("target_resumed", engine=engine, model=model)
 
+    def is_drained(self, engine: str, model: str | None = None) -> bool:
+        """Does a drain of this very target, or of this whole engine, hold?"""
+        return (engine, model) in self._drained
+
     def in_flight(self, engine: str, model: str | None = None) -> int:
         """Attempts that run at a target, or at all of an engine's."""
         return sum(

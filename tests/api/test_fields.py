@@ -224,7 +224,6 @@ def test_a_field_that_is_null_is_a_field_left_out(stage: Stage, field: str) -> N
     [
         ({"suffix": " and then"}, "suffix"),
         ({"best_of": 3}, "best_of"),
-        ({"echo": True, "logprobs": 1}, "echo"),
         ({"echo": True, "prompt": [1, 2]}, "echo"),
         ({"prompt": None}, "prompt"),
         ({"prompt": []}, "prompt"),

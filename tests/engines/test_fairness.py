@@ -122,3 +122,25 @@ def test_nothing_is_lost_and_nothing_comes_twice(steps: list[tuple[str, str, int
             inside.discard(victim)
         assert set(queue) == inside
         assert len(queue) == len(inside)
+
+
+def test_peeking_shows_who_is_next_and_takes_nothing() -> None:
+    queue: FairQueue[str] = FairQueue()
+    assert queue.peek() is None
+    queue.push("a1", owner="a", priority=1)
+    queue.push("b0", owner="b", priority=0)
+
+    assert queue.peek() == "b0"
+    assert queue.peek(lambda item: item != "b0") == "a1"
+    assert queue.peek(lambda item: False) is None
+    assert len(queue) == 2
+    assert queue.pop() == "b0"
+
+
+def test_an_owner_that_only_ever_gave_up_leaves_no_account_behind() -> None:
+    queue: FairQueue[str] = FairQueue()
+    queue.push("a1", owner="a")
+
+    queue.remove("a1", owner="a")
+
+    assert queue._counters == {}

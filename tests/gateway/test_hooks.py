@@ -1,11 +1,12 @@
 import warnings
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 
 from gateway import Call, Principal, hookimpl
-from gateway.hooks import Hooks, PluginInvalid, every, first, kind_of, nested
+from gateway.hooks import Hooks, PluginInvalid, every, first, joined, kind_of, nested
 from gateway.hookspecs import HookSpecs
 
 
@@ -38,6 +39,22 @@ async def test_every_runs_all_until_one_raises() -> None:
         await every([step("a"), step("b"), step("c")])
 
     assert seen == ["a", "b"]
+
+
+@pytest.mark.parametrize("names", ["", "a", "ab"])
+async def test_contexts_are_joined_however_few_they_are(names: str) -> None:
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def context(name: str) -> AsyncGenerator[None, None]:
+        seen.append(f"+{name}")
+        yield
+        seen.append(f"-{name}")
+
+    async with joined([context(name) for name in names]):
+        seen.append("inside")
+
+    assert seen == [*(f"+{n}" for n in names), "inside", *(f"-{n}" for n in reversed(names))]
 
 
 async def test_nested_leaves_in_reverse_also_when_the_inside_fails() -> None:
@@ -98,3 +115,49 @@ async def test_plugins_act_in_the_order_in_which_the_policy_lists_them(call: Cal
     assert (await hooks.identify(call, {"who": "c"})) == Principal(name="c", team="t")
     assert (await hooks.identify(call, {"who": "cb"})) == Principal(name="b", team="t")
     assert (await hooks.identify(call, {"who": "-"})) is None
+
+
+async def test_some_hooks_alone_leave_the_others_and_plugins_without_them_silent(
+    call: Call,
+) -> None:
+    seen: list[str] = []
+
+    class Preparing:
+        @hookimpl
+        async def prepare(self, call: Call) -> None:
+            seen.append("prepare")
+
+        @hookimpl
+        async def authorize(self, call: Call) -> None:
+            seen.append("authorize")
+
+    class Limiting:
+        @hookimpl
+        @asynccontextmanager
+        async def admit(self, call: Call) -> AsyncGenerator[None, None]:
+            seen.append("admit")
+            yield
+
+        @hookimpl
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncGenerator[None, None]:
+            seen.append("lifespan of limiting")
+            yield
+
+    class Living(Preparing):
+        @hookimpl
+        @asynccontextmanager
+        async def lifespan(self) -> AsyncGenerator[None, None]:
+            seen.append("lifespan of living")
+            yield
+
+    hooks = Hooks([("limiting", Limiting()), ("living", Living())]).only("prepare", "route")
+
+    async with hooks.lifespan(cast(Any, None)):
+        await hooks.authorize(call)
+        await hooks.prepare(call)
+        async with hooks.admit(call), hooks.observe(call):
+            pass
+
+    assert seen == ["lifespan of living", "prepare"]
+    assert await hooks.identify(call, {}) is None

@@ -6,7 +6,16 @@ import msgspec
 import pytest
 
 from engines.errors import Overloaded
-from engines.protocol import EmbedRequest, Finished, GenerateRequest, TextDelta
+from engines.protocol import (
+    EmbedRequest,
+    Finished,
+    FinishReason,
+    GenerateRequest,
+    Started,
+    TextDelta,
+    Usage,
+)
+from engines.wire import Relayed
 from gateway import Call, Forbidden, ModelUnknown, Route, Target, hookimpl
 from gateway.hooks import Hooks
 from gateway.pipeline import embed, run
@@ -189,3 +198,29 @@ async def test_an_embedding_meets_the_same_hooks(
     assert plugin.seen == ["authorize", "prepare", "route", "admit"]
     assert call.usage.prompt_tokens == 3
     await call.resources.aclose()
+
+
+async def test_what_is_relayed_is_counted_as_it_passes(call: Call, plugin: Recorder) -> None:
+    steps = [Started(), Relayed(b"a", 3), Relayed(b"b"), Hold()]
+    gateway = StageOfGateway(ScriptedEngine(steps, model_names=["a"]), plugin)  # type: ignore[arg-type]
+    (stream,) = await run(gateway, call, [REQUEST])  # type: ignore[arg-type]
+
+    relayed = [await anext(stream) for _ in range(3)][1:]
+    await call.resources.aclose()
+
+    assert relayed == [Relayed(b"a", 3), Relayed(b"b")]
+    # The client hung up before the upstream had told the counts: the prompt's is estimated.
+    assert call.usage.completion_tokens == 4
+    assert call.usage.prompt_tokens > 0
+
+
+async def test_an_upstreams_own_counts_are_what_counts(call: Call, plugin: Recorder) -> None:
+    own = Finished(reason=FinishReason.STOP, usage=Usage(prompt_tokens=5, completion_tokens=9))
+    engine = ScriptedEngine([Started(), Relayed(b"a", 3), own], model_names=["a"])
+    (stream,) = await run(StageOfGateway(engine, plugin), call, [REQUEST])  # type: ignore[arg-type]
+
+    async for _ in stream:
+        pass
+    await call.resources.aclose()
+
+    assert (call.usage.prompt_tokens, call.usage.completion_tokens) == (5, 9)

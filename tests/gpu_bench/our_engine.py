@@ -136,6 +136,7 @@ def write_policy(directory: Path, folder: Path, options: Mapping[str, Any]) -> P
         "models.toml": f'[bench]\n[[bench.targets]]\nengine = "bench"\nmodel = "{folder.name}"\n',
         "teams.toml": '[me]\nmodels = ["*"]\nendpoints = ["*"]\nlimits = "none"\n',
         "limits.toml": "[none]\n",
+        "prices.toml": "",
     }
     directory.mkdir(parents=True)
     for name, text in files.items():

@@ -15,7 +15,7 @@ from plugins.access_log import AccessLog
 def a_call() -> Call:
     policy = Policy(
         directory=Path("p"),
-        digest="",
+        digest="0123456789abcdef",
         plugins=[],
         tables={},
         engines={},
@@ -83,6 +83,7 @@ async def test_a_call_is_one_line_that_says_who_what_and_how_it_ended() -> None:
         "seconds": 1.5,
         "stream": True,
         "client": "127.0.0.1",
+        "policy": "0123456789ab",
     }
 
 

@@ -265,3 +265,23 @@ def test_a_prompt_that_is_too_long_says_so(client: OpenAI, place: Place) -> None
         client.chat.completions.create(model=place.model, messages=long, stream=True)
 
     assert raised.value.code == "context_length_exceeded"
+
+
+def test_an_echoed_prompt_is_scored_where_the_engine_can(client: OpenAI, place: Place) -> None:
+    asked = {"model": place.model, "prompt": "One, two, three", "echo": True, "max_tokens": 4}
+    if place.kind == "gguf":
+        with pytest.raises(openai.BadRequestError, match="does not score prompts"):
+            client.completions.create(**asked, logprobs=1, temperature=0)
+        return
+
+    choice = client.completions.create(**asked, logprobs=1, temperature=0).choices[0]
+
+    scores = choice.logprobs
+    assert choice.text.startswith("One, two, three")
+    assert scores is not None
+    assert "".join(scores.tokens or []) == choice.text
+    if place.kind == "paged":
+        assert scores.token_logprobs[0] is None
+        assert all(value <= 0 for value in scores.token_logprobs[1:])
+        lengths = [len(token) for token in scores.tokens]
+        assert scores.text_offset == [sum(lengths[:at]) for at in range(len(lengths))]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 from litestar import Request
 from msgspec import Struct
@@ -103,6 +104,8 @@ def error_frame(call: Call, error: Exception) -> bytes:
     if problem.code == "internal":
         log.error("call_failed", call=call.id, exc_info=error)
     call.error = call.error or problem
+    if problem.answer is not None:
+        return sse(msgspec.json.format(problem.answer.body, indent=-1))  # on one line
     return sse(openai_problem(problem))
 
 

@@ -17,7 +17,6 @@ from msgspec import UNSET, Struct
 from engines.errors import RequestRefused
 from engines.protocol import Constraint, Event, Finished, GenerateRequest
 from gateway import pipeline
-from gateway.api.bodies import read_body
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE
 from gateway.api.openai.answers import (
     AnswerHead,
@@ -31,6 +30,13 @@ from gateway.api.openai.choices import side_by_side
 from gateway.api.openai.chunks import ChunkWriter
 from gateway.api.openai.constraints import ResponseFormat, blame, of_response_format, only_one
 from gateway.api.openai.messages import WireMessage, to_messages
+from gateway.api.openai.relay import (
+    AnyRequest,
+    carrying,
+    read_relayable,
+    relayed,
+    relayed_reply,
+)
 from gateway.api.openai.sampling import (
     MAX_INT32,
     SamplingFields,
@@ -54,6 +60,8 @@ from gateway.api.openai.tools import (
 from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call
 from gateway.errors import BadRequest
+
+PATH = "chat/completions"
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
@@ -220,8 +228,10 @@ async def fold(
 async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     """Answer a conversation."""
     gateway, call = opened(request)
-    body = await read_body(request, _DECODER, max_bytes=gateway.settings.max_body_bytes)
-    requests = to_requests(body, call.id)
+    body, wire = await read_relayable(request, PATH, _DECODER)
+    if isinstance(body, AnyRequest):
+        return await relayed(gateway, call, body, wire, _DECODER)
+    requests = carrying(to_requests(body, call.id), wire)
     call.choices_per_prompt = body.n or 1
     call.session = body.prompt_cache_key or body.user or ""
     try:
@@ -229,6 +239,8 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     except RequestRefused as error:
         blame(error, _demands(body))
         raise
+    if (reply := await relayed_reply(call, streams)) is not None:
+        return reply
     head = answer_head(
         call,
         prefix="chatcmpl",

@@ -15,9 +15,8 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
 from engines.errors import RequestRefused
-from engines.protocol import Event, Finished, GenerateRequest, TextDelta, TokenLogprob
+from engines.protocol import Event, Finished, GenerateRequest, Started, TextDelta, TokenLogprob
 from gateway import pipeline
-from gateway.api.bodies import read_body
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE, sse
 from gateway.api.openai.answers import (
     AnswerHead,
@@ -30,6 +29,13 @@ from gateway.api.openai.answers import (
 from gateway.api.openai.choices import side_by_side
 from gateway.api.openai.constraints import blame, only_one
 from gateway.api.openai.prompts import Prompt, to_prompts
+from gateway.api.openai.relay import (
+    AnyRequest,
+    carrying,
+    read_relayable,
+    relayed,
+    relayed_reply,
+)
 from gateway.api.openai.sampling import (
     SamplingFields,
     check_ranges,
@@ -42,6 +48,7 @@ from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call
 from gateway.errors import BadRequest
 
+PATH = "completions"
 MAX_PROMPTS = 128
 MAX_SEQUENCES = 128  # prompts times `n`
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, for this endpoint
@@ -63,8 +70,8 @@ class LegacyLogprobs(Struct, frozen=True, kw_only=True):
     """Log-probabilities as four lists; offsets count characters of the choice's text."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]  # null for a prompt's first token
+    top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
 
 
@@ -111,6 +118,7 @@ def to_requests(body: CreateCompletion, call_id: str) -> list[GenerateRequest]:
             sampling=to_sampling(body, nth=nth),
             constraint=constraint,
             logprobs=body.logprobs,
+            prompt_logprobs=body.logprobs if body.echo else None,
         )
         for place, prompt in enumerate(prompts)
         for nth in range(num_choices)
@@ -127,13 +135,12 @@ async def stream(
     choices = [_Choice(index, body, call) for index in range(len(streams))]
     usage = None if body.include_usage else UNSET
     finished: dict[int, Finished] = {}
-    for choice in choices:
-        if choice.echoed:
-            yield _frame(head, [choice.piece(choice.echoed, ())], usage)
     try:
         async with aclosing(side_by_side(streams)) as events:
             async for index, event in events:
-                if isinstance(event, TextDelta):
+                if isinstance(event, Started) and body.echo:
+                    yield _frame(head, [choices[index].echo(event)], usage)
+                elif isinstance(event, TextDelta):
                     piece = choices[index].piece(event.text, event.logprobs)
                     yield _frame(head, [piece], usage)
                 elif isinstance(event, Finished):
@@ -159,7 +166,9 @@ async def fold(
     finished: dict[int, Finished] = {}
     async with aclosing(side_by_side(streams)) as events:
         async for index, event in events:
-            if isinstance(event, TextDelta):
+            if isinstance(event, Started) and body.echo:
+                choices[index].echo(event)
+            elif isinstance(event, TextDelta):
                 choices[index].add(event)
             elif isinstance(event, Finished):
                 finished[index] = event
@@ -179,13 +188,25 @@ class _Choice:
     def __init__(self, index: int, body: CreateCompletion, call: Call) -> None:
         self.index = index
         prompt = call.requests[index].prompt
-        self.echoed = prompt if body.echo and isinstance(prompt, str) else ""
+        self._prompt = prompt if isinstance(prompt, str) else ""
         self._wants_logprobs = body.logprobs is not None
         self._num_alternatives = body.logprobs or 0
-        self._text: list[str] = [self.echoed]
+        self._text: list[str] = []
         self._logprobs: list[TokenLogprob] = []
-        self._offset = len(self.echoed)
+        self._first: bytes | None = None  # of an echoed prompt's tokens, which nothing scores
+        self._offset = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def echo(self, started: Started) -> CompletionChoice:
+        """Begin with the prompt; what is returned is its piece of a stream."""
+        scores = started.prompt_logprobs or ()
+        if self._wants_logprobs:
+            text = self._prompt.encode()
+            num_scored = sum(len(score.token) for score in scores)
+            self._first = text[: max(0, len(text) - num_scored)]
+        self._text.append(self._prompt)
+        self._logprobs.extend(scores)
+        return CompletionChoice(self._prompt, self.index, self._to_wire(scores), None)
 
     def add(self, event: TextDelta) -> None:
         self._text.append(event.text)
@@ -195,21 +216,27 @@ class _Choice:
         return CompletionChoice(text, self.index, self._to_wire(logprobs), None)
 
     def whole(self, finished: Finished) -> CompletionChoice:
+        self._offset = 0
         logprobs = self._to_wire(self._logprobs)
         return CompletionChoice("".join(self._text), self.index, logprobs, finished.reason.value)
 
     def _to_wire(self, entries: Sequence[TokenLogprob]) -> LegacyLogprobs | None:
         if not self._wants_logprobs:
             return None
+        is_first = self._first is not None and self._offset == 0
+        tokens = [entry.token for entry in entries]
+        values: list[float | None] = [entry.logprob for entry in entries]
+        top: list[dict[str, float] | None] = [_alternatives(entry) for entry in entries]
+        if is_first:
+            tokens, values, top = [self._first or b"", *tokens], [None, *values], [None, *top]
         offsets: list[int] = []
-        for entry in entries:
+        for token in tokens:
             offsets.append(self._offset)
-            self._offset += len(self._decoder.decode(entry.token))
-        top = [_alternatives(entry) for entry in entries] if self._num_alternatives else None
+            self._offset += len(self._decoder.decode(token))
         return LegacyLogprobs(
-            tokens=[_text(entry.token) for entry in entries],
-            token_logprobs=[entry.logprob for entry in entries],
-            top_logprobs=top,
+            tokens=[_text(token) for token in tokens],
+            token_logprobs=values,
+            top_logprobs=top if self._num_alternatives else None,
             text_offset=offsets,
         )
 
@@ -218,15 +245,21 @@ class _Choice:
 async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     """Go on with a text."""
     gateway, call = opened(request)
-    body = await read_body(request, _DECODER, max_bytes=gateway.settings.max_body_bytes)
-    requests = to_requests(body, call.id)
+    body, wire = await read_relayable(request, PATH, _DECODER)
+    if isinstance(body, AnyRequest):
+        return await relayed(gateway, call, body, wire, _DECODER)
+    requests = carrying(to_requests(body, call.id), wire)
     call.choices_per_prompt = body.n or 1
     call.session = body.user or ""
     try:
         streams = await pipeline.run(gateway, call, requests)
     except RequestRefused as error:
         blame(error, to_constraint(body))
+        if error.param == "prompt_logprobs":
+            error.param = "echo"
         raise
+    if (reply := await relayed_reply(call, streams)) is not None:
+        return reply
     head = answer_head(call, prefix="cmpl", model=body.model)
     if body.stream:
         call.streams = True
@@ -254,8 +287,6 @@ def _check(body: CreateCompletion, prompts: Sequence[Prompt]) -> None:
             "honoured: every answer that is made is returned",
             param="best_of",
         )
-    if body.echo and body.logprobs is not None:
-        raise BadRequest("echo with logprobs is not served: prompts are not scored", param="echo")
     if body.echo and not all(isinstance(prompt, str) for prompt in prompts):
         raise BadRequest("echo needs prompts that are text, not token ids", param="echo")
 

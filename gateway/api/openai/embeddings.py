@@ -4,7 +4,7 @@ import array
 import base64
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 from litestar import Request, post
@@ -12,14 +12,19 @@ from litestar.types import ASGIApp
 from msgspec import Struct
 
 from engines.protocol import Embeddings, EmbedRequest
+from engines.wire import WireRequest
 from gateway import pipeline
-from gateway.api.bodies import read_body
+from gateway.api.bodies import decode_body
 from gateway.api.openai.answers import opened
 from gateway.api.openai.prompts import to_prompts
+from gateway.api.openai.relay import AnyRequest, read_relayable
 from gateway.api.openai.sampling import check_ranges
 from gateway.api.replies import JsonReply
-from gateway.errors import BadRequest
+from gateway.call import Call
+from gateway.errors import BadRequest, ModelUnknown
+from gateway.gateway import Gateway
 
+PATH = "embeddings"
 MAX_INPUTS = 2048
 MAX_DIMENSIONS = 65_536
 IGNORED = frozenset({"user"})
@@ -95,9 +100,43 @@ def fold(body: CreateEmbedding, embeddings: Embeddings) -> EmbeddingList:
 async def create_embedding(request: Request[Any, Any, Any]) -> ASGIApp:
     """Turn texts into vectors."""
     gateway, call = opened(request)
-    body = await read_body(request, _DECODER, max_bytes=gateway.settings.max_body_bytes)
-    embeddings = await pipeline.embed(gateway, call, to_request(body, call.id))
+    body, wire = await read_relayable(request, PATH, _DECODER)
+    if isinstance(body, AnyRequest):
+        return await _relayed(gateway, call, body, wire)
+    asked = msgspec.structs.replace(to_request(body, call.id), wire=wire)
+    embeddings = await pipeline.embed(gateway, call, asked)
+    if embeddings.relayed is not None:
+        return JsonReply(embeddings.relayed)  # pyright: ignore[reportReturnType]
     return JsonReply(msgspec.json.encode(fold(body, embeddings)))  # pyright: ignore[reportReturnType]
+
+
+async def _relayed(
+    gateway: Gateway, call: Call, body: AnyRequest, wire: WireRequest | None
+) -> ASGIApp:
+    """The answer to a request that every target passes on."""
+    assert wire is not None
+    asked = EmbedRequest(
+        id=f"{call.id}-0", model=body.model, inputs=_any_inputs(body.input), wire=wire
+    )
+    try:
+        embeddings = await pipeline.embed(gateway, call, asked)
+    except ModelUnknown:
+        if call.route is None:
+            # Who may not know the model hears what is wrong with the body, as if it were not there.
+            decode_body(wire.body, _DECODER)
+        raise
+    assert embeddings.relayed is not None, "a target that passes requests on made vectors"
+    return JsonReply(embeddings.relayed)  # pyright: ignore[reportReturnType]
+
+
+def _any_inputs(given: Any) -> Sequence[str | Sequence[int]]:
+    """The inputs, as far as they are texts or token ids."""
+    if isinstance(given, str):
+        return [given]
+    items = cast(list[Any], given) if isinstance(given, list) else []
+    if items and all(isinstance(item, int) for item in items):
+        return [items]
+    return [item if isinstance(item, str) else [] for item in items]
 
 
 def _to_floats(vector: Sequence[float]) -> Sequence[float] | str:

@@ -16,7 +16,7 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
 from engines.errors import EngineError
-from engines.protocol import ModelInfo
+from engines.protocol import Capability, ModelInfo
 from gateway.api.openai.answers import opened
 from gateway.api.replies import JsonReply
 from gateway.call import Call
@@ -39,6 +39,7 @@ class Model(Struct, frozen=True, kw_only=True):
     owned_by: str = "penstock"
     kind: str | UnsetType = UNSET  # of the engine that runs it
     context_length: int | UnsetType = UNSET
+    capabilities: Sequence[str] | UnsetType = UNSET  # what every target of it can do
     alias_of: str | UnsetType = UNSET
 
 
@@ -123,7 +124,17 @@ def _entry(gateway: Gateway, call: Call, policy: ModelPolicy, engine_models: Eng
         created=int(changed_at or gateway.started_at),
         kind=kinds.pop() if len(kinds) == 1 else UNSET,
         # A request may be sent to any target, so the smallest context counts.
-        context_length=min((info.context_tokens for info in infos), default=UNSET),
+        context_length=min(
+            (info.context_tokens for info in infos if info.context_tokens), default=UNSET
+        ),
+        capabilities=_common(infos) if infos else UNSET,
+    )
+
+
+def _common(infos: Sequence[ModelInfo]) -> Sequence[str]:
+    """What every one of these can do."""
+    return sorted(
+        one.value for one in Capability if all(one in info.capabilities for info in infos)
     )
 
 

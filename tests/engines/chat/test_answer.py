@@ -7,6 +7,7 @@ from engines.chat.answer import Admitted, Answer, Ended, Generated, merged
 from engines.chat.output import ChatOutput
 from engines.errors import Unavailable
 from engines.gguf.sequence import Sequence
+from engines.metrics import RequestRecorder
 from engines.outbox import Mailbox
 from engines.protocol import (
     Event,
@@ -26,7 +27,10 @@ END = Ended(FinishReason.LENGTH, Timing())
 
 def answer_of(mailbox: Mailbox, **output: object) -> Answer:
     sequence = Sequence(tokens=[1, 2, 3], max_tokens=9, mailbox=mailbox)
-    return Answer(sequence, ChatOutput(**output), PIECES, on_admitted=lambda: None)
+    record = RequestRecorder(context_tokens=100).request(
+        prompt_tokens=3, max_tokens=9, arrived_at=0.0
+    )
+    return Answer(sequence, mailbox, ChatOutput(**output), PIECES, record=record)
 
 
 async def test_tokens_that_came_together_leave_as_one_event() -> None:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from engines.errors import Unavailable
 from engines.gguf.config import GgufConfig
+from engines.paged.config import PagedConfig
 from engines.protocol import Engine, Event, GenerateRequest, Health
 from tests.fakes import Hold, ScriptedEngine, Step
 
@@ -49,6 +50,12 @@ def tallied_gguf(name: str, config: GgufConfig, *, models_dir: Path, data_dir: P
 
     engine = GgufEngine(name, config, models_dir=models_dir, data_dir=data_dir)
     return _tallied(engine, data_dir / "num_loads")
+
+
+def tallied_paged(name: str, config: PagedConfig, *, data_dir: Path) -> Engine:
+    from engines.paged.engine import PagedEngine
+
+    return _tallied(PagedEngine(name, config), data_dir / "num_loads")
 
 
 def _tallied(engine: Engine, path: Path) -> Engine:

@@ -7,7 +7,13 @@ import psutil
 import pytest
 import structlog
 
-from engines.errors import ContextTooLong, ModelNotFound, RequestRefused, Unavailable
+from engines.errors import (
+    ContextTooLong,
+    ModelNotFound,
+    RequestRefused,
+    Unavailable,
+    Unsupported,
+)
 from engines.process.wire import WINDOW
 from engines.protocol import (
     EmbedRequest,
@@ -58,6 +64,12 @@ async def test_errors_cross_with_their_class_and_fields() -> None:
     assert unknown.value.model == "no-such-model"
     assert (too_long.value.prompt_tokens, too_long.value.context_tokens) == (200, 100)
     assert too_long.value.param == "messages"
+
+
+async def test_an_engine_that_cannot_show_its_prompts_says_so_from_its_process_too() -> None:
+    async with hosted() as engine:
+        with pytest.raises(Unsupported, match="cannot show the prompts"):
+            await engine.render(asking())
 
 
 async def test_an_engines_own_fault_is_no_engine_error_and_tells_nothing_of_the_prompt() -> None:

@@ -1,12 +1,16 @@
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.cli import main
 from gateway.cli.policy import command
 from gateway.store import Bucket, Demand, open_store
+from tests.fakes import ScriptedEngine
 from tests.redis_server import redis_server
+from tests.serving import SCRIPTED_POLICY, Server, scripted_gateway, serving, write_policy
 
 POLICIES = Path(__file__).parents[3] / "policies"
 
@@ -145,3 +149,43 @@ def test_explain_says_when_the_shared_store_does_not_answer(monkeypatch):
 
     assert result.exit_code == 1
     assert "the store of PENSTOCK_STORE does not answer" in result.stderr
+
+
+def ask(server: Server, command: str, *words: str) -> Result:
+    return CliRunner().invoke(main, ["policy", command, *words, "--url", server.url])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    directory = write_policy(tmp_path / "served")
+    with serving(scripted_gateway(directory, {"scripted": ScriptedEngine()})) as server:
+        yield server
+
+
+def test_a_running_gateways_policy_is_compared_and_reloaded(server: Server) -> None:
+    directory = server.gateway.policy.directory
+    before = ask(server, "show").stdout
+    unchanged = ask(server, "diff")
+    (directory / "teams.toml").write_text(SCRIPTED_POLICY["teams.toml"] + "\n[new]\n")
+
+    told = ask(server, "diff")
+    done = ask(server, "reload")
+
+    assert before.startswith(f"{directory}  ")
+    assert (unchanged.stdout, unchanged.stderr) == ("", "a reload would change nothing\n")
+    assert told.stdout == "teams.toml: [new] added\n"
+    assert done.stdout.endswith(told.stdout)  # the gateway in this process may log there, too
+    assert done.stderr == f"serving {server.gateway.policy.digest[:12]}\n"
+    assert server.gateway.policy.digest[:12] in ask(server, "show").stdout
+    assert '"new"' in ask(server, "show", "--json").stdout
+
+
+def test_a_policy_that_a_gateway_cannot_take_exits_with_1(server: Server) -> None:
+    (server.gateway.policy.directory / "teams.toml").write_text("nonsense")
+
+    told, done = ask(server, "diff"), ask(server, "reload")
+
+    assert (told.exit_code, done.exit_code) == (1, 1)
+    assert told.stderr.startswith("teams.toml: line 1")
+    assert "the policy stays as it is: teams.toml: line 1" in done.stderr
+    assert "was refused: teams.toml" in ask(server, "show").stdout

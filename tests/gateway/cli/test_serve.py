@@ -1,10 +1,13 @@
+import gc
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
-from gateway.cli.serve import bound_socket, curl_line
+from gateway.cli.serve import bound_socket, curl_line, settle_memory
 from gateway.hooks import read_policy
 from gateway.settings import shipped_policy
 
@@ -97,6 +100,20 @@ def test_a_ledger_that_is_none_ends_the_start_with_one_line(tmp_path: Path) -> N
     assert "Traceback" not in shown.stderr
 
 
+def test_the_collector_is_told_what_lives_as_long_as_the_process() -> None:
+    before = gc.get_threshold()
+
+    settle_memory()
+
+    try:
+        assert gc.get_freeze_count() > 1000
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] > before[0]
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+
+
 def test_the_curl_line_has_a_key_where_the_policy_wants_one() -> None:
     dev = curl_line("http://127.0.0.1:8080", read_policy(shipped_policy("dev")))
     prod = curl_line("http://127.0.0.1:8080", read_policy(shipped_policy("prod")))
@@ -154,6 +171,42 @@ def test_serve_says_where_it_is_answers_there_and_stops_when_told(
     assert process.returncode == 0
     assert "Aborted" not in process.last_words
     assert "Traceback" not in process.last_words
+
+
+def test_a_hang_up_signal_reloads_the_policy_and_serves_on(tmp_path: Path) -> None:
+    policy = Path(shutil.copytree(shipped_policy("dev"), tmp_path / "policy"))
+    with served(tmp_path / "data", PENSTOCK_POLICY=str(policy)) as (process, url):
+        before = httpx.get(f"{url}/admin/policy", timeout=10).json()["digest"]
+        with (policy / "teams.toml").open("a") as teams:
+            teams.write("[new]\n")
+        process.send_signal(signal.SIGHUP)
+        for _ in range(500):
+            shown = httpx.get(f"{url}/admin/policy", timeout=10).json()
+            if shown["digest"] != before:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+
+    assert "new" in shown["policy"]["teams"]
+    assert shown["last_reload"]["by"] == "SIGHUP"
+    assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_a_closed_terminal_ends_the_gateway(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "PENSTOCK_DATA_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve", "--port", "0"],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        seen = b""
+        while b"stop it" not in seen:
+            seen += os.read(ours, 4096)
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+
+        assert process.wait(timeout=30) in (0, 1, -signal.SIGTERM)
 
 
 def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def a_key(key_id: str = "k3v90q2mxw7a", **changes: object) -> ApiKey:
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncGenerator[Ledger, None]:
-    async with open_ledger(url_of(tmp_path / "ledger.db")) as ledger:
+async def ledger(ledger_url: str) -> AsyncGenerator[Ledger, None]:
+    async with open_ledger(ledger_url) as ledger:
         yield ledger
 
 

@@ -38,11 +38,11 @@ def url_of(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
-async def test_the_migrations_make_the_tables_that_the_queries_expect(tmp_path: Path) -> None:
+async def test_the_migrations_make_the_tables_that_the_queries_expect(ledger_url: str) -> None:
     def differences(connection: Connection) -> list[Any]:
         return compare_metadata(MigrationContext.configure(connection), metadata)
 
-    engine = await open_engine(url_of(tmp_path / "ledger.db"))
+    engine = await open_engine(ledger_url)
     async with engine.connect() as connection:
         found = await connection.run_sync(differences)
     await engine.dispose()
@@ -97,13 +97,14 @@ def test_processes_that_start_at_once_share_one_ledger(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["ledger.db"]
 
 
-async def test_openers_in_one_process_share_one_ledger(tmp_path: Path) -> None:
-    engines = await asyncio.gather(*(open_engine(url_of(tmp_path / "l.db")) for _ in range(6)))
+async def test_openers_in_one_process_share_one_ledger(ledger_url: str) -> None:
+    engines = await asyncio.gather(*(open_engine(ledger_url) for _ in range(6)))
 
+    async with engines[0].connect() as connection:
+        found = await connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+        assert len(found.fetchall()) == 1
     for engine in engines:
         await engine.dispose()
-    with closing(sqlite3.connect(tmp_path / "l.db")) as database:
-        assert len(database.execute("SELECT version_num FROM alembic_version").fetchall()) == 1
 
 
 async def test_a_ledger_of_a_newer_version_is_not_touched(tmp_path: Path) -> None:

@@ -1,0 +1,196 @@
+"""One model on its device: a step's forward pass, then its sampling.
+
+Implements what generation.py asks of a runner. Only the step thread calls it. On
+a GPU nothing here waits but `Pending.read`: kernels and copies are launched in
+order on one stream, and tokens stay on the device, where the next step reads
+them from `Sampler.last_tokens`.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engines.paged.batch import BlockTables, StepBuffers, StepTensors
+from engines.paged.graphs import Graphs
+from engines.paged.kernels.decode_attention import choose_num_splits
+from engines.paged.models.decoder import Decoder
+from engines.paged.prompt_scores import PromptScores
+from engines.paged.results import Pending
+from engines.paged.sampler import Sampler
+from engines.paged.sequence import Row, Sequence, StepPlan
+from engines.paged.step_inputs import KVCache, StepInputs
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A forward pass under way, and what sampling needs of its plan.
+
+    `tokens` is not None where a graph has sampled already.
+    """
+
+    rows: tuple[Row, ...]
+    tensors: StepTensors
+    hidden: Tensor
+    tokens: Tensor | None = None
+
+    @property
+    def picks(self) -> list[Row]:
+        """The rows that sample, in order."""
+        return [row for row in self.rows if row.samples]
+
+
+class TorchRunner:
+    """The device as the step loop sees it. Made on any thread, used on one."""
+
+    def __init__(
+        self,
+        model: Decoder,
+        cache: KVCache,
+        sampler: Sampler,
+        *,
+        max_batch_tokens: int,
+        uses_graphs: bool,
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._device = device = cache.keys.device
+        self._num_multiprocessors = 0
+        if device.type == "cuda":
+            found = torch.cuda.get_device_properties(device)
+            self._num_multiprocessors = found.multi_processor_count
+        self.sampler = sampler
+        max_sequences = sampler.max_places - 1
+        self._spare_place = max_sequences  # padding's
+        max_blocks = -(-model.context_tokens // cache.block_size)
+        self._tables = BlockTables(
+            max_sequences=max_sequences, max_blocks=max_blocks, device=self._device
+        )
+
+        def buffers(max_tokens: int) -> StepBuffers:
+            return StepBuffers(
+                max_tokens=max_tokens,
+                max_rows=max_sequences,
+                block_size=cache.block_size,
+                device=self._device,
+            )
+
+        self._mixed, self._answers = buffers(max_batch_tokens), buffers(max_sequences)
+        self._graphs = Graphs(self, max_sequences) if uses_graphs else None
+        self._prompt_scores = PromptScores(model, sampler.pieces)
+
+    def begin(self, sequence: Sequence) -> None:
+        """Set up the device's state for a sequence that got its place."""
+        request = sequence.payload
+        self.sampler.begin(
+            sequence.place,
+            request.sampling,
+            num_prompt_tokens=sequence.num_prompt_tokens,
+            generated=sequence.tokens[sequence.num_prompt_tokens :],
+            num_logprobs=request.num_logprobs,
+        )
+        self._tables.forget(sequence.place)
+
+    def end(self, sequence: Sequence, place: int) -> None:
+        """Forget the state of a place."""
+        self.sampler.end(place)
+
+    @torch.inference_mode()
+    def forward(self, plan: StepPlan) -> Launched:
+        """Launch a plan's copies and its forward pass."""
+        if plan.copies:
+            sources, targets = zip(*plan.copies, strict=True)
+            self._cache.keys[:, list(targets)] = self._cache.keys[:, list(sources)]
+            self._cache.values[:, list(targets)] = self._cache.values[:, list(sources)]
+        rows = plan.rows
+        self._tables.send([row.sequence for row in rows])
+        if plan.num_tokens == len(rows) and all(row.samples for row in rows):
+            return self._answer(plan)
+        tensors = self._mixed.fill(plan, num_rows=len(rows), spare_place=self._spare_place)
+        return Launched(rows, tensors, self.states(tensors))
+
+    def _answer(self, plan: StepPlan) -> Launched:
+        """A step in which every row has one token: the kind that a graph can hold."""
+        graphs, rows = self._graphs, plan.rows
+        bucket = len(rows) if graphs is None else graphs.bucket(len(rows))
+        tensors = self._answers.fill(plan, num_rows=bucket, spare_place=self._spare_place)
+        if graphs is not None:
+            plain = self.sampler.is_plain([row.sequence.place for row in rows])
+            replayed = graphs.replay(self._answers, bucket, samples=plain)
+            if replayed is not None:
+                return Launched(rows, tensors, replayed.hidden, replayed.tokens)
+        return Launched(rows, tensors, self.states(tensors))
+
+    def states(self, tensors: StepTensors) -> Tensor:
+        """What the model makes of each token, [T, hidden]; a graph captures this."""
+        latest = self.sampler.last_tokens[(-1 - tensors.ids).clamp_min(0)]
+        width = self._tables.tensor.shape[1]
+        if tensors.max_context_tokens:
+            width = -(-tensors.max_context_tokens // self._cache.block_size)
+        longest = tensors.max_context_tokens or self._model.context_tokens
+        inputs = StepInputs(
+            token_ids=torch.where(tensors.ids < 0, latest, tensors.ids),
+            positions=tensors.positions,
+            slots=tensors.slots,
+            block_tables=self._tables.tensor[:, :width].index_select(0, tensors.places),
+            query_starts=tensors.query_starts,
+            context_lens=tensors.context_lens,
+            max_query_tokens=tensors.max_query_tokens,
+            max_context_tokens=longest,
+            num_splits=self._num_splits(len(tensors.places), longest),
+            rope_positions=tensors.rope_positions,
+        )
+        return self._model(inputs, self._cache)
+
+    def drawn(self, tensors: StepTensors, hidden: Tensor) -> Tensor:
+        """Tokens for rows that ask for nothing special, [R]; a graph captures this."""
+        logits = self._model.logits(hidden[tensors.picks])
+        return self.sampler.sample_plain(logits, tensors.pick_places, tensors.pick_positions)
+
+    def _num_splits(self, num_rows: int, max_context_tokens: int) -> int:
+        """Into how many parts a context is split so that few rows keep a whole GPU busy."""
+        if not self._num_multiprocessors:
+            return 1
+        kv_heads = self._model.shape.num_kv_heads
+        return choose_num_splits(num_rows, kv_heads, max_context_tokens, self._num_multiprocessors)
+
+    @torch.inference_mode()
+    def sample(self, launched: Launched, masks: Mapping[int, Any]) -> Pending:
+        """Launch the sampling of a forward pass."""
+        picks, tensors = launched.picks, launched.tensors
+        scores = self._prompt_scores.of(launched.rows, tensors, launched.hidden)
+        if launched.tokens is not None:
+            return Pending(self._device, launched.tokens[: len(picks)], None, picks, scores)
+        if not picks:
+            return Pending(self._device, None, None, picks, scores)
+        num = len(picks)
+        logits = self._model.logits(launched.hidden[tensors.picks[:num]])
+        sampled = self.sampler.sample(
+            logits,
+            tensors.pick_places[:num],
+            tensors.pick_positions[:num],
+            self._mask(launched.rows, masks, num),
+            at=[row.sequence.place for row in picks],
+        )
+        return Pending(self._device, sampled.token_ids, sampled.logprobs, picks, scores)
+
+    def _mask(self, rows: SequenceOf[Row], masks: Mapping[int, Any], num: int) -> Tensor | None:
+        """The masks of all picks as bits, i32 [R, words]; all ones where there is none."""
+        if not masks:
+            return None
+        words = -(-self._model.shape.vocab_size // 32)
+        bits = torch.full((num, words), -1, dtype=torch.int32)
+        at = 0
+        for index, row in enumerate(rows):
+            if not row.samples:
+                continue
+            if index in masks:
+                mask = torch.from_numpy(masks[index].copy()).view(torch.int32)
+                bits[at, : min(words, len(mask))] = mask[:words]
+            at += 1
+        if self._device.type == "cuda":
+            return bits.pin_memory().to(self._device, non_blocking=True)
+        return bits

@@ -1,0 +1,103 @@
+"""The policy in use, what a change on disk would do, what would happen to a call, and reloading.
+
+`GET /admin/policy`, `POST /admin/policy/check`, `GET /admin/policy/explain`,
+`POST /admin/policy/reload`.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from litestar import Request, get, post
+from litestar.types import ASGIApp
+from msgspec import Struct
+
+from gateway.api.admin.admission import admitted, entry_of, json_reply, read_query
+from gateway.errors import PolicyRefused
+from gateway.ledger import DoneBy
+from gateway.policy.explain import Line, explain
+from gateway.reload import LastReload
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+
+
+class _NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class _Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    team: str
+    endpoint: str
+    model: str | None = None
+
+
+class _Policy(Struct, kw_only=True):
+    directory: str
+    digest: str
+    last_reload: LastReload | None
+    policy: Any  # all of it; secrets as the places where they are kept
+
+
+class _Checked(Struct, kw_only=True):
+    holds: bool
+    problems: Sequence[str]
+    digest: str | None  # of what is on disk
+    changes: Sequence[str]  # what a reload would change
+
+
+class _Explained(Struct, kw_only=True):
+    refused: bool
+    lines: Sequence[Line]
+
+
+@get("/admin/policy", name="admin.policy")
+async def show_policy(request: Request[Any, Any, Any]) -> ASGIApp:
+    """The policy that calls get now."""
+    gateway, _ = await admitted(request)
+    read_query(request, _NoQuery)
+    policy = gateway.policy
+    shown: Any = msgspec.to_builtins(policy, enc_hook=str)
+    return json_reply(
+        _Policy(
+            directory=str(policy.directory),
+            digest=policy.digest,
+            last_reload=gateway.reloader.last,
+            policy={n: v for n, v in shown.items() if n not in ("directory", "digest")},
+        )
+    )
+
+
+@post("/admin/policy/check", opt={"endpoint": "admin.policy"}, status_code=200)
+async def check_policy(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Read the directory again and say whether it holds and what it would change."""
+    gateway, _ = await admitted(request)
+    read_query(request, _NoQuery)
+    try:
+        found = await gateway.reloader.check()
+    except PolicyRefused as error:
+        return json_reply(_Checked(holds=False, problems=error.problems, digest=None, changes=()))
+    return json_reply(_Checked(holds=True, problems=(), digest=found.digest, changes=found.changes))
+
+
+@get("/admin/policy/explain", opt={"endpoint": "admin.policy"})
+async def explain_policy(request: Request[Any, Any, Any]) -> ASGIApp:
+    """What would happen to such a call, and which line decides it."""
+    gateway, _ = await admitted(request)
+    asked = read_query(request, _Asked)
+    lines = explain(gateway.policy, team=asked.team, endpoint=asked.endpoint, model=asked.model)
+    return json_reply(_Explained(refused=lines[-1].refused, lines=lines))
+
+
+@post("/admin/policy/reload", opt={"endpoint": "admin.policy"}, status_code=200)
+async def reload_policy(request: Request[Any, Any, Any]) -> ASGIApp:
+    """Serve the directory as it is now; 409 with every problem if it does not hold."""
+    gateway, call = await admitted(request)
+    read_query(request, _NoQuery)
+    return json_reply(await gateway.reloader.reload(_done_by(call)))
+
+
+def _done_by(call: "Call") -> DoneBy:
+    entry = entry_of(call, "policy.reload", "policy")
+    fields = {name: getattr(entry, name) for name in DoneBy.__struct_fields__}
+    return DoneBy(**fields)

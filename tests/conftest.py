@@ -1,0 +1,30 @@
+"""Set before anything is imported: how Triton kernels and random examples run in these tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# A busy machine makes any example slow once; no test here is about time.
+settings.register_profile("penstock", deadline=None)
+settings.load_profile("penstock")
+
+# Triton looks at this when it is imported, and any test may be the first to import it. Where there
+# is a GPU, kernels are tested on it; elsewhere Triton's interpreter runs them on the CPU.
+if not any(Path("/dev").glob("nvidia[0-9]*")):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none; only then is torch asked."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _has_gpu():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

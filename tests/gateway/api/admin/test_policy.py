@@ -1,0 +1,43 @@
+from tests.gateway.api.admin.conftest import TEAMS, Stage
+
+
+def test_the_policy_is_shown_whole_with_its_digest(stage: Stage) -> None:
+    shown = stage.get("policy").json()
+
+    assert shown["digest"] == stage.gateway.policy.digest
+    assert shown["last_reload"] is None
+    assert shown["policy"]["teams"]["search"]["endpoints"] == ["openai.*"]
+    assert shown["policy"]["plugins"][0] == "usage"
+
+
+def test_a_call_is_explained_by_the_lines_that_decide_it(stage: Stage) -> None:
+    allowed = stage.get(
+        "policy/explain", team="search", endpoint="openai.chat", model="gpt-4o-mini"
+    ).json()
+    refused = stage.get("policy/explain", team="search", endpoint="admin.keys").json()
+
+    assert not allowed["refused"]
+    assert allowed["lines"][0]["text"] == "gpt-4o-mini is an alias of chat-small"
+    assert refused["refused"]
+    assert "may not use admin.keys" in refused["lines"][-1]["text"]
+
+
+def test_a_reload_names_who_wanted_it(stage: Stage) -> None:
+    (stage.gateway.settings.policy / "teams.toml").write_text(TEAMS + "[new]\n")
+
+    told = stage.post("policy/reload").json()
+
+    assert told["changes"] == ["teams.toml: [new] added"]
+    [row] = stage.audit()
+    assert (row["action"], row["principal"], row["team"]) == ("policy.reload", "anonymous", "me")
+    assert row["after"] == {"digest": told["digest"], "changes": told["changes"]}
+    assert stage.get("policy").json()["last_reload"]["by"] == "anonymous"
+
+
+def test_the_calls_log_line_has_the_policys_digest(stage: Stage) -> None:
+    answer = stage.ask()
+
+    stage.until_written(1)
+    [record] = stage.get("usage", by="call").json()["rows"]
+    assert record["call_id"] == answer.headers["x-request-id"]
+    assert record["policy"] == stage.get("policy").json()["digest"][:12]
