@@ -1,9 +1,11 @@
 """Set before anything is imported: how Triton kernels and random examples run in these tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # A busy machine makes any example slow once; no test here is about time.
@@ -14,6 +16,17 @@ settings.load_profile("penstock")
 # is a GPU, kernels are tested on it; elsewhere Triton's interpreter runs them on the CPU.
 if not any(Path("/dev").glob("nvidia[0-9]*")):
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Forget what commands of ours, run by a fixture or a test, have set of logging.
+
+    `structlog.testing.capture_logs` hears nothing below the level that is set.
+    """
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

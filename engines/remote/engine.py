@@ -233,7 +233,8 @@ class RemoteEngine:
         )
 
     def _headers(self, request_id: str, wire: WireRequest | None) -> dict[str, str]:
-        headers = {"x-request-id": request_id}
+        # Not `x-request-id`: some servers (llama_cpp.server) refuse one that is no UUID.
+        headers = {"x-client-request-id": request_id}
         if wire is not None:
             for name in self._passed:
                 if name in wire.headers:

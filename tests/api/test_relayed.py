@@ -197,7 +197,7 @@ def test_headers_pass_in_both_directions_only_where_listed(stage: RemoteStage) -
     got = stage.upstream.last.headers
     assert (got["traceparent"], got["openai-beta"]) == (trace, "x")
     assert not {"authorization", "cookie", "x-anything"} & set(got)
-    assert got["x-request-id"] == f"{response.headers['x-request-id']}-0"
+    assert got["x-client-request-id"] == f"{response.headers['x-request-id']}-0"
 
 
 def test_rerank_is_relayed(stage: RemoteStage) -> None:

@@ -52,14 +52,14 @@ class Front:
 
 
 def make_key(directory: Path) -> str:
-    """A key of team `me` for the gateways whose policy and data are in `directory`."""
+    """An administrator's key of team `me` for the gateways of that policy and data."""
     environment = {
         "PENSTOCK_DATA_DIR": str(directory / "data"),
         "PENSTOCK_POLICY": str(directory / "policy"),
     }
     made = CliRunner().invoke(
         main,
-        ["keys", "create", "--team", "me", "--name", "test", "--force"],
+        ["keys", "create", "--team", "me", "--name", "test", "--role", "admin", "--force"],
         env={**os.environ, **environment},
     )
     assert made.exit_code == 0, made.output

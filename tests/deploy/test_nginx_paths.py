@@ -134,7 +134,15 @@ def test_what_is_closed_is_closed_in_every_version(front: Front, version: str) -
     assert b"scripted" not in raw
 
 
-@pytest.mark.parametrize("target", ["/v1/models/chat-small", "/v1//models", "/v1/./models"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/models/chat-small", "/v1//models", "/v1/./models", "/%76%31/models", "/x/../v1/models",
+        # Passed on as they are written, these would be the gateway's /admin/… with a parameter.
+        "/admin/models/../../v1/models", "/admin/calls/..%2f..%2fv1/models",
+        "http://localhost/admin/../v1/models",
+    ],
+)  # fmt: skip
 def test_a_public_path_goes_to_the_gateway_as_nginx_has_read_it(front: Front, target: str) -> None:
     raw = ask(front, request_for(front, target))
 

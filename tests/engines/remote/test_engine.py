@@ -77,7 +77,7 @@ async def test_only_listed_headers_go_to_the_upstream(build: Build, upstream: Up
     assert got["traceparent"] == sent["traceparent"]
     assert got["openai-beta"] == "assistants=v2"
     assert got["x-tenant-tag"] == "blue"
-    assert got["x-request-id"] == "req_1-0"
+    assert got["x-client-request-id"] == "req_1-0"
     assert got["accept-encoding"] == "identity"
     assert "of-the-client" not in str(got)
     assert not {"cookie", "x-api-key", "x-forwarded-for", "x-anything", "authorization"} & set(got)
