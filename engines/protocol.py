@@ -45,6 +45,8 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     loaded: bool
     loading: float | None = None  # how far a load under way is, 0 to 1
     memory_bytes: int | None = None
+    gpu_bytes: int = 0  # of `memory_bytes`
+    expires_at: float | None = None  # when it is unloaded if nobody asks again, since the epoch
     size_bytes: int | None = None  # of its files
     parameters: int | None = None
     family: str | None = None
@@ -169,6 +171,7 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     model: str  # the engine's name for it, not the public one
     messages: Sequence[Message] = ()
     prompt: str | Sequence[int] | None = None  # instead of messages: raw completion
+    suffix: str | None = None  # what comes after the gap that a raw completion fills
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     sampling: Sampling = Sampling()
