@@ -88,7 +88,9 @@ class World:
         return [Need(Room(size - gpu + 1, gpu, 1), gpu) for gpu in on_gpu]
 
     def free(self) -> Room:
-        loaded = sum(room.main_bytes for name, room in self.held.items() if name not in self.loading)
+        loaded = sum(
+            room.main_bytes for name, room in self.held.items() if name not in self.loading
+        )
         return Room(self.machine - self.taken_by_others - loaded, self.total.gpu_bytes, 100)
 
     def check(self) -> None:
