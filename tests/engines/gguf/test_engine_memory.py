@@ -24,8 +24,8 @@ SMALL = GgufConfig(num_threads=1, probe=False, num_slots=2, context_tokens=128)
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    write_gguf(folder / "a.gguf", seed=1, extra_tokens=5000)
-    write_gguf(folder / "b.gguf", seed=2, extra_tokens=5000)
+    write_gguf(folder / "a.gguf", seed=1, heads=2, extra_tokens=5000)
+    write_gguf(folder / "b.gguf", seed=2, heads=2, extra_tokens=5000)
     return folder
 
 
@@ -53,7 +53,7 @@ async def loaded(engine: GgufEngine) -> set[str]:
 
 async def until_unloaded(engine: GgufEngine, name: str) -> None:
     async with asyncio.timeout(20):
-        while (await info_of(engine, name)).loaded:
+        while (await info_of(engine, name)).loaded:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
 
 
@@ -113,7 +113,7 @@ async def test_what_is_measured_is_what_llama_cpp_allocated(two: Path) -> None:
         lease = await engine._pool.lease("a")
         model: LoadedModel = lease.model
         assert model.generation is not None
-        cache = model.generation.pool_tokens * 2 * 2 * 2 * 32  # two layers, two heads of 16
+        cache = model.generation.pool_tokens * 2 * 2 * 2 * 64  # two layers, two heads of 32
         assert before.memory_bytes > weights + cache
         lease.release()
 

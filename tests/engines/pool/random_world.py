@@ -75,7 +75,7 @@ class World:
         self.needs = {name: self._some_needs() for name in NAMES}
         self.needs[GIANT] = [Need(Room(101, 0, 1))]
 
-    def claim(self, is_true: bool, otherwise: str) -> None:  # noqa: FBT001
+    def claim(self, is_true: bool, otherwise: str) -> None:
         """Note what must never be; the pool would take an exception for a failed load."""
         if not is_true:
             self.violations.append(otherwise)
@@ -208,24 +208,32 @@ class World:
             self.start(GIANT)
         elif luck < 0.56 and self.tasks:
             random.choice(list(self.tasks)).cancel()
-        elif luck < 0.60:
-            task = asyncio.create_task(self.unload(name))
-            self.tasks[task] = ""
-            task.add_done_callback(self.tasks.pop)
-        elif luck < 0.62:
-            self.versions[name] += 1
-            self.pool.retire(name)  # another file has its name, or none
-            self.needs[name] = self._some_needs()
-        elif luck < 0.64 and name in self.models:
-            self.models[name].has_failed = True
         elif luck < 0.65:
-            # A load that is decided begins at once, before others can take its memory.
-            for _ in range(100):
-                if self.pool.room == self.in_use():
-                    break
-                await asyncio.sleep(0)
-            self.claim(self.pool.room == self.in_use(), "a place is held by nobody")
-            self.taken_by_others = random.choice((0, 0, 10, 40, 90))
+            await self._break_something(name)
         else:
             await asyncio.sleep(random.choice((0.0, 0.0, 0.01, 0.1, 1.0)))
         self.check()
+
+    async def _break_something(self, name: str) -> None:
+        luck = self.random.random()
+        if luck < 0.4:
+            task = asyncio.create_task(self.unload(name))
+            self.tasks[task] = ""
+            task.add_done_callback(self.tasks.pop)
+        elif luck < 0.6:
+            self.versions[name] += 1
+            self.pool.retire(name)  # another file has its name, or none
+            self.needs[name] = self._some_needs()
+        elif luck < 0.8 and name in self.models:
+            self.models[name].has_failed = True
+        elif luck > 0.9:
+            await self._take_memory()
+
+    async def _take_memory(self) -> None:
+        # A load that is decided begins at once, before others can take its memory.
+        for _ in range(100):
+            if self.pool.room == self.in_use():
+                break
+            await asyncio.sleep(0)
+        self.claim(self.pool.room == self.in_use(), "a place is held by nobody")
+        self.taken_by_others = self.random.choice((0, 0, 10, 40, 90))

@@ -207,10 +207,10 @@ async def test_loads_that_fail_in_a_row_are_tried_ever_less_and_only_their_calle
     loads, clock = Loads(failures=[Unavailable("no memory")] * 3), FakeClock()
     pool = pool_of(loads, clock)
     for _ in range(2):
-        with pytest.raises(Unavailable, match="^no memory$"):
+        with pytest.raises(Unavailable, match=r"^no memory$"):
             await pool.lease("a")
 
-    with pytest.raises(Unavailable, match="no memory .failed 2 times") as caught:
+    with pytest.raises(Unavailable, match=r"no memory .failed 2 times") as caught:
         await pool.lease("a")
 
     assert caught.value.retry_after == 1.0
