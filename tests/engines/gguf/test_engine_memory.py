@@ -187,7 +187,9 @@ async def test_a_load_that_keeps_failing_is_told_at_once_and_tried_again_later(
                     await events_of(engine, of("a"))
         assert text_of(await events_of(engine, of("b")))
 
-        write_gguf(two / "other", seed=1).replace(two / "a.gguf")  # another file: no grudge
+        write_gguf(two / "other", seed=1, heads=2, extra_tokens=5000).replace(
+            two / "a.gguf"
+        )  # another file: no grudge
         assert text_of(await events_of(engine, of("a")))
 
     assert tries == ["a", "a"]

@@ -154,7 +154,10 @@ class World:
         began = loop.time()
         try:
             lease = await self.pool.lease(
-                name, keep_alive_seconds=keep_alive, needs=self.needs[name]
+                name,
+                keep_alive_seconds=keep_alive,
+                needs=self.needs[name],
+                expects_another=not is_long,
             )
         except Overloaded as error:
             assert error.retry_after is not None

@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from engines.errors import Unavailable
+from engines.pool.pool import FOLLOWING_SECONDS
 from tests.engines.pool.stand_in import Loads, pool_of, settled
 from tests.fakes import FakeClock
 
@@ -302,3 +303,33 @@ async def test_loads_and_unloads_are_counted_by_model_and_why() -> None:
     assert other is not None
     assert other.unloads == {"expired": 1}
     assert pool.loads_of("c") is None
+
+
+async def test_who_counts_a_prompt_does_not_have_the_model_loaded_twice() -> None:
+    loads, clock = Loads(), FakeClock()
+    pool = pool_of(loads, clock, keep_alive_seconds=0.0)
+    (await pool.lease("a", expects_another=True)).release()
+    (await pool.lease("a", expects_another=True)).release()
+    await settled()
+
+    (await pool.lease("a", keep_alive_seconds=0.0)).release()
+    await settled()
+    assert not loads.opened[0].is_closed  # another of those that counted may follow
+    (await pool.lease("a")).release()
+    await settled()
+
+    assert loads.names == ["a"]
+    assert loads.opened[0].is_closed
+
+
+async def test_a_model_that_was_kept_for_a_request_which_never_came_goes() -> None:
+    loads, clock = Loads(), FakeClock()
+    pool = pool_of(loads, clock, keep_alive_seconds=0.0)
+    (await pool.lease("a", expects_another=True)).release()
+    assert pool.idle_seconds_left("a") == FOLLOWING_SECONDS
+
+    clock.advance(FOLLOWING_SECONDS)
+    (await pool.lease("b")).release()
+    await settled()
+
+    assert loads.opened[0].is_closed
