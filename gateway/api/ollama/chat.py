@@ -94,10 +94,10 @@ async def create_chat(request: Request[Any, Any, Any]) -> ASGIApp:
         await check_abilities(gateway, call, asked, options)
         (events,) = await pipeline.run(gateway, call, [asked])
     if body.stream is False:
-        answer = await whole(call, asked_for, events, _said, _nothing_more)
+        answer = await whole(call, asked_for, events, _said)
         return JsonReply(answer)  # pyright: ignore[reportReturnType]
     call.streams = True
-    frames = lines(call, asked_for, events, _said, _nothing_more)
+    frames = lines(call, asked_for, events, _said)
     return StreamReply(frames, content_type=NDJSON_TYPE)  # pyright: ignore[reportReturnType]
 
 
@@ -120,7 +120,3 @@ async def _without_messages(gateway: Gateway, call: Call, body: Chat, asked_for:
 def _said(piece: Piece) -> bytes:
     message = AnswerMessage("assistant", piece.text, piece.thinking, list(piece.calls))
     return b'"message":%b' % msgspec.json.encode(message)
-
-
-def _nothing_more(everything: Piece) -> bytes:
-    return b""

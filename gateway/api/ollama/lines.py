@@ -21,6 +21,7 @@ from gateway.errors import problem_of
 log = structlog.get_logger()
 
 Said = Callable[[Piece], bytes]  # the fields of a line that are an endpoint's own, as JSON members
+AtEnd = Callable[[Piece], bytes]  # more members for the last line, of everything that was said
 _encode = msgspec.json.Encoder().encode
 
 
@@ -29,18 +30,19 @@ async def lines(
     name: str,
     events: AsyncGenerator[Event, None],
     said: Said,
-    at_end: Callable[[Piece], bytes],
+    at_end: AtEnd | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """The answer as lines; `at_end` are more members for the last one, of everything said."""
-    head, reader = b'{"model":%b,"created_at":"' % _encode(name), PieceReader()
+    """The answer as lines, each sent as it comes."""
+    head = b'{"model":%b,"created_at":"' % _encode(name)
+    reader = PieceReader(keeps=at_end is not None)
     try:
         async with aclosing(events):
             async for event in events:
                 for piece in reader.read(event):
                     yield _line(head, said(piece), _logprobs(piece), b',"done":false')
                 if isinstance(event, Finished):
-                    end = said(Piece()), _done(call, event), at_end(reader.all)
-                    yield _line(head, *end)
+                    more = at_end(reader.all) if at_end is not None else b""
+                    yield _line(head, said(Piece()), _done(call, event), more)
     except Exception as error:  # noqa: BLE001 - the status is out: the failure goes in the stream
         yield error_line(call, error)
 
@@ -50,7 +52,7 @@ async def whole(
     name: str,
     events: AsyncGenerator[Event, None],
     said: Said,
-    at_end: Callable[[Piece], bytes],
+    at_end: AtEnd | None = None,
 ) -> bytes:
     """The same as one object. Raises what the engine raises."""
     reader, end = PieceReader(), b""
@@ -61,7 +63,8 @@ async def whole(
                 end = _done(call, event)
     answer = reader.all
     head = b'{"model":%b,"created_at":"' % _encode(name)
-    return _line(head, said(answer), _logprobs(answer), end, at_end(answer))
+    more = at_end(answer) if at_end is not None else b""
+    return _line(head, said(answer), _logprobs(answer), end, more)
 
 
 def error_line(call: Call, error: Exception) -> bytes:

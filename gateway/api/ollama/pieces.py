@@ -39,9 +39,10 @@ class Piece(Struct, frozen=True, kw_only=True):
 
 
 class PieceReader:
-    """Reads one answer's events in their order; `all` is everything so far as one piece."""
+    """Reads one answer's events in their order; `all` is what it `keeps`, as one piece."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool = True) -> None:
+        self._keeps = keeps
         self._open: _OpenCall | None = None
         self._pieces: list[Piece] = []
 
@@ -62,7 +63,8 @@ class PieceReader:
         elif isinstance(event, Finished) and self._open is not None:
             found.append(self._open.piece())
             self._open = None
-        self._pieces += found
+        if self._keeps:
+            self._pieces += found
         return found
 
     @property
