@@ -333,7 +333,7 @@ def test_json_may_be_called_json_in_any_way(stage: Stage, media_type: str) -> No
     ("method", "path", "status", "code"),
     [
         ("POST", "/v1/chat/completion", 404, "unknown_url"),
-        ("GET", "/", 404, "unknown_url"),
+        ("GET", "/v2", 404, "unknown_url"),
         ("GET", "/v1/../etc/passwd", 404, "unknown_url"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("DELETE", "/v1/models/chat-small", 405, "method_not_allowed"),
