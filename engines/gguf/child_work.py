@@ -92,7 +92,7 @@ def serve_order(
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     output = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no step
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=kind)
+    order = msgspec.json.decode(_first_line(), type=kind)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         work(order, lambda far: _write(output, far))
@@ -113,8 +113,17 @@ def _write(output: int, far: Far) -> None:
     os.write(output, msgspec.json.encode(far) + b"\n")
 
 
+def _first_line() -> bytes:
+    # Not from `sys.stdin`, whose lock the thread below would hold when the child ends.
+    line = b""
+    while not line.endswith(b"\n") and (piece := os.read(0, 65_536)):
+        line += piece
+    return line
+
+
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 65_536):
+        pass
     os._exit(1)
 
 
