@@ -21,7 +21,7 @@ serve: .venv/penstock-installed  ## install, then serve policies/dev with the st
 
 install: .venv/penstock-installed  ## create .venv with the gateway and the GGUF engine
 
-test: .venv/tests-installed redis-server nginx postgresql  ## install what the tests need, then run all five checks
+test: .venv/tests-installed redis-server docker-registry nginx postgresql  ## install what the tests need, then run all five checks
 	@$(MAKE) --no-print-directory --keep-going format-check lint types imports tests
 
 check: test  ## the same five that CI runs: format, lint, types, imports, tests
@@ -57,16 +57,17 @@ tests:
 	@echo "[5/5] tests"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Limits that several gateways share are tested on a real Redis, which is not on PyPI.
-.PHONY: redis-server
-redis-server:
-	@command -v redis-server >/dev/null || { \
+# What the tests start that is not on PyPI: a real Redis for limits that several gateways share,
+# a real OCI registry for pulls and pushes.
+.PHONY: redis-server docker-registry
+redis-server docker-registry:
+	@command -v $@ >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing redis-server, which the tests of shared limits start"; \
+	    echo "installing $@, which tests start"; \
 	    get="env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q"; \
-	    $$get install -y redis-server || { $$get update && $$get install -y redis-server; }; \
+	    $$get install -y $@ || { $$get update && $$get install -y $@; }; \
 	  else \
-	    echo "the tests of shared limits start a redis-server: install one (\`apt-get install redis-server\`)" >&2; \
+	    echo "tests start a $@: install one (\`apt-get install $@\`)" >&2; \
 	    exit 1; \
 	  fi; \
 	}

@@ -14,7 +14,7 @@ Nothing here imports torch, llama_cpp, litestar or the gateway, and nothing
 here may: with engines/wire.py it is the floor every other module stands on.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -45,11 +45,14 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     loaded: bool
     loading: float | None = None  # how far a load under way is, 0 to 1
     memory_bytes: int | None = None
+    gpu_bytes: int = 0  # of `memory_bytes`
+    expires_at: float | None = None  # when it is unloaded if nobody asks again, since the epoch
     size_bytes: int | None = None  # of its files
     parameters: int | None = None
     family: str | None = None
     quantization: str | None = None
     modified_at: float | None = None  # seconds since the epoch
+    digest: str | None = None  # of its manifest, where it has one: "sha256:…"
 
 
 class Text(Struct, frozen=True, tag="text"):
@@ -168,6 +171,7 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     model: str  # the engine's name for it, not the public one
     messages: Sequence[Message] = ()
     prompt: str | Sequence[int] | None = None  # instead of messages: raw completion
+    suffix: str | None = None  # what comes after the gap that a raw completion fills
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     sampling: Sampling = Sampling()
@@ -310,12 +314,29 @@ class Health(Struct, frozen=True, kw_only=True):
     cache_used: float | None = None
 
 
-class Progress(Struct, frozen=True, kw_only=True):
-    """One step of a long job on a model."""
+class Progress(Struct, frozen=True, kw_only=True, tag="progress"):
+    """One step of a long job on a model, in Ollama's words: "pulling manifest" … "success"."""
 
     status: str
+    digest: str | None = None  # of the file that this step is about: "sha256:…"
     done_bytes: int = 0
     total_bytes: int | None = None
+
+
+class ModelDetails(Struct, frozen=True, kw_only=True):
+    """Everything that a model's files say of it."""
+
+    info: ModelInfo
+    modelfile: str  # from which `create` would make the same
+    parameters: str = ""  # one on each line, as in a Modelfile
+    template: str = ""
+    system: str = ""
+    licenses: Sequence[str] = ()
+    messages: Sequence[Message] = ()
+    requires: str = ""
+    metadata: Mapping[
+        str, str | int | float | bool
+    ] = {}  # of the weights' file, long texts left out
 
 
 class Engine(Protocol):
@@ -365,14 +386,27 @@ class Engine(Protocol):
 
 @runtime_checkable
 class ModelLibrary(Protocol):
-    """An engine that also keeps model files. Only gguf does."""
+    """An engine that also keeps model files. Only gguf does.
 
-    def pull(self, name: str) -> AsyncIterator[Progress]:
-        """Fetch a model by name."""
+    Nothing here asks who is calling: whoever offers these to others does. The
+    iterators do their work while they are iterated, and stop when they are closed.
+    """
+
+    def pull(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Fetch a model by name, and go on with what an earlier pull has left."""
         ...
 
-    def create(self, name: str, modelfile: str) -> AsyncIterator[Progress]:
-        """Make a model from a Modelfile."""
+    def push(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Send a model to the registry that its name begins with."""
+        ...
+
+    def create(
+        self, name: str, modelfile: str, *, quantize: str | None = None
+    ) -> AsyncGenerator[Progress, None]:
+        """Make a model from a Modelfile, and of whole weights smaller ones: `quantize="q4_K_M"`.
+
+        FROM names a model or a blob (`@sha256:…`), or, once for each of its files, what a
+        folder of safetensors had (`@sha256:… model.safetensors`); never a path."""
         ...
 
     async def copy(self, source: str, target: str) -> None:
@@ -380,5 +414,20 @@ class ModelLibrary(Protocol):
         ...
 
     async def delete(self, name: str) -> None:
-        """Remove a name, and its files when nothing else uses them."""
+        """Remove a name, and its files when nothing else uses them; requests that run go on."""
+        ...
+
+    async def show(self, name: str) -> ModelDetails:
+        """Say everything that a model's files say."""
+        ...
+
+    async def has_blob(self, digest: str) -> bool:
+        """Whether a file of this digest is there, for `create`."""
+        ...
+
+    async def add_file(self, path: str, digest: str | None = None) -> str:
+        """Copy a file of this machine into the library as a blob; returns its digest.
+
+        Raises `RequestRefused` if it is not of the digest that it should be. The path must
+        be the caller's own, never one that came from a client."""
         ...

@@ -11,8 +11,12 @@ import structlog
 from engines.chat.template import ChatTemplate
 from engines.errors import EngineError, ModelNotFound, Unavailable
 from engines.gguf.config import GgufConfig
+from engines.gguf.files.folder import ModelFolder
+from engines.gguf.files.hugging_face_cache import HuggingFaceCache
+from engines.gguf.go_template.matching import TemplateChoice, chosen_template
 from engines.gguf.header import GgufHeader, MalformedGguf, read_header
 from engines.gguf.library import Library, ModelFile
+from engines.gguf.recipe import Recipe, recipe_of
 from engines.protocol import Capability, ModelInfo
 
 log = structlog.get_logger()
@@ -22,17 +26,23 @@ STARTER = "starter"
 
 
 class Version(NamedTuple):
-    """The same while a file is not replaced or written to."""
+    """The same while neither a model's file nor what its name adds to it changes."""
 
+    name: str  # as all spellings of it come down to
     path: Path
     size_bytes: int
     modified_ns: int
     inode: int
+    digest: str | None  # of the manifest, where there is one
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
+    """What the files of a model say."""
+
     version: Version
     header: GgufHeader
+    recipe: Recipe
+    template: TemplateChoice
     info: ModelInfo
 
 
@@ -41,78 +51,100 @@ class Catalog:
 
     def __init__(self, models_dir: Path | None, config: GgufConfig) -> None:
         starter = Path(__file__).parents[1] / "starter" / "starter.gguf"
-        self._library = Library(models_dir, {STARTER: starter} if starter.is_file() else {})
+        named = {STARTER: starter} if starter.is_file() else {}
+        self.library = Library(
+            models_dir, named, also=_folders_of_ollama(config), cache=_cache(config)
+        )
         self._config = config
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, Known] = {}
         self._refused: dict[str, Version] = {}
 
-    def find(self, name: str) -> Path:
-        """A model's file. Raises `ModelNotFound`."""
-        return self._library.find(name)
-
     def version(self, name: str) -> Version:
-        """What tells this model's file from another that was put in its place."""
-        path = self.find(name)
-        return _version(name, path)
+        """What tells this model from another that was put in its place; reads no header."""
+        return _version(self.library.look_up(name))
 
-    def header(self, name: str) -> GgufHeader:
-        """What a model's file says. Raises `Unavailable` for one that must not be loaded."""
-        return self._read(name, self.find(name)).header
-
-    def info(self, name: str) -> ModelInfo:
-        """A model as `Engine.models` shows it, not loaded."""
-        return self._read(name, self.find(name)).info
+    def look_up(self, name: str) -> Known:
+        """A model's header and recipe. Raises `Unavailable` for one that must not be loaded."""
+        return self._read(self.library.look_up(name))
 
     def list(self) -> list[ModelInfo]:
         """Every model whose file can be read; the others are logged once."""
         infos: list[ModelInfo] = []
-        for file in self._library.list():
+        for file in self.library.list():
             try:
-                infos.append(self._read(file.name, file.path).info)
+                infos.append(self._read(file).info)
             except ModelNotFound:
                 continue
             except EngineError as error:
                 self._log_once(file, error)
         return infos
 
-    def _read(self, name: str, path: Path) -> _Known:
-        version = _version(name, path)
-        known = self._known.get(name)
+    def _read(self, file: ModelFile) -> Known:
+        version = _version(file)
+        known = self._known.get(file.name)
         if known is None or known.version != version:
             try:
-                header = read_header(path)
+                header = read_header(file.path)
             except MalformedGguf as error:
-                message = f"model {name!r} cannot be loaded: {error.message}"
+                message = f"model {file.name!r} cannot be loaded: {error.message}"
                 raise Unavailable(message) from error
             except OSError as error:
-                raise Unavailable(f"model {name!r} cannot be read: {error.strerror}") from error
-            known = _Known(version, header, self._info(name, version, header))
-            self._known[name] = known
+                raise Unavailable(
+                    f"model {file.name!r} cannot be read: {error.strerror}"
+                ) from error
+            recipe = recipe_of(file)
+            template = chosen_template(recipe.template, header.chat_template)
+            if template.note or template.problem:
+                reason = template.note or template.problem
+                log.warning("model_template_replaced", model=file.name, reason=reason)
+            able = capabilities(header, template.source)
+            info = self._info(file, header, recipe, able)
+            known = self._known[file.name] = Known(version, header, recipe, template, info)
         return known
 
-    def _info(self, name: str, version: Version, header: GgufHeader) -> ModelInfo:
-        longest = self._config.context_tokens or MAX_DEFAULT_CONTEXT_TOKENS
+    def _info(
+        self,
+        file: ModelFile,
+        header: GgufHeader,
+        recipe: Recipe,
+        able: frozenset[Capability],
+    ) -> ModelInfo:
+        longest = recipe.configured(self._config).context_tokens or MAX_DEFAULT_CONTEXT_TOKENS
         return ModelInfo(
-            name=name,
-            capabilities=capabilities(header),
+            name=file.name,
+            capabilities=able,
             context_tokens=min(header.context_tokens, longest),
             loaded=False,
-            size_bytes=version.size_bytes,
+            size_bytes=file.size_bytes,
             parameters=header.num_parameters,
             family=header.architecture,
             quantization=header.quantization,
-            modified_at=version.modified_ns / 1e9,
+            modified_at=file.modified_at,
+            digest=str(file.manifest.digest) if file.manifest else None,
         )
 
     def _log_once(self, file: ModelFile, error: EngineError) -> None:
-        version = _version(file.name, file.path)
+        version = _version(file)
         if self._refused.get(file.name) != version:
             self._refused[file.name] = version
             log.warning("model_refused", model=file.name, reason=error.message)
 
 
-def capabilities(header: GgufHeader) -> frozenset[Capability]:
-    """What a model can do, as far as its header gives it away."""
+def _folders_of_ollama(config: GgufConfig) -> tuple[ModelFolder, ...]:
+    if config.ollama_models_dir is None:
+        return ()
+    path = Path(config.ollama_models_dir).expanduser()
+    return (ModelFolder(path, is_writable=config.ollama_models_writable),)
+
+
+def _cache(config: GgufConfig) -> HuggingFaceCache | None:
+    if config.hugging_face_cache_dir is None:
+        return None
+    return HuggingFaceCache(Path(config.hugging_face_cache_dir).expanduser())
+
+
+def capabilities(header: GgufHeader, template_source: str | None) -> frozenset[Capability]:
+    """What a model can do, as far as its header and its chat template give it away."""
     if header.is_embedding_model:
         return frozenset({Capability.EMBED})
     able = {
@@ -121,10 +153,10 @@ def capabilities(header: GgufHeader) -> frozenset[Capability]:
         Capability.JSON_SCHEMA,
         Capability.LOGPROBS,
     }
-    if header.chat_template:
+    if template_source:
         able.add(Capability.CHAT)
         try:
-            template = ChatTemplate(header.chat_template)
+            template = ChatTemplate(template_source)
         except EngineError:
             return frozenset(able - {Capability.CHAT})
         if template.supports_tools:
@@ -134,9 +166,10 @@ def capabilities(header: GgufHeader) -> frozenset[Capability]:
     return frozenset(able)
 
 
-def _version(name: str, path: Path) -> Version:
+def _version(file: ModelFile) -> Version:
     try:
-        status = path.stat()
+        status = file.path.stat()
     except OSError as error:
-        raise ModelNotFound(name) from error
-    return Version(path, status.st_size, status.st_mtime_ns, status.st_ino)
+        raise ModelNotFound(file.name) from error
+    digest = str(file.manifest.digest) if file.manifest else None
+    return Version(file.name, file.path, status.st_size, status.st_mtime_ns, status.st_ino, digest)

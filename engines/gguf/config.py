@@ -15,6 +15,15 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models_dir: str | None = None
     """Folder of GGUF files; None: the gateway's own models folder."""
 
+    ollama_models_dir: str | None = None
+    """A models folder of Ollama's (`~/.ollama/models`), served as it stands."""
+
+    ollama_models_writable: bool = False
+    """Whether models of `ollama_models_dir` may be deleted and replaced."""
+
+    hugging_face_cache_dir: str | None = None
+    """A Hugging Face cache (`~/.cache/huggingface/hub`), whose GGUF files are used in place."""
+
     keep_alive_seconds: float = 300.0
     """How long an idle model stays loaded; 0 unloads at once, a negative number never."""
 

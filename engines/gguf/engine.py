@@ -21,6 +21,7 @@ from engines.errors import ContextTooLong, RequestRefused, Unavailable, Unsuppor
 from engines.gguf.catalog import Catalog, Version
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob, Vectors, normalized
+from engines.gguf.librarian import Librarian
 from engines.gguf.loaded_model import HowToLoad, LoadedModel
 from engines.gguf.measuring import metrics_of
 from engines.gguf.probe import Probe, default_memory
@@ -35,7 +36,9 @@ from engines.protocol import (
     Event,
     GenerateRequest,
     Health,
+    ModelDetails,
     ModelInfo,
+    Progress,
     Started,
     Usage,
 )
@@ -43,7 +46,7 @@ from engines.rendering import RenderedPrompt
 
 
 class GgufEngine:
-    """Implements `Engine`; see engines/protocol.py for what it promises."""
+    """Implements `Engine` and `ModelLibrary`; see engines/protocol.py for what it promises."""
 
     def __init__(
         self,
@@ -57,6 +60,7 @@ class GgufEngine:
         self._config = config
         folder = Path(config.models_dir).expanduser() if config.models_dir else models_dir
         self._catalog = Catalog(folder, config)
+        self._librarian = Librarian(self._catalog)
         memory = data_dir / "probes.json" if data_dir else default_memory(os.environ)
         self._probe = Probe(memory)
         self._pool = Pool(
@@ -105,13 +109,13 @@ class GgufEngine:
         """Return when the model is ready."""
         lease = await self._lease(model, None)
         lease.release()
-        info = await asyncio.to_thread(self._catalog.info, model)
-        return self._with_state(info)
+        known = await asyncio.to_thread(self._catalog.look_up, model)
+        return self._with_state(known.info)
 
     async def unload(self, model: str) -> None:
         """Free the model after its running requests have finished."""
-        await asyncio.to_thread(self._catalog.find, model)
-        await self._pool.unload(model)
+        version = await asyncio.to_thread(self._catalog.version, model)
+        await self._pool.unload(version.name)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
         """Run one request, loading its model if needed."""
@@ -120,7 +124,7 @@ class GgufEngine:
         loading_seconds = time.monotonic() - began
         try:
             model = lease.model
-            sequence, output = await self._prepared(model, request)
+            sequence, output = await self._prepared(model, model.recipe.applied(request))
             record = model.recorder.requests.request(
                 prompt_tokens=len(sequence.tokens),
                 max_tokens=sequence.max_tokens,
@@ -225,10 +229,46 @@ class GgufEngine:
         """Prompt tokens that `generate` would count."""
         lease = await self._lease(request.model, request.keep_alive_seconds)
         try:
-            tokens, _ = await prompt_tokens(lease.model, request)
+            model = lease.model
+            tokens, _ = await prompt_tokens(model, model.recipe.applied(request))
             return len(tokens)
         finally:
             lease.release()
+
+    def pull(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Fetch a model by name; see engines/gguf/pull.py for what may be one."""
+        return self._librarian.pull(name)
+
+    def push(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Send a model to the registry that its name begins with."""
+        return self._librarian.push(name)
+
+    def create(
+        self, name: str, modelfile: str, *, quantize: str | None = None
+    ) -> AsyncGenerator[Progress, None]:
+        """Make a model from a Modelfile."""
+        return self._librarian.create(name, modelfile, quantize=quantize)
+
+    async def copy(self, source: str, target: str) -> None:
+        """Give a model another name."""
+        await self._librarian.copy(source, target)
+
+    async def delete(self, name: str) -> None:
+        """Remove a name; who is being answered by the model is answered to the end."""
+        self._pool.retire(await self._librarian.delete(name))
+
+    async def show(self, name: str) -> ModelDetails:
+        """Say everything that a model's files say."""
+        details = await self._librarian.show(name)
+        return msgspec.structs.replace(details, info=self._with_state(details.info))
+
+    async def has_blob(self, digest: str) -> bool:
+        """Whether a file of this digest is there, for `create`."""
+        return await self._librarian.has_blob(digest)
+
+    async def add_file(self, path: str, digest: str | None = None) -> str:
+        """Copy a file of this machine into the library as a blob; returns its digest."""
+        return await self._librarian.add_file(path, digest)
 
     async def render(self, request: GenerateRequest) -> RenderedPrompt:
         """The prompt that `generate` would compute."""
@@ -242,6 +282,7 @@ class GgufEngine:
         if self._is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
         version = await asyncio.to_thread(self._catalog.version, name)
+        name = version.name
         if self._versions.setdefault(name, version) != version:
             self._pool.retire(name)
             self._versions[name] = version
@@ -260,12 +301,14 @@ class GgufEngine:
             if name in self._loading:  # a load that was given up goes on for a moment
                 self._loading[name] = done
 
-        path = await asyncio.to_thread(self._catalog.find, name)
-        header = await asyncio.to_thread(self._catalog.header, name)
+        known = await asyncio.to_thread(self._catalog.look_up, name)
+        version, header, recipe = known.version, known.header, known.recipe
+        if recipe.adapters:
+            raise Unsupported(f"model {name!r} has an adapter, which is not supported yet")
         use_extra_buffers = self._config.use_extra_buffers
         if self._config.probe:
             use_extra_buffers = await self._probe(
-                path,
+                version.path,
                 use_extra_buffers=use_extra_buffers,
                 is_embedding_model=header.is_embedding_model,
             )
@@ -274,14 +317,18 @@ class GgufEngine:
             is_embedding_model=header.is_embedding_model,
             pooling=header.pooling_type if header.pooling_type in POOLINGS else "mean",
             on_progress=progressed,
+            recipe=recipe,
+            template=known.template,
         )
-        model = await LoadedModel.open(name, path, self._config, how, self._recorder(name))
+        model = await LoadedModel.open(
+            name, version.path, recipe.configured(self._config), how, self._recorder(name)
+        )
         self.num_loads += 1
         return model
 
     def _recorder(self, name: str) -> ModelRecorder:
         if name not in self._recorders:
-            context_tokens = self._catalog.info(name).context_tokens
+            context_tokens = self._catalog.look_up(name).info.context_tokens
             self._recorders[name] = ModelRecorder(context_tokens=context_tokens)
         return self._recorders[name]
 

@@ -1,147 +1,143 @@
-"""Which model files there are, by name.
+"""Which models there are, by name, wherever their files are.
 
-A model's name is the file's path below the models directory, without `.gguf`;
-some files have a name of their own ("starter"). A name is only ever looked up
-in the listing, never joined to a path, so no name reaches outside, and a name
-that does not exist is answered alike wherever it points.
+In this order: files that have a name of their own ("starter"), plain `*.gguf`
+files of the models folder, names of that folder in Ollama's layout, those of a
+folder that is Ollama's own, and files of a Hugging Face cache. A plain file's
+name is its path without `.gguf`; all others are spelled like Ollama's, with the
+tag "latest" where none is given and no difference between cases.
 
-The listing is kept until a directory changes. Any thread may call; the worst
-that two at once can do is scan twice.
+A name leads to a path by being looked up, or by parts that are letters and
+digits (engines/gguf/files/names.py): none reaches outside, and one that does not
+exist is answered alike wherever it points. Any thread may call.
 """
 
-import os
-import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from msgspec import Struct
+import msgspec
 
-from engines.errors import ModelNotFound
+from engines.errors import ModelNotFound, RequestRefused, Unavailable
+from engines.gguf.files.folder import ModelFolder
+from engines.gguf.files.hugging_face_cache import HuggingFaceCache
+from engines.gguf.files.model_file import ModelFile, model_file
+from engines.gguf.files.names import ModelName, parse_name, shown
+from engines.gguf.files.plain import PlainFiles
 
-MAX_DEPTH = 8
-MAX_DIRECTORIES = 4096
-MAX_FILES = 20_000
-# A directory changed just before the scan may change again within one tick of
-# the file system's clock and keep its time; such a listing is not kept.
-SETTLED_SECONDS = 2.0
-
-
-class ModelFile(Struct, frozen=True, kw_only=True):
-    """A file that says it is a model; nobody has looked inside yet."""
-
-    name: str
-    path: Path
-    size_bytes: int
-    modified_at: float
-
-
-class _Listing(Struct, frozen=True):
-    paths: Mapping[str, Path]
-    directories: Mapping[Path, int]  # the mtime of each, in nanoseconds
-    is_settled: bool
+_NO_MODEL_LAYER = "has no layer that is a GGUF model"
 
 
 class Library:
-    """The model files of one directory, and a few that have names of their own."""
+    """The models of one engine; `folder` is where new ones are put, None if nowhere."""
 
     def __init__(
         self,
         models_dir: Path | None,
         named: Mapping[str, Path],
         *,
+        also: Sequence[ModelFolder] = (),
+        cache: HuggingFaceCache | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._models_dir = models_dir
+        self.folder = ModelFolder(models_dir) if models_dir is not None else None
+        self.folders = (*((self.folder,) if self.folder else ()), *also)
+        self.cache = cache
+        self._plain = PlainFiles(models_dir, now=now) if models_dir is not None else None
         self._named = dict(named)
-        self._now = now
-        self._listing = _Listing({}, {}, is_settled=False)
 
     def find(self, name: str) -> Path:
-        """The file of the model called `name`, links resolved, or raise `ModelNotFound`."""
-        paths = self._paths()
-        path = paths.get(name)
-        file = None if path is None else _model_file(name, path)
-        if file is not None:
-            return file.path
-        near = get_close_matches(name[:256], paths.keys() - {name}, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        shown = name if len(name) <= 100 else f"{name[:100]}…"
-        raise ModelNotFound(name, f"there is no model {shown!r}{hint}")
+        """The weights of the model called `name`, links resolved, or raise `ModelNotFound`."""
+        return self.look_up(name).path
+
+    def look_up(self, name: str) -> ModelFile:
+        """The model called `name`, or raise `ModelNotFound` with the nearest name.
+
+        Raises `Unavailable` for a name whose files are missing or broken."""
+        path = self._paths().get(name)
+        found = model_file(name, path) if path is not None else self._by_ollama_name(name)
+        if found is None:
+            raise self._not_found(name)
+        return found
 
     def list(self) -> Sequence[ModelFile]:
-        """Every model file there is now, by name."""
-        files = (_model_file(name, path) for name, path in sorted(self._paths().items()))
-        return [file for file in files if file is not None]
+        """Every model whose files are there, by name."""
+        files = {name: model_file(name, path) for name, path in self._paths().items()}
+        for folder in self.folders:
+            for name in folder.names():
+                if name.display not in files:
+                    files[name.display] = _or_none(lambda f=folder, n=name: _of_manifest(f, n))
+        if self.cache is not None:
+            for name, path in self.cache.paths().items():
+                files.setdefault(name, model_file(name, path))
+        return [file for _, file in sorted(files.items()) if file is not None]
+
+    def place_of(self, name: ModelName) -> tuple[ModelFolder, ModelName] | None:
+        """The folder that has a manifest of this name, and how it is spelled there."""
+        for folder in self.folders:
+            if (spelled := folder.find(name)) is not None:
+                return folder, spelled
+        return None
+
+    def writable_folder(self) -> ModelFolder:
+        """Where new models go. Raises `RequestRefused` where there is no such place."""
+        for folder in self.folders:
+            if folder.is_writable:
+                return folder
+        raise RequestRefused("this engine has no models folder to write to: set models_dir")
+
+    def _by_ollama_name(self, text: str) -> ModelFile | None:
+        try:
+            name = parse_name(text)
+        except RequestRefused:
+            return None
+        place = self.place_of(name)
+        if place is not None:
+            return _of_manifest(*place)
+        if self.cache is not None:
+            folded = name.display.lower()
+            for cached, path in self.cache.paths().items():
+                if cached.lower() == folded:
+                    return model_file(cached, path)
+        return None
 
     def _paths(self) -> Mapping[str, Path]:
-        if self._models_dir is None:
-            return self._named
-        if not self._listing.is_settled or _changed(self._listing.directories):
-            self._listing = self._scan(self._models_dir)
-        return self._listing.paths
+        """The files that a name leads to as it is written."""
+        plain = self._plain.paths() if self._plain is not None else {}
+        return {**plain, **self._named}
 
-    def _scan(self, models_dir: Path) -> _Listing:
-        started = self._now()
-        paths: dict[str, Path] = {}
-        directories: dict[Path, int] = {}
-        for path in _gguf_files(models_dir, directories):
-            if len(paths) >= MAX_FILES:
-                break
-            name = path.relative_to(models_dir).with_suffix("").as_posix()
-            if name.isprintable():
-                paths[name] = path
-        # With no directory to watch, nothing would tell when one appears.
-        newest = max(directories.values(), default=float("inf")) / 1e9
-        is_settled = newest + SETTLED_SECONDS < started
-        return _Listing(paths | self._named, directories, is_settled)
+    def _not_found(self, name: str) -> ModelNotFound:
+        known = [*self._paths(), *(n.display for folder in self.folders for n in folder.names())]
+        near = get_close_matches(name[:256], [other for other in known if other != name], n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return ModelNotFound(name, f"there is no model {shown(name)}{hint}")
 
 
-def _gguf_files(models_dir: Path, directories: dict[Path, int]) -> Iterator[Path]:
-    """Every `*.gguf` below `models_dir`; fills `directories` with the ones looked into."""
-    waiting = [(models_dir, 0)]
-    seen: set[tuple[int, int]] = set()
-    while waiting and len(directories) < MAX_DIRECTORIES:
-        directory, depth = waiting.pop()
-        try:
-            status = directory.stat()
-            # Links can make a directory its own descendant.
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            directories[directory] = status.st_mtime_ns
-            entries = sorted(directory.iterdir())
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.suffix.lower() == ".gguf":
-                yield entry
-            elif depth < MAX_DEPTH and entry.is_dir():
-                waiting.append((entry, depth + 1))
-
-
-def _changed(directories: Mapping[Path, int]) -> bool:
-    for directory, modified_ns in directories.items():
-        try:
-            if directory.stat().st_mtime_ns != modified_ns:
-                return True
-        except OSError:
-            return True
-    return False
-
-
-def _model_file(name: str, path: Path) -> ModelFile | None:
-    """What is at `path`, None unless it is a regular file that may be read."""
-    try:
-        resolved = path.resolve(strict=True)
-        status = resolved.stat()
-    except (OSError, RuntimeError):
+def _of_manifest(folder: ModelFolder, name: ModelName) -> ModelFile | None:
+    manifest = folder.read(name)
+    weights = manifest.of_kind("model")
+    if not weights:
+        raise Unavailable(f"model {name.display!r} {_NO_MODEL_LAYER}")
+    missing = [layer for layer in manifest.all_layers if not folder.has(layer)]
+    if missing:
+        raise Unavailable(
+            f"model {name.display!r} is incomplete: blob {missing[0].digest} is missing or has "
+            "another length; pull it again"
+        )
+    found = model_file(name.display, folder.blob(weights[0].digest))
+    if found is None:
         return None
-    if not stat.S_ISREG(status.st_mode) or not os.access(resolved, os.R_OK):
-        return None
-    return ModelFile(
-        name=name, path=resolved, size_bytes=status.st_size, modified_at=status.st_mtime
+    return msgspec.structs.replace(
+        found,
+        size_bytes=manifest.size_bytes,
+        modified_at=(folder.manifests / name.path).stat().st_mtime,
+        manifest=manifest,
+        folder=folder,
     )
+
+
+def _or_none(look: Callable[[], ModelFile | None]) -> ModelFile | None:
+    try:
+        return look()
+    except (ModelNotFound, Unavailable, OSError):
+        return None

@@ -18,8 +18,11 @@ import structlog
 
 from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
+from engines.errors import Unsupported
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
+from engines.gguf.go_template.matching import TemplateChoice
+from engines.gguf.recipe import NOTHING, Recipe
 from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
 from engines.gguf.step_loop import Layout, StepLoop
@@ -48,6 +51,8 @@ class HowToLoad(NamedTuple):
     is_embedding_model: bool = False
     pooling: str = "mean"
     on_progress: Callable[[float], None] | None = None
+    recipe: Recipe = NOTHING
+    template: TemplateChoice | None = None  # None: the one in the file
 
 
 class LoadedModel:
@@ -65,6 +70,8 @@ class LoadedModel:
         self.width = runner.width
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self.line = WaitingLine(config.num_slots, config.max_waiting)
+        self.recipe = NOTHING  # what its name adds; `open` knows
+        self._chosen: TemplateChoice | None = None
         self.recorder = layout.recorder
         self._steps = steps
 
@@ -120,7 +127,10 @@ class LoadedModel:
             embedding=layouts[0].embedding,
             pooling=layouts[0].pooling,
         )
-        return cls(name, runner, steps, layouts[0], config)
+        model = cls(name, runner, steps, layouts[0], config)
+        model.recipe = how.recipe
+        model._chosen = how.template
+        return model
 
     async def close(self) -> None:
         """End every stream with `Unavailable` and wait until the memory is free."""
@@ -224,7 +234,10 @@ class LoadedModel:
     def _template(self) -> "ChatTemplate | None":
         from engines.chat.template import ChatTemplate
 
-        source = self.vocabulary.chat_template
+        chosen = self._chosen or TemplateChoice(source=self.vocabulary.chat_template)
+        if chosen.problem:
+            raise Unsupported(f"model {self.name!r} cannot chat: {chosen.problem}", param="model")
+        source = chosen.source
         if source is None:
             return None
         return ChatTemplate(

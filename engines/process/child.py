@@ -21,6 +21,7 @@ import structlog
 
 from engines.abilities import Measured
 from engines.errors import EngineError, RequestRefused, Unavailable, Unsupported
+from engines.process.library_questions import answer_of, steps_of
 from engines.process.link import Link
 from engines.process.wire import (
     UNWRITABLE,
@@ -42,6 +43,7 @@ from engines.process.wire import (
     Models,
     More,
     NotReady,
+    Perform,
     Question,
     Ready,
     Render,
@@ -77,6 +79,14 @@ class _Call:
     def add_room(self, num_events: int) -> None:
         self.room += num_events
         self.has_room.set()
+
+    async def took_room(self) -> None:
+        """Note that something was sent; return when there is room for the next."""
+        self.room -= 1
+        while self.room <= 0:
+            # The engine keeps what it makes meanwhile, and may join it.
+            self.has_room.clear()
+            await self.has_room.wait()
 
 
 class Host:
@@ -135,12 +145,14 @@ class Host:
         self._engine = engine
         self._link.send(Ready())
 
-    async def _run(self, frame: Ask | Generate, call: _Call) -> None:
+    async def _run(self, frame: Ask | Generate | Perform, call: _Call) -> None:
         structlog.contextvars.bind_contextvars(**frame.log_context)
         try:
             if isinstance(frame, Ask):
                 answer = await self._answer(frame.question)
                 self._post(frame.call, Answer(encode(answer)))
+            elif isinstance(frame, Perform):
+                await self._perform(frame, call)
             else:
                 await self._stream(frame, call)
         except EngineError as error:
@@ -162,12 +174,15 @@ class Host:
                 self._post(frame.call, packed(event))
                 if isinstance(event, Finished):
                     return
-                call.room -= 1
-                while call.room <= 0:
-                    # The engine keeps what it makes meanwhile, and may join it.
-                    call.has_room.clear()
-                    await call.has_room.wait()
+                await call.took_room()
         raise Unavailable("the engine ended its answer before it was finished")
+
+    async def _perform(self, frame: Perform, call: _Call) -> None:
+        async with aclosing(steps_of(self._running(), frame.job)) as steps:
+            async for step in steps:
+                self._post(frame.call, step)
+                await call.took_room()
+        self._post(frame.call, Answer(encode(None)))
 
     async def _answer(self, question: Question) -> object:
         engine = self._running()
@@ -190,6 +205,8 @@ class Host:
                 if not isinstance(engine, Renders):
                     raise Unsupported("this engine cannot show the prompts that it makes")
                 return await engine.render(request)
+            case _:
+                return await answer_of(engine, question)
 
     def _running(self) -> Engine:
         if self._engine is None:

@@ -23,6 +23,7 @@ import structlog
 
 from engines.errors import Overloaded, RequestRefused, Unavailable
 from engines.outbox import Mailbox
+from engines.process.library_questions import Job
 from engines.process.link import Link
 from engines.process.spec import EngineSpec
 from engines.process.wire import (
@@ -39,12 +40,13 @@ from engines.process.wire import (
     Generate,
     Item,
     More,
+    Perform,
     Question,
     Ready,
     error_of,
 )
 from engines.process.words import Words
-from engines.protocol import Event, Finished, GenerateRequest, TextDelta
+from engines.protocol import Event, Finished, GenerateRequest, Progress, TextDelta
 
 log = structlog.get_logger()
 
@@ -190,6 +192,18 @@ class ChildProcess:
             # No await here: the reader may be gone, and this may run in a cancelled scope.
             self._end_call(call)
 
+    async def perform(self, job: Job) -> AsyncGenerator[Progress, None]:
+        """The steps of a job. Raises any `EngineError`."""
+        call, mailbox = self._new_call()
+        try:
+            self._ask(Perform(call, job, _log_context()))
+            while isinstance(step := await mailbox.get(), Progress):
+                yield step
+                self._link.send(More(call, 1))
+        finally:
+            # No await here, as in `generate`.
+            self._end_call(call)
+
     async def ask(self, question: Question, kind: type[Result]) -> Result:
         """The child's answer, read as a `kind`. Raises any `EngineError`."""
         call, mailbox = self._new_call()
@@ -216,7 +230,7 @@ class ChildProcess:
         mailbox = self._calls[self._last_call] = Mailbox[Item]()
         return self._last_call, mailbox
 
-    def _ask(self, frame: Ask | Generate) -> None:
+    def _ask(self, frame: Ask | Generate | Perform) -> None:
         try:
             self._link.send(frame)
         except UNWRITABLE as error:

@@ -5,6 +5,17 @@ from contextlib import aclosing
 
 from engines.errors import EngineError
 from engines.metrics import ModelMetrics
+from engines.process.library_questions import (
+    AddFile,
+    Copy,
+    Create,
+    Delete,
+    HasBlob,
+    Job,
+    Pull,
+    Push,
+    Show,
+)
 from engines.process.spec import EngineSpec
 from engines.process.supervisor import Supervision, Supervisor, asked_in_time
 from engines.process.wire import CountTokens, Embed, Load, Metrics, Models, Render, Unload
@@ -14,7 +25,9 @@ from engines.protocol import (
     Event,
     GenerateRequest,
     Health,
+    ModelDetails,
     ModelInfo,
+    Progress,
 )
 from engines.rendering import RenderedPrompt
 
@@ -92,6 +105,47 @@ class ProcessEngine:
     async def count_tokens(self, request: GenerateRequest) -> int:
         """Prompt tokens that `generate` would count."""
         return await self._supervisor.running().ask(CountTokens(request), int)
+
+    # `ModelLibrary`, for engines that keep model files; of others it is all `Unsupported`.
+
+    def pull(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Fetch a model by name."""
+        return self._performed(Pull(name))
+
+    def push(self, name: str) -> AsyncGenerator[Progress, None]:
+        """Send a model to a registry."""
+        return self._performed(Push(name))
+
+    def create(
+        self, name: str, modelfile: str, *, quantize: str | None = None
+    ) -> AsyncGenerator[Progress, None]:
+        """Make a model from a Modelfile."""
+        return self._performed(Create(name, modelfile, quantize))
+
+    async def copy(self, source: str, target: str) -> None:
+        """Give a model another name."""
+        await self._supervisor.running().ask(Copy(source, target), type(None))
+
+    async def delete(self, name: str) -> None:
+        """Remove a name."""
+        await self._supervisor.running().ask(Delete(name), type(None))
+
+    async def show(self, name: str) -> ModelDetails:
+        """Say everything that a model's files say."""
+        return await self._supervisor.running().ask(Show(name), ModelDetails)
+
+    async def has_blob(self, digest: str) -> bool:
+        """Whether a file of this digest is there."""
+        return await self._supervisor.running().ask(HasBlob(digest), bool)
+
+    async def add_file(self, path: str, digest: str | None = None) -> str:
+        """Copy a file of this machine into the library; returns its digest."""
+        return await self._supervisor.running().ask(AddFile(path, digest), str)
+
+    async def _performed(self, job: Job) -> AsyncGenerator[Progress, None]:
+        async with aclosing(self._supervisor.running().perform(job)) as steps:
+            async for step in steps:
+                yield step
 
     async def render(self, request: GenerateRequest) -> RenderedPrompt:
         """The prompt that `generate` would compute. `Unsupported` if the engine cannot tell."""

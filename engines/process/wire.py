@@ -19,12 +19,14 @@ from msgspec import Struct
 
 import engines.errors
 from engines.errors import EngineError
+from engines.process.library_questions import Job, LibraryQuestion
 from engines.process.spec import EngineSpec
 from engines.protocol import (
     EmbedRequest,
     Event,
     Finished,
     GenerateRequest,
+    Progress,
     ReasoningDelta,
     Started,
     TextDelta,
@@ -89,7 +91,9 @@ class Metrics(Struct, frozen=True, tag="metrics"):
     """Answered with a list of `ModelMetrics`, empty where the engine is not `Measured`."""
 
 
-Question = Health | Metrics | Models | Load | Unload | Embed | CountTokens | Render
+Question = (
+    Health | Metrics | Models | Load | Unload | Embed | CountTokens | Render | LibraryQuestion
+)
 
 
 # Frames of the parent.
@@ -119,6 +123,14 @@ class Generate(Struct, frozen=True, array_like=True, tag="generate"):
     log_context: dict[str, str] = {}
 
 
+class Perform(Struct, frozen=True, array_like=True, tag="perform"):
+    """Open a call that tells how far it is, step by step."""
+
+    call: int
+    job: Job
+    log_context: dict[str, str] = {}
+
+
 class More(Struct, frozen=True, array_like=True, tag="more"):
     """The reader of a stream has taken so many events."""
 
@@ -136,7 +148,7 @@ class Close(Struct, frozen=True, array_like=True, tag="close"):
     """Close the engine and exit."""
 
 
-ToChild = Build | Ask | Generate | More | Cancel | Close
+ToChild = Build | Ask | Generate | Perform | More | Cancel | Close
 
 
 # Frames of the child.
@@ -158,7 +170,8 @@ class Answer(Struct, frozen=True, tag="answer"):
     value: bytes
 
 
-Item = str | Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished | Fault | Answer
+_FromStream = str | Started | TextDelta | ReasoningDelta | ToolCallDelta | Finished
+Item = _FromStream | Progress | Fault | Answer
 
 
 class Ready(Struct, frozen=True, array_like=True, tag="ready"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import ModelNotFound
-from engines.gguf import library as library_module
+from engines.gguf.files import plain
 from engines.gguf.library import Library
 
 LONG_AGO = 1_000_000_000.0
@@ -122,7 +122,7 @@ def test_directories_that_contain_themselves_are_walked_once(tmp_path: Path) -> 
 
 
 def test_files_too_deep_are_left_alone(tmp_path: Path) -> None:
-    deepest = tmp_path.joinpath(*["d"] * library_module.MAX_DEPTH)
+    deepest = tmp_path.joinpath(*["d"] * plain.MAX_DEPTH)
     put(deepest / "seen.gguf")
     put(deepest / "d" / "unseen.gguf")
 

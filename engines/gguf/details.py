@@ -1,0 +1,42 @@
+"""Says everything that a model's files say, for `show`."""
+
+from engines.gguf.catalog import Known
+from engines.gguf.files.model_file import ModelFile
+from engines.gguf.modelfile import Modelfile, parameter_lines, write_modelfile
+from engines.gguf.recipe import Recipe
+from engines.protocol import Message, ModelDetails, Text
+
+
+def details_of(file: ModelFile, known: Known) -> ModelDetails:
+    """A model's details, as one that is not loaded."""
+    recipe = known.recipe
+    return ModelDetails(
+        info=known.info,
+        modelfile=write_modelfile(_modelfile(file, recipe)),
+        parameters="\n".join(parameter_lines(recipe.parameters)),
+        template=recipe.template or known.header.chat_template or "",
+        system=recipe.system,
+        licenses=recipe.licenses,
+        messages=[Message(role=one.role, parts=(Text(one.content),)) for one in recipe.messages],
+        requires=recipe.settings.requires,
+        metadata=known.header.metadata,
+    )
+
+
+def _modelfile(file: ModelFile, recipe: Recipe) -> Modelfile:
+    weights = file.manifest.of_kind("model")[0] if file.manifest else None
+    return Modelfile(
+        sources=(f"@{weights.digest}" if weights else file.name,),
+        parameters=recipe.parameters,
+        template=recipe.template,
+        system=recipe.system,
+        adapters=tuple(
+            f"@{layer.digest}"
+            for layer in (file.manifest.of_kind("adapter") if file.manifest else [])
+        ),
+        licenses=recipe.licenses,
+        messages=recipe.messages,
+        renderer=recipe.settings.renderer,
+        parser=recipe.settings.parser,
+        requires=recipe.settings.requires,
+    )

@@ -1,0 +1,1 @@
+"""Model files on disk: names, digests, manifests, and the folders that hold them."""

@@ -1,0 +1,1 @@
+"""Where models come from: registries, Hugging Face, plain URLs. Hostile until proved otherwise."""
