@@ -24,7 +24,7 @@ from engines.gguf.embedding import EmbedJob, Vectors, normalized
 from engines.gguf.librarian import Librarian
 from engines.gguf.loaded_model import HowToLoad, LoadedModel
 from engines.gguf.measuring import metrics_of
-from engines.gguf.probe import Probe, default_memory
+from engines.gguf.probe import Companions, Probe, default_memory
 from engines.gguf.runner import POOLINGS
 from engines.gguf.sequence import Sequence as Running
 from engines.metrics import ModelMetrics, ModelRecorder, RecordedRequest
@@ -301,14 +301,13 @@ class GgufEngine:
 
         known = await asyncio.to_thread(self._catalog.look_up, name)
         version, header, recipe = known.version, known.header, known.recipe
-        if recipe.adapters:
-            raise Unsupported(f"model {name!r} has an adapter, which is not supported yet")
         use_extra_buffers = self._config.use_extra_buffers
         if self._config.probe:
             use_extra_buffers = await self._probe(
                 version.path,
                 use_extra_buffers=use_extra_buffers,
                 is_embedding_model=header.is_embedding_model,
+                companions=Companions(adapters=tuple(str(one.path) for one in known.adapters)),
             )
         how = HowToLoad(
             use_extra_buffers=use_extra_buffers is not False,
@@ -316,6 +315,7 @@ class GgufEngine:
             pooling=header.pooling_type if header.pooling_type in POOLINGS else "mean",
             on_progress=progressed,
             recipe=recipe,
+            adapters=known.adapters,
             template=known.template,
         )
         model = await LoadedModel.open(

@@ -19,6 +19,7 @@ import structlog
 from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.errors import Unsupported
+from engines.gguf.adapter_file import Adapter
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
 from engines.gguf.go_template.matching import TemplateChoice
@@ -52,6 +53,7 @@ class HowToLoad(NamedTuple):
     pooling: str = "mean"
     on_progress: Callable[[float], None] | None = None
     recipe: Recipe = NOTHING
+    adapters: tuple[Adapter, ...] = ()
     template: TemplateChoice | None = None  # None: the one in the file
 
 
@@ -95,7 +97,12 @@ class LoadedModel:
             return not steps.is_stopping
 
         def load() -> Runner:
-            return Runner(path, use_extra_buffers=how.use_extra_buffers, on_progress=go_on)
+            return Runner(
+                path,
+                use_extra_buffers=how.use_extra_buffers,
+                adapters=how.adapters,
+                on_progress=go_on,
+            )
 
         def layout(runner: Runner) -> Layout:
             generation = None if how.is_embedding_model else generation_shape(runner, config)

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import Unavailable
+from engines.gguf.adapter_file import Adapter
+from engines.gguf.adapters import AppliedAdapters
 from engines.gguf.native import forget_lines, last_lines, llama
 from engines.gguf.vocabulary import Vocabulary
 
@@ -62,6 +64,7 @@ class Runner:
         path: Path,
         *,
         use_extra_buffers: bool = True,
+        adapters: Sequence[Adapter] = (),
         on_progress: Callable[[float], bool] | None = None,
     ) -> None:
         self._binding = binding = llama()
@@ -85,10 +88,15 @@ class Runner:
         if not self._model:
             reason = last_lines() or "no reason was given"
             raise Unavailable(f"llama.cpp could not load {path.name}: {reason}")
+        try:
+            self._adapters = AppliedAdapters(self._model, adapters)
+        except BaseException:
+            binding.llama_model_free(self._model)
+            raise
         self.vocabulary = Vocabulary(self._model)
         self.num_tokens = self.vocabulary.num_tokens
         self.trained_tokens: int = binding.llama_model_n_ctx_train(self._model)
-        self.memory_bytes: int = binding.llama_model_size(self._model)
+        self.memory_bytes: int = binding.llama_model_size(self._model) + self._adapters.size_bytes
         self.width: int = binding.llama_model_n_embd(self._model)
         self.cache_bytes_per_token = 2 * 2 * self._kv_width()
         # Their state cannot be cut at a position: a prefix is reused whole or not at all.
@@ -246,6 +254,11 @@ class Runner:
         if not context:
             reason = last_lines() or "out of memory?"
             raise Unavailable(f"llama.cpp could not make a context for {purpose}: {reason}")
+        try:
+            self._adapters.apply(context)
+        except BaseException:
+            self._binding.llama_free(context)
+            raise
         atoi = self._binding.ggml_abort_callback(_atoi_address())
         self._binding.llama_set_abort_callback(
             context, atoi, ctypes.cast(self._abort_flag, ctypes.c_void_p)
