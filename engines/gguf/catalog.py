@@ -188,6 +188,8 @@ def _cache(config: GgufConfig) -> HuggingFaceCache | None:
 
 def capabilities(header: GgufHeader, template_source: str | None) -> frozenset[Capability]:
     """What a model can do, as far as its header and its chat template give it away."""
+    if header.pooling_type == "rank":
+        return frozenset({Capability.RERANK})
     if header.is_embedding_model:
         return frozenset({Capability.EMBED})
     able = {

@@ -70,6 +70,8 @@ class LoadedModel:
         self.spoken_pieces = _spoken_pieces(vocabulary)
         self.bos = [vocabulary.bos] if vocabulary.adds_bos else []
         self.width = runner.width
+        self.scores_texts = layout.pooling == "rank"
+        self.num_labels = runner.num_labels
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self.line = WaitingLine(config.num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows

@@ -6,7 +6,7 @@ without repacked weights, which is what AMX needs; if it dies again, the file is
 refused and the gateway goes on. What was learned is remembered by file, build
 and processor.
 
-`python -m engines.gguf.probe FILE EXTRA_BUFFERS IS_EMBEDDING_MODEL COMPANIONS` is the child.
+`python -m engines.gguf.probe FILE EXTRA_BUFFERS POOLING COMPANIONS` is the child.
 """
 
 import asyncio
@@ -76,16 +76,17 @@ class Probe:
         path: Path,
         *,
         use_extra_buffers: bool | None,
-        is_embedding_model: bool = False,
+        pooling: str | None = None,
         companions: Companions = ALONE,
     ) -> bool:
-        """Say whether to repack the weights. Raises `Unavailable` for a file that kills."""
+        """Say whether to repack the weights. Raises `Unavailable` for a file that kills.
+
+        `pooling` is None for a model that writes text.
+        """
         key = identity(path, *companions.paths, use_extra_buffers=use_extra_buffers)
         verdict = self._verdicts.get(key)
         if verdict is None:
-            ask = functools.partial(
-                _child, path, is_embedding_model=is_embedding_model, companions=companions
-            )
+            ask = functools.partial(_child, path, pooling=pooling, companions=companions)
             verdict = await self._ask(path, ask, asked=use_extra_buffers)
             self._remember(key, verdict)
         if verdict.reason is not None:
@@ -169,7 +170,7 @@ def _remembered(memory: Path) -> dict[str, Verdict]:
 
 
 async def _child(
-    path: Path, *, use_extra_buffers: bool, is_embedding_model: bool, companions: Companions
+    path: Path, *, use_extra_buffers: bool, pooling: str | None, companions: Companions
 ) -> str:
     """Run the child; returns "" if it lived, and what became of it if not. `path` is absolute."""
     size_bytes = (await asyncio.to_thread(path.stat)).st_size
@@ -181,7 +182,7 @@ async def _child(
         "engines.gguf.probe",
         str(path),
         str(int(use_extra_buffers)),
-        str(int(is_embedding_model)),
+        pooling or "",
         msgspec.json.encode(companions).decode(),
         cwd=root,
         env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
@@ -207,7 +208,7 @@ async def _child(
 
 
 def step_once(
-    path: Path, *, use_extra_buffers: bool, is_embedding_model: bool, companions: Companions
+    path: Path, *, use_extra_buffers: bool, pooling: str | None, companions: Companions
 ) -> None:
     """Load a model, compute a prompt and one more token, or one embedding."""
     from engines.gguf.adapter_file import Adapter
@@ -223,8 +224,8 @@ def step_once(
         max_batch_tokens=64,
     )
     prompt = [min(token, runner.num_tokens - 1) for token in range(1, 33)]
-    if is_embedding_model:
-        runner.embed([prompt], shape, "mean")
+    if pooling is not None:
+        runner.embed([prompt], shape, pooling)
     else:
         runner.open_cache(shape)
         last = len(prompt) - 1
@@ -247,7 +248,7 @@ def main(arguments: list[str]) -> int:
         step_once(
             path,
             use_extra_buffers=arguments[1] == "1",
-            is_embedding_model=arguments[2] == "1",
+            pooling=arguments[2] or None,
             companions=companions,
         )
     # The parent reads the reason; a traceback would bury it.

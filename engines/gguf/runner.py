@@ -24,7 +24,7 @@ from engines.gguf.native import forget_lines, last_lines, llama
 from engines.gguf.vocabulary import Vocabulary
 
 _F32, _F16, _BF16 = 0, 1, 30  # ggml_type
-POOLINGS = {"mean": 1, "cls": 2, "last": 3}
+POOLINGS = {"mean": 1, "cls": 2, "last": 3, "rank": 4}
 _NO_MMAP = 0
 _DATA_TOO = True
 
@@ -98,6 +98,7 @@ class Runner:
         self.trained_tokens: int = binding.llama_model_n_ctx_train(self._model)
         self.memory_bytes: int = binding.llama_model_size(self._model) + self._adapters.size_bytes
         self.width: int = binding.llama_model_n_embd(self._model)
+        self.num_labels: int = binding.llama_model_n_cls_out(self._model)
         self.cache_bytes_per_token = 2 * 2 * self._kv_width()
         # Their state cannot be cut at a position: a prefix is reused whole or not at all.
         self.has_cuttable_cache: bool = not (
@@ -204,6 +205,8 @@ class Runner:
     def embed(self, inputs: Sequence[Sequence[int]], shape: Shape, pooling: str) -> Any:
         """One vector for each input, as an array [inputs, width], computed together.
 
+        With pooling "rank" a vector is as wide as the model has labels.
+
         At most `shape.num_slots` inputs of `shape.max_batch_tokens` tokens in all.
         """
         if sum(map(len, inputs)) > shape.max_batch_tokens or len(inputs) > shape.num_slots:
@@ -235,12 +238,13 @@ class Runner:
             raise Aborted
         if status != 0:
             raise Unavailable(f"llama.cpp failed to embed {len(inputs)} inputs (code {status})")
-        vectors = np.empty((len(inputs), self.width), np.float32)
+        width = self.num_labels if pooling == "rank" else self.width
+        vectors = np.empty((len(inputs), width), np.float32)
         for slot in range(len(inputs)):
             pointer = binding.llama_get_embeddings_seq(context, slot)
             if not pointer:
                 raise Unavailable("this model gives no pooled embeddings")
-            vectors[slot] = np.ctypeslib.as_array(pointer, (self.width,))
+            vectors[slot] = np.ctypeslib.as_array(pointer, (width,))
         return vectors
 
     def _context_parameters(self) -> Any:
