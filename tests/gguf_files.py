@@ -54,6 +54,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "pooling": None,  # gguf.PoolingType, for models made to embed
         "seed": 1,
         "eos": "<|im_end|>",
+        "added": {},  # what is added to tensors, by name: a LoRA's change merged into the weights
     }
     unknown = changes.keys() - chosen.keys()
     if unknown:
@@ -142,6 +143,7 @@ def _write_tensors(writer: gguf.GGUFWriter, chosen: dict[str, Any]) -> None:
 
     def add(name: str, rows: int, columns: int, scale: float) -> None:
         weights = random.normal(0.0, scale, (rows, columns)).astype(np.float32)
+        weights += chosen["added"].get(name, np.float32(0.0))
         if chosen["quantization"] == "q8_0":
             quantized = gguf.quants.quantize(weights, gguf.GGMLQuantizationType.Q8_0)
             writer.add_tensor(name, quantized, raw_dtype=gguf.GGMLQuantizationType.Q8_0)

@@ -9,7 +9,7 @@ what comes back in its place is tokenized as the plain characters it is.
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -129,15 +129,32 @@ def _special_pattern(spellings: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _with_placeholders(message: Message, special: re.Pattern[str], plain: list[str]) -> Message:
+    parts: list[Part] = [
+        Text(_fenced(part.text, special, plain)) if isinstance(part, Text) else part
+        for part in message.parts
+    ]
+    return msgspec.structs.replace(message, parts=parts)
+
+
+def _fenced(text: str, special: re.Pattern[str], plain: list[str]) -> str:
+    """The text with placeholders for the marks in it, which are added to `plain`."""
+
     def swap(found: re.Match[str]) -> str:
         plain.append(found.group())
         return f"{_OPEN}{len(plain) - 1}{_CLOSE}"
 
-    parts: list[Part] = [
-        Text(special.sub(swap, part.text)) if isinstance(part, Text) else part
-        for part in message.parts
-    ]
-    return msgspec.structs.replace(message, parts=parts)
+    return special.sub(swap, text)
+
+
+async def filled_tokens(model: Tokenizing, pattern: str, texts: Mapping[str, str]) -> list[int]:
+    """Token ids of a pattern as "Query: {query}", whose marks count and those in `texts` do not."""
+    plain: list[str] = []
+    special = _special_pattern(model.special_spellings)
+    fenced = {name: _fenced(text, special, plain) for name, text in texts.items()}
+    names = re.compile("|".join(f"{{{re.escape(name)}}}" for name in texts))
+    # All at once: what one text says is not a place for another.
+    filled = names.sub(lambda found: fenced[found.group()[1:-1]], pattern)
+    return await _tokenize(model, filled, plain)
 
 
 async def _tokenize(model: Tokenizing, text: str, plain: Sequence[str]) -> list[int]:

@@ -9,10 +9,13 @@ from typing import NamedTuple
 import structlog
 
 from engines.chat.template import ChatTemplate
-from engines.errors import EngineError, ModelNotFound, Unavailable
+from engines.errors import EngineError, ModelNotFound, RequestRefused, Unavailable
+from engines.gguf.adapter_file import Adapter, check_adapter
 from engines.gguf.config import GgufConfig
+from engines.gguf.file_format import read_file
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.hugging_face_cache import HuggingFaceCache
+from engines.gguf.files.names import parse_name
 from engines.gguf.go_template.matching import TemplateChoice, chosen_template
 from engines.gguf.header import GgufHeader, MalformedGguf, read_header
 from engines.gguf.library import Library, ModelFile
@@ -25,6 +28,15 @@ MAX_DEFAULT_CONTEXT_TOKENS = 8192
 STARTER = "starter"
 
 
+class Stamp(NamedTuple):
+    """The same while a file is not changed."""
+
+    path: Path
+    size_bytes: int
+    modified_ns: int
+    inode: int
+
+
 class Version(NamedTuple):
     """The same while neither a model's file nor what its name adds to it changes."""
 
@@ -34,6 +46,7 @@ class Version(NamedTuple):
     modified_ns: int
     inode: int
     digest: str | None  # of the manifest, where there is one
+    others: tuple[Stamp, ...] = ()  # of the files that the policy adds to it
 
 
 class Known(NamedTuple):
@@ -43,6 +56,7 @@ class Known(NamedTuple):
     header: GgufHeader
     recipe: Recipe
     template: TemplateChoice
+    adapters: tuple[Adapter, ...]
     info: ModelInfo
 
 
@@ -56,12 +70,13 @@ class Catalog:
             models_dir, named, also=_folders_of_ollama(config), cache=_cache(config)
         )
         self._config = config
+        self._added = _added_adapters(config)
         self._known: dict[str, Known] = {}
         self._refused: dict[str, Version] = {}
 
     def version(self, name: str) -> Version:
         """What tells this model from another that was put in its place; reads no header."""
-        return _version(self.library.look_up(name))
+        return self._version(self.library.look_up(name))
 
     def look_up(self, name: str) -> Known:
         """A model's header and recipe. Raises `Unavailable` for one that must not be loaded."""
@@ -80,11 +95,13 @@ class Catalog:
         return infos
 
     def _read(self, file: ModelFile) -> Known:
-        version = _version(file)
+        version = self._version(file)
         known = self._known.get(file.name)
         if known is None or known.version != version:
             try:
                 header = read_header(file.path)
+                recipe = recipe_of(file)
+                adapters = self._adapters(file, recipe)
             except MalformedGguf as error:
                 message = f"model {file.name!r} cannot be loaded: {error.message}"
                 raise Unavailable(message) from error
@@ -92,15 +109,41 @@ class Catalog:
                 raise Unavailable(
                     f"model {file.name!r} cannot be read: {error.strerror}"
                 ) from error
-            recipe = recipe_of(file)
             template = chosen_template(recipe.template, header.chat_template)
             if template.note or template.problem:
                 reason = template.note or template.problem
                 log.warning("model_template_replaced", model=file.name, reason=reason)
             able = capabilities(header, template.source)
             info = self._info(file, header, recipe, able)
-            known = self._known[file.name] = Known(version, header, recipe, template, info)
+            known = self._known[file.name] = Known(
+                version, header, recipe, template, adapters, info
+            )
         return known
+
+    def _adapters(self, file: ModelFile, recipe: Recipe) -> tuple[Adapter, ...]:
+        """Those of the model's own name, then the policy's. Raises `MalformedGguf`."""
+        adapters = (*map(Adapter, recipe.adapters), *self._added.get(file.name, ()))
+        if adapters:
+            base = read_file(file.path)
+            for adapter in adapters:
+                check_adapter(adapter.path, base)
+        return adapters
+
+    def _version(self, file: ModelFile) -> Version:
+        try:
+            status = file.path.stat()
+        except OSError as error:
+            raise ModelNotFound(file.name) from error
+        digest = str(file.manifest.digest) if file.manifest else None
+        return Version(
+            file.name,
+            file.path,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ino,
+            digest,
+            tuple(_stamp(adapter.path) for adapter in self._added.get(file.name, ())),
+        )
 
     def _info(
         self,
@@ -124,7 +167,7 @@ class Catalog:
         )
 
     def _log_once(self, file: ModelFile, error: EngineError) -> None:
-        version = _version(file)
+        version = self._version(file)
         if self._refused.get(file.name) != version:
             self._refused[file.name] = version
             log.warning("model_refused", model=file.name, reason=error.message)
@@ -145,6 +188,8 @@ def _cache(config: GgufConfig) -> HuggingFaceCache | None:
 
 def capabilities(header: GgufHeader, template_source: str | None) -> frozenset[Capability]:
     """What a model can do, as far as its header and its chat template give it away."""
+    if header.pooling_type == "rank":
+        return frozenset({Capability.RERANK})
     if header.is_embedding_model:
         return frozenset({Capability.EMBED})
     able = {
@@ -166,10 +211,25 @@ def capabilities(header: GgufHeader, template_source: str | None) -> frozenset[C
     return frozenset(able)
 
 
-def _version(file: ModelFile) -> Version:
+def _added_adapters(config: GgufConfig) -> dict[str, tuple[Adapter, ...]]:
+    """By model, as its name is spelled when it is found."""
+    return {
+        spelled: tuple(Adapter(Path(file.path).expanduser(), file.scale) for file in files)
+        for name, files in config.adapters.items()
+        for spelled in (name, _display(name))
+    }
+
+
+def _display(name: str) -> str:
     try:
-        status = file.path.stat()
-    except OSError as error:
-        raise ModelNotFound(file.name) from error
-    digest = str(file.manifest.digest) if file.manifest else None
-    return Version(file.name, file.path, status.st_size, status.st_mtime_ns, status.st_ino, digest)
+        return parse_name(name).display
+    except RequestRefused:
+        return name
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = path.stat()
+    except OSError:
+        return Stamp(path, -1, 0, 0)  # who reads it will say what is wrong
+    return Stamp(path, status.st_size, status.st_mtime_ns, status.st_ino)

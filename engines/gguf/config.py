@@ -1,8 +1,17 @@
 """What a policy's engines.toml may say about an engine of kind `gguf`."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
+
+
+class AdapterFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA adapter in GGUF form."""
+
+    path: str
+    scale: float = 1.0
+    """How much of its change is applied."""
 
 
 class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,6 +32,9 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     hugging_face_cache_dir: str | None = None
     """A Hugging Face cache (`~/.cache/huggingface/hub`), whose GGUF files are used in place."""
+
+    adapters: Mapping[str, list[AdapterFile]] = {}
+    """LoRA adapters by model, beside those that the model's own name brings."""
 
     keep_alive_seconds: float = 300.0
     """How long an idle model stays loaded; 0 unloads at once, a negative number never."""

@@ -19,6 +19,7 @@ import structlog
 from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.errors import Unsupported
+from engines.gguf.adapter_file import Adapter
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
 from engines.gguf.go_template.matching import TemplateChoice
@@ -52,6 +53,7 @@ class HowToLoad(NamedTuple):
     pooling: str = "mean"
     on_progress: Callable[[float], None] | None = None
     recipe: Recipe = NOTHING
+    adapters: tuple[Adapter, ...] = ()
     template: TemplateChoice | None = None  # None: the one in the file
 
 
@@ -68,6 +70,8 @@ class LoadedModel:
         self.spoken_pieces = _spoken_pieces(vocabulary)
         self.bos = [vocabulary.bos] if vocabulary.adds_bos else []
         self.width = runner.width
+        self.scores_texts = layout.pooling == "rank"
+        self.num_labels = runner.num_labels
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self.line = WaitingLine(config.num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows
@@ -95,7 +99,12 @@ class LoadedModel:
             return not steps.is_stopping
 
         def load() -> Runner:
-            return Runner(path, use_extra_buffers=how.use_extra_buffers, on_progress=go_on)
+            return Runner(
+                path,
+                use_extra_buffers=how.use_extra_buffers,
+                adapters=how.adapters,
+                on_progress=go_on,
+            )
 
         def layout(runner: Runner) -> Layout:
             generation = None if how.is_embedding_model else generation_shape(runner, config)

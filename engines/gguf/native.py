@@ -28,6 +28,7 @@ PINNED_VERSION = "0.3.36"
 # Name: number of arguments. Those whose signatures moved lately, and those where a mistake
 # would write to memory that is not ours.
 _ARGUMENTS = {
+    "llama_adapter_lora_init": 2,
     "llama_batch_init": 3,
     "llama_decode": 2,
     "llama_get_embeddings_seq": 2,
@@ -46,6 +47,7 @@ _ARGUMENTS = {
     "llama_sampler_init_top_p": 2,
     "llama_sampler_sample": 3,
     "llama_set_abort_callback": 3,
+    "llama_set_adapters_lora": 4,
     "llama_token_to_piece": 6,
     "llama_tokenize": 7,
 }

@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import Unavailable
+from engines.gguf.adapter_file import Adapter
+from engines.gguf.adapters import AppliedAdapters
 from engines.gguf.native import forget_lines, last_lines, llama
 from engines.gguf.vocabulary import Vocabulary
 
 _F32, _F16, _BF16 = 0, 1, 30  # ggml_type
-POOLINGS = {"mean": 1, "cls": 2, "last": 3}
+POOLINGS = {"mean": 1, "cls": 2, "last": 3, "rank": 4}
 _NO_MMAP = 0
 _DATA_TOO = True
 
@@ -62,6 +64,7 @@ class Runner:
         path: Path,
         *,
         use_extra_buffers: bool = True,
+        adapters: Sequence[Adapter] = (),
         on_progress: Callable[[float], bool] | None = None,
     ) -> None:
         self._binding = binding = llama()
@@ -85,11 +88,17 @@ class Runner:
         if not self._model:
             reason = last_lines() or "no reason was given"
             raise Unavailable(f"llama.cpp could not load {path.name}: {reason}")
+        try:
+            self._adapters = AppliedAdapters(self._model, adapters)
+        except BaseException:
+            binding.llama_model_free(self._model)
+            raise
         self.vocabulary = Vocabulary(self._model)
         self.num_tokens = self.vocabulary.num_tokens
         self.trained_tokens: int = binding.llama_model_n_ctx_train(self._model)
-        self.memory_bytes: int = binding.llama_model_size(self._model)
+        self.memory_bytes: int = binding.llama_model_size(self._model) + self._adapters.size_bytes
         self.width: int = binding.llama_model_n_embd(self._model)
+        self.num_labels: int = binding.llama_model_n_cls_out(self._model)
         self.cache_bytes_per_token = 2 * 2 * self._kv_width()
         # Their state cannot be cut at a position: a prefix is reused whole or not at all.
         self.has_cuttable_cache: bool = not (
@@ -196,6 +205,8 @@ class Runner:
     def embed(self, inputs: Sequence[Sequence[int]], shape: Shape, pooling: str) -> Any:
         """One vector for each input, as an array [inputs, width], computed together.
 
+        With pooling "rank" a vector is as wide as the model has labels.
+
         At most `shape.num_slots` inputs of `shape.max_batch_tokens` tokens in all.
         """
         if sum(map(len, inputs)) > shape.max_batch_tokens or len(inputs) > shape.num_slots:
@@ -227,12 +238,13 @@ class Runner:
             raise Aborted
         if status != 0:
             raise Unavailable(f"llama.cpp failed to embed {len(inputs)} inputs (code {status})")
-        vectors = np.empty((len(inputs), self.width), np.float32)
+        width = self.num_labels if pooling == "rank" else self.width
+        vectors = np.empty((len(inputs), width), np.float32)
         for slot in range(len(inputs)):
             pointer = binding.llama_get_embeddings_seq(context, slot)
             if not pointer:
                 raise Unavailable("this model gives no pooled embeddings")
-            vectors[slot] = np.ctypeslib.as_array(pointer, (self.width,))
+            vectors[slot] = np.ctypeslib.as_array(pointer, (width,))
         return vectors
 
     def _context_parameters(self) -> Any:
@@ -246,6 +258,11 @@ class Runner:
         if not context:
             reason = last_lines() or "out of memory?"
             raise Unavailable(f"llama.cpp could not make a context for {purpose}: {reason}")
+        try:
+            self._adapters.apply(context)
+        except BaseException:
+            self._binding.llama_free(context)
+            raise
         atoi = self._binding.ggml_abort_callback(_atoi_address())
         self._binding.llama_set_abort_callback(
             context, atoi, ctypes.cast(self._abort_flag, ctypes.c_void_p)
