@@ -9,11 +9,11 @@ still an honest HTTP status.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from engines.errors import ModelNotFound
+from engines.errors import ContextTooLong, ModelNotFound
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from gateway.gateway import Gateway
     from gateway.serving import Serving
 
+
+Shorten = Callable[[EmbedRequest, ContextTooLong], Awaitable[EmbedRequest]]
 
 LONG_TOKEN = 8  # characters; a piece of text with more of them is several tokens
 
@@ -64,13 +66,24 @@ async def run(
     return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
-async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embeddings:
-    """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`."""
+async def embed(
+    gateway: "Gateway", call: Call, request: EmbedRequest, *, shorten: Shorten | None = None
+) -> Embeddings:
+    """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`.
+
+    One that is too long for its model is asked once more as `shorten` makes it.
+    """
     call.embed_request = request
     serving = call.serving or gateway
     await _admit(serving, call, request.model)
     with _unknown_as(request.model):
-        embeddings = await dispatch_embed(call, serving, call.embed_request)
+        try:
+            embeddings = await dispatch_embed(call, serving, call.embed_request)
+        except ContextTooLong as error:
+            if shorten is None:
+                raise
+            call.embed_request = await shorten(call.embed_request, error)
+            embeddings = await dispatch_embed(call, serving, call.embed_request)
     call.first_output_at = time.monotonic()
     call.tally(0).set(embeddings.usage)
     return embeddings
@@ -101,6 +114,16 @@ async def run_on(
     await call.resources.enter_async_context(serving.hooks.admit(call))
     streams = await _side_by_side(serving, call)
     return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
+
+
+async def choose(gateway: "Gateway", call: Call, name: str) -> Route:
+    """Where a call goes that wants something of a model, but no answer.
+
+    Counted like any other. Raises `Refusal`.
+    """
+    await _admit(call.serving or gateway, call, name)
+    assert call.route is not None
+    return call.route
 
 
 async def authorize(gateway: "Gateway | Serving", call: Call, name: str) -> None:
