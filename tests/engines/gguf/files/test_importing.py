@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -90,12 +89,23 @@ def test_a_full_disk_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "copy_file_range", fail)
-    monkeypatch.setattr(shutil, "copyfileobj", fail)
+    monkeypatch.setattr(os, "write", fail)
 
     with pytest.raises(Unavailable, match="'m' cannot be copied: No space left on device"):
         import_file(folder, put(tmp_path / "m"))
 
     assert leftovers(folder) == []
+
+
+def test_writes_that_take_less_than_they_are_given_lose_nothing(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(30_000)
+    path, write = put(tmp_path / "m", content), os.write
+    monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:999]))
+
+    assert folder.blob(import_file(folder, path)).read_bytes() == content
 
 
 def test_a_folder_that_is_only_read_takes_nothing(tmp_path: Path) -> None:
