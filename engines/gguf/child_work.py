@@ -77,8 +77,11 @@ async def work_in_child(
             raise _failure(status, await said)
     finally:
         if process.returncode is None:
-            process.kill()  # reaped by the loop's child watcher
-        said.cancel()
+            process.kill()
+        # What was killed is gone at once; unread pipes would keep its transport open.
+        await process.stdout.read()
+        await said
+        await process.wait()
 
 
 def serve_order(

@@ -46,6 +46,9 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models_dir: str | None = None
     """Folder of GGUF files; None: the gateway's own models folder."""
 
+    models_writable: bool = True
+    """Whether models may be pulled into, made in and deleted from the models folder."""
+
     ollama_models_dir: str | None = None
     """A models folder of Ollama's (`~/.ollama/models`), served as it stands."""
 
@@ -57,6 +60,13 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     adapters: Mapping[str, list[AdapterFile]] = {}
     """LoRA adapters by model, beside those that the model's own name brings."""
+
+    registries: tuple[str, ...] | None = None
+    """Hosts that models may be pulled from and pushed to, as names spell them (`hf.co`,
+    `registry.example.com:5000`, `*.example.com`); None: any."""
+
+    hugging_face_url: str | None = None
+    """Where `hf.co/…` models are fetched; None: what `HF_ENDPOINT` says, or huggingface.co."""
 
     keep_alive_seconds: float = 300.0
     """How long an idle model stays loaded; 0 unloads at once, a negative number never."""

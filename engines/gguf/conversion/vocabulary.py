@@ -27,7 +27,7 @@ _CASED = (
     r"|%s| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # llama.cpp's names for rules, by the expressions that it says they stand for.
-_RULES: Mapping[str, str] = {
+RULES: Mapping[str, str] = {
     _ENGLISH + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _REST: "llama-bpe",
     _ENGLISH + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _REST: "qwen2",
     _CASED % ("", "", r"\p{N}"): "tekken",
@@ -175,11 +175,11 @@ def _rule(fields: JsonFields) -> str:
             return "smollm"
     pattern = splits[0].get("pattern") if len(splits) == 1 else None
     expression = pattern.get("Regex") if isinstance(pattern, dict) else None
-    if expression in _RULES:
-        return _RULES[expression]
+    if expression in RULES:
+        return RULES[expression]
     raise CheckpointUnsupported(
         f"tokenizer.json: texts are cut up by a rule that llama.cpp has no name for "
-        f"({str(expression)[:100]!r}); there are: gpt-2, smollm, {', '.join(_RULES.values())}"
+        f"({str(expression)[:100]!r}); there are: gpt-2, smollm, {', '.join(RULES.values())}"
     )
 
 

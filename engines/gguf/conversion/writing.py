@@ -54,8 +54,8 @@ def write_gguf(folder: Path, target: Path, name: str, tell: Tell) -> None:
     _add_shape(writer, shape, architecture)
     writer.add_file_type(_FILE_TYPES[tensors[0].dtype])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _add_vocabulary(writer, vocabulary)
-    _add_special_tokens(writer, special)
+    add_vocabulary(writer, vocabulary)
+    add_special_tokens(writer, special)
     _write(writer, tensors, tell)
 
 
@@ -89,7 +89,8 @@ def _add_shape(writer: gguf.GGUFWriter, shape: ModelShape, architecture: str) ->
         getattr(writer, f"add_{method}")(value)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
+    """Say which tokens there are and how texts become tokens."""
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.rule)
     writer.add_token_list(vocabulary.texts)
@@ -101,7 +102,8 @@ def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
         writer.add_token_merges(vocabulary.merges)
 
 
-def _add_special_tokens(writer: gguf.GGUFWriter, special: SpecialTokens) -> None:
+def add_special_tokens(writer: gguf.GGUFWriter, special: SpecialTokens) -> None:
+    """Say what begins and ends texts, and how conversations are written."""
     for kind, number in special.ids.items():
         getattr(writer, f"add_{kind}_token_id")(number)
     writer.add_add_bos_token(special.adds_bos)
