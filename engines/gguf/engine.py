@@ -174,7 +174,8 @@ class GgufEngine:
                 "model that an engine of kind paged runs",
                 param="prompt_logprobs",
             )
-        tokens, rendered = await prompt_tokens(model, request)
+        reading = model.reading(request.cache_salt)
+        tokens, rendered = await prompt_tokens(reading, request)
         check_length(tokens, model.generation.context_tokens, request)
         checked_ids(model, list(request.sampling.logit_bias), "logit_bias")
         left = model.generation.context_tokens - len(tokens)
@@ -189,6 +190,7 @@ class GgufEngine:
             weight=request.weight,
             priority=request.priority,
             cache_salt=request.cache_salt,
+            images=await reading.encoded(),
         )
         return sequence, output_of(model, request, rendered)
 
@@ -219,7 +221,8 @@ class GgufEngine:
         lease = await self._lease(request.model, request.keep_alive_seconds)
         try:
             model = lease.model
-            tokens, _ = await prompt_tokens(model, model.recipe.applied(request))
+            reading = model.reading(request.cache_salt)
+            tokens, _ = await prompt_tokens(reading, model.recipe.applied(request))
             return len(tokens)
         finally:
             lease.release()
@@ -297,7 +300,10 @@ class GgufEngine:
                 version.path,
                 use_extra_buffers=use_extra_buffers,
                 pooling=pooling if header.is_embedding_model else None,
-                companions=Companions(adapters=tuple(str(one.path) for one in known.adapters)),
+                companions=Companions(
+                    adapters=tuple(str(one.path) for one in known.adapters),
+                    projector=str(known.projector) if known.projector else None,
+                ),
             )
         how = HowToLoad(
             use_extra_buffers=use_extra_buffers is not False,
@@ -306,6 +312,7 @@ class GgufEngine:
             on_progress=progressed,
             recipe=recipe,
             adapters=known.adapters,
+            projector=known.projector,
             template=known.template,
         )
         model = await LoadedModel.open(

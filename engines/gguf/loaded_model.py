@@ -28,6 +28,7 @@ from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
 from engines.gguf.step_loop import Layout, StepLoop
 from engines.gguf.threads import FixedThreads, Threads, ThreadTuner, idle_cores
+from engines.gguf.vision import Reading, Vision
 from engines.gguf.vocabulary import Vocabulary
 from engines.gguf.waiting_line import WaitingLine
 from engines.metrics import ModelRecorder
@@ -54,6 +55,7 @@ class HowToLoad(NamedTuple):
     on_progress: Callable[[float], None] | None = None
     recipe: Recipe = NOTHING
     adapters: tuple[Adapter, ...] = ()
+    projector: Path | None = None
     template: TemplateChoice | None = None  # None: the one in the file
 
 
@@ -72,6 +74,10 @@ class LoadedModel:
         self.width = runner.width
         self.scores_texts = layout.pooling == "rank"
         self.num_labels = runner.num_labels
+        self._max_images = config.max_images
+        self._vision: Vision | None = None
+        if runner.projector is not None:
+            self._vision = Vision(runner.projector, max_pixels=config.max_image_pixels)
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self.line = WaitingLine(config.num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows
@@ -103,6 +109,7 @@ class LoadedModel:
                 path,
                 use_extra_buffers=how.use_extra_buffers,
                 adapters=how.adapters,
+                projector=how.projector,
                 on_progress=go_on,
             )
 
@@ -203,6 +210,10 @@ class LoadedModel:
     def cancel(self, work: Sequence | EmbedJob) -> None:
         """Free what a request holds, within one step; a plain call, see `StepLoop.cancel`."""
         self._steps.cancel(work)
+
+    def reading(self, cache_salt: str) -> Reading:
+        """What reads one request's prompt."""
+        return Reading(self, self._vision, salt=cache_salt, max_images=self._max_images)
 
     async def tokenize(
         self, text: str, *, parse_special: bool, add_special: bool = False
