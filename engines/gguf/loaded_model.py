@@ -77,7 +77,11 @@ class LoadedModel:
         self._max_images = config.max_images
         self._vision: Vision | None = None
         if runner.projector is not None:
-            self._vision = Vision(runner.projector, max_pixels=config.max_image_pixels)
+            self._vision = Vision(
+                runner.projector,
+                max_pixels=config.max_image_pixels,
+                max_batch_tokens=config.max_batch_tokens,
+            )
         self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self.line = WaitingLine(config.num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows

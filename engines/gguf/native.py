@@ -52,6 +52,7 @@ _ARGUMENTS = {
 }
 _MTMD_ARGUMENTS = {
     "mtmd_bitmap_init": 3,
+    "mtmd_decode_use_non_causal": 2,
     "mtmd_encode_chunk": 2,
     "mtmd_get_output_embd": 1,
     "mtmd_helper_decode_image_chunk": 10,

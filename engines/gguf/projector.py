@@ -25,10 +25,11 @@ _ADD_SPECIAL = True
 class CutImage:
     """A picture as the model takes it: marks, and one or several images."""
 
-    def __init__(self, chunks: Any) -> None:
+    def __init__(self, chunks: Any, context: Any) -> None:
         """`chunks` are freed with it."""
         self._mtmd = mtmd()
         self._chunks = chunks
+        self._context = context
         self.pieces: list[Sequence[int] | ImageChunk] = [
             self._piece(self._mtmd.mtmd_input_chunks_get(chunks, at))
             for at in range(self._mtmd.mtmd_input_chunks_size(chunks))
@@ -39,21 +40,26 @@ class CutImage:
             count = ctypes.c_size_t()
             tokens = self._mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(count))
             return [int(tokens[at]) for at in range(count.value)]
-        return ImageChunk(self, chunk)
+        attends_whole = self._mtmd.mtmd_decode_use_non_causal(self._context, chunk)
+        return ImageChunk(self, chunk, attends_whole=attends_whole)
 
     def __del__(self) -> None:
         self._mtmd.mtmd_input_chunks_free(self._chunks)
 
 
 class ImageChunk:
-    """One image of a `CutImage`; `embeddings` once it is encoded."""
+    """One image of a `CutImage`; `embeddings` once it is encoded.
 
-    def __init__(self, owner: CutImage, chunk: Any) -> None:
+    Of one that `attends_whole`, each part sees all others: it must be computed in one batch.
+    """
+
+    def __init__(self, owner: CutImage, chunk: Any, *, attends_whole: bool) -> None:
         binding = mtmd()
         self._owner = owner  # its memory is freed with that
         self.chunk = chunk
         self.num_tokens: int = binding.mtmd_input_chunk_get_n_tokens(chunk)
         self.num_positions: int = binding.mtmd_input_chunk_get_n_pos(chunk)
+        self.attends_whole = attends_whole
         self.embeddings: Embeddings | None = None
 
 
@@ -99,7 +105,7 @@ class Projector:
                 raise RequestRefused(
                     "the model cannot take an image of this size", param="messages"
                 )
-            return CutImage(chunks)
+            return CutImage(chunks, self._context)
 
     def encode(self, image: ImageChunk) -> None:
         """Compute an image's embeddings, if nobody has yet. Takes long."""

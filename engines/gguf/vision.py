@@ -8,12 +8,13 @@ pictures another has shown. Lives on the event loop; decoding and encoding run i
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from engines.chat.prompting import Tokenizing
 from engines.chat.template import ChatTemplate
-from engines.errors import RequestRefused, Unsupported
+from engines.errors import Overloaded, RequestRefused, Unsupported
 from engines.gguf.image_tokens import image_token
 from engines.gguf.pictures import read_picture
 from engines.gguf.projector import ImageChunk, Projector
@@ -21,6 +22,7 @@ from engines.protocol import Image
 
 MAX_KEPT_BYTES = 256 * 2**20
 _MAX_KEPT_IMAGES = 64
+MAX_WAITING = 64  # images, of all requests together
 
 
 class SeenImage(NamedTuple):
@@ -39,17 +41,19 @@ class SeenImage(NamedTuple):
 class Vision:
     """What one loaded model sees with."""
 
-    def __init__(self, projector: Projector, *, max_pixels: int) -> None:
+    def __init__(self, projector: Projector, *, max_pixels: int, max_batch_tokens: int) -> None:
         self._projector = projector
         self._max_pixels = max_pixels
+        self._max_batch_tokens = max_batch_tokens
+        self._num_waiting = 0
         self._kept: OrderedDict[tuple[str, bytes], SeenImage] = OrderedDict()
         # Pictures are unpacked one at a time, so that many large ones do not fill the memory.
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def see(self, image: Image, salt: str) -> SeenImage:
         """A picture, not yet encoded. Raises `RequestRefused`."""
         key = (salt, hashlib.sha256(image.data).digest())
-        async with self._turn:
+        async with self._turn():
             seen = self._kept.get(key)
             if seen is None:
                 seen = await asyncio.to_thread(self._seen, image.data, key[1])
@@ -63,9 +67,20 @@ class Vision:
         """Have all of these encoded."""
         for chunk in chunks.values():
             if chunk.embeddings is None:
-                async with self._turn:
+                async with self._turn():
                     await asyncio.to_thread(self._projector.encode, chunk)
         self._forget_oldest()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None, None]:
+        if self._num_waiting >= MAX_WAITING:
+            raise Overloaded(f"{self._num_waiting} images wait for this model to look at them")
+        self._num_waiting += 1
+        try:
+            async with self._lock:
+                yield
+        finally:
+            self._num_waiting -= 1
 
     def _seen(self, data: bytes, digest: bytes) -> SeenImage:
         cut = self._projector.cut(read_picture(data, max_pixels=self._max_pixels))
@@ -73,6 +88,7 @@ class Vision:
         chunks: dict[int, ImageChunk] = {}
         for place, piece in enumerate(cut.pieces):
             if isinstance(piece, ImageChunk):
+                self._check(piece)
                 name = hashlib.sha256(digest + place.to_bytes(4, "big")).digest()
                 token = image_token(name, piece.num_tokens, piece.num_positions)
                 chunks[token] = piece
@@ -80,6 +96,15 @@ class Vision:
             else:
                 tokens += piece
         return SeenImage(tokens, chunks)
+
+    def _check(self, image: ImageChunk) -> None:
+        most = self._max_batch_tokens
+        if image.attends_whole and image.num_tokens > most:
+            raise Unsupported(
+                f"an image has {image.num_tokens} tokens, which this model computes in one step, "
+                f"and a step has {most} (`max_batch_tokens`)",
+                param="messages",
+            )
 
     def _forget_oldest(self) -> None:
         size_bytes = sum(seen.size_bytes for seen in self._kept.values())
