@@ -37,7 +37,9 @@ def write_projector(path: Path, *, model_width: int = MODEL_WIDTH, **changes: An
         _add(writer, key, value)
     writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
     writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
-    for name, tensor in _tensors(np.random.default_rng(7), model_width):
+    merges = numbers["clip.projector_type"] == "qwen2vl_merger"
+    tensors = _merger_tensors if merges else _tensors
+    for name, tensor in tensors(np.random.default_rng(7), model_width):
         writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -58,32 +60,49 @@ def _add(writer: gguf.GGUFWriter, key: str, value: object) -> None:
             writer.add_string(key, str(value))
 
 
+def _normal(random: np.random.Generator, *shape: int) -> np.ndarray:
+    return random.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)
+
+
+def _linear(random: np.random.Generator, name: str, rows: int, columns: int):
+    yield f"{name}.weight", _normal(random, rows, columns)
+    yield f"{name}.bias", 0.1 * _normal(random, rows)
+
+
+def _norm(name: str):
+    yield f"{name}.weight", np.ones(WIDTH, np.float32)
+    yield f"{name}.bias", np.zeros(WIDTH, np.float32)
+
+
 def _tensors(random: np.random.Generator, model_width: int):
-    def normal(*shape: int) -> np.ndarray:
-        return random.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)
+    """A CLIP encoder and two layers, as LLaVA 1.5 has them."""
+    yield "v.class_embd", _normal(random, WIDTH)
+    yield "v.patch_embd.weight", _normal(random, WIDTH, 3, PATCH_SIZE, PATCH_SIZE)
+    yield "v.position_embd.weight", _normal(random, NUM_TOKENS + 1, WIDTH)
+    yield from _norm("v.pre_ln")
+    yield from _layers(random)
+    yield from _linear(random, "mm.0", model_width, WIDTH)
+    yield from _linear(random, "mm.2", model_width, model_width)
 
-    def linear(name: str, rows: int, columns: int):
-        yield f"{name}.weight", normal(rows, columns)
-        yield f"{name}.bias", 0.1 * normal(rows)
 
-    def norm(name: str):
-        yield f"{name}.weight", np.ones(WIDTH, np.float32)
-        yield f"{name}.bias", np.zeros(WIDTH, np.float32)
+def _merger_tensors(random: np.random.Generator, model_width: int):
+    """Qwen2-VL's encoder, which makes one token of four patches."""
+    yield "v.patch_embd.weight", _normal(random, WIDTH, 3, PATCH_SIZE, PATCH_SIZE)
+    yield "v.patch_embd.weight.1", _normal(random, WIDTH, 3, PATCH_SIZE, PATCH_SIZE)
+    yield from _layers(random)
+    yield from _linear(random, "mm.0", 4 * WIDTH, 4 * WIDTH)
+    yield from _linear(random, "mm.2", model_width, 4 * WIDTH)
 
-    yield "v.class_embd", normal(WIDTH)
-    yield "v.patch_embd.weight", normal(WIDTH, 3, PATCH_SIZE, PATCH_SIZE)
-    yield "v.position_embd.weight", normal(NUM_TOKENS + 1, WIDTH)
-    yield from norm("v.pre_ln")
-    yield from norm("v.post_ln")
+
+def _layers(random: np.random.Generator):
+    yield from _norm("v.post_ln")
     for layer in range(LAYERS):
         for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
-            yield from linear(f"v.blk.{layer}.{name}", WIDTH, WIDTH)
-        yield from linear(f"v.blk.{layer}.ffn_up", FEED_FORWARD, WIDTH)
-        yield from linear(f"v.blk.{layer}.ffn_down", WIDTH, FEED_FORWARD)
-        yield from norm(f"v.blk.{layer}.ln1")
-        yield from norm(f"v.blk.{layer}.ln2")
-    yield from linear("mm.0", model_width, WIDTH)
-    yield from linear("mm.2", model_width, model_width)
+            yield from _linear(random, f"v.blk.{layer}.{name}", WIDTH, WIDTH)
+        yield from _linear(random, f"v.blk.{layer}.ffn_up", FEED_FORWARD, WIDTH)
+        yield from _linear(random, f"v.blk.{layer}.ffn_down", WIDTH, FEED_FORWARD)
+        yield from _norm(f"v.blk.{layer}.ln1")
+        yield from _norm(f"v.blk.{layer}.ln2")
 
 
 def picture(color: int, *, kind: str = "PNG", size: tuple[int, int] = (40, 30)) -> bytes:

@@ -29,14 +29,31 @@ pytestmark = pytest.mark.skipif(not has_mtmd(), reason="llama.cpp was built with
 RED, BLUE = picture(250), picture(10)
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("seeing")
+def write_llava(folder: Path) -> Path:
     # In a shared cache the last bits depend on the company; of these weights they do not matter.
     write_gguf(folder / "random.gguf", quantization="f32")
-    # Not where models are: a projector is none.
     write_projector(folder / "projector")
     return folder
+
+
+def write_qwen2vl(folder: Path) -> Path:
+    """A model with M-RoPE: its images take fewer positions than they have tokens."""
+    sections = [2, 3, 3, 0]
+    write_gguf(
+        folder / "random.gguf", quantization="f32", architecture="qwen2vl", rope_sections=sections
+    )
+    write_projector(folder / "projector", **{"clip.projector_type": "qwen2vl_merger"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_llava(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="module")
+def mrope_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_qwen2vl(tmp_path_factory.mktemp("qwen2vl"))
 
 
 @pytest.fixture(params=["exact", "shared"])
@@ -141,6 +158,35 @@ async def test_a_preempted_conversation_sees_its_picture_again(files: Path) -> N
 
     assert metrics.steps.num_preemptions > 0
     assert {text for text, _, _ in together} == {alone}
+
+
+@pytest.mark.parametrize("cache", ["exact", "shared"])
+async def test_with_m_rope_a_prompt_goes_on_from_anywhere_beside_a_picture(
+    mrope_files: Path, cache: str
+) -> None:
+    wide = picture(250, size=(200, 60))
+    words = "and this is a long text of many words that comes before the picture, "
+    begin = showing(words, wide, " what is it?")
+    turn = showing(words, wide, " what is it? And who made it, what do you think, my friend?")
+    other = showing(words, wide, BLUE, " which one is it?")
+    projectors = {"random": str(mrope_files / "projector")}
+    async with engine_of(mrope_files, projectors=projectors, cache=cache, num_slots=3) as engine:
+        fresh = [await told(engine, msg_with_salt(one)) for one in (turn, other)]
+        again = [await told(engine, msg_with_salt(one)) for one in (turn, other)]
+        await told(engine, begin)
+        shared = [await told(engine, one) for one in (turn, other)]
+        num_image_tokens = fresh[0][1] - (await told(engine, showing(words, turn_text(turn))))[1]
+
+    assert num_image_tokens > 20
+    assert [text for text, _, _ in shared] == [text for text, _, _ in fresh]
+    assert [text for text, _, _ in again] == [text for text, _, _ in fresh]
+    assert all(cached > num_image_tokens for _, _, cached in shared)
+
+
+def turn_text(request: GenerateRequest) -> str:
+    last = request.messages[0].parts[-1]
+    assert isinstance(last, Text)
+    return last.text
 
 
 async def test_what_is_no_picture_or_too_many_is_refused_by_field(engine: GgufEngine) -> None:
