@@ -26,7 +26,7 @@ MERGED_WORDS = ("he", "ll", "hell", "hello", "th", "the", "Ġthe", "in", "Ġa", 
 def write_gguf(path: Path, **changes: Any) -> Path:
     """Write a valid random model to `path`; see `parameters` for what can be changed."""
     chosen = parameters(**changes)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, chosen["architecture"])
     _write_metadata(writer, chosen)
     _write_vocabulary(writer, chosen)
     _write_tensors(writer, chosen)
@@ -41,6 +41,8 @@ def parameters(**changes: Any) -> dict[str, Any]:
     """The shape of the model, with `changes` made to it."""
     chosen: dict[str, Any] = {
         "name": "random",
+        "architecture": "llama",
+        "rope_sections": None,  # of M-RoPE, for "qwen2vl"
         "layers": 2,
         "width": 64,
         "heads": 4,
@@ -78,6 +80,8 @@ def _write_metadata(writer: gguf.GGUFWriter, chosen: dict[str, Any]) -> None:
             chosen["quantization"], gguf.LlamaFileType.ALL_F32
         )
     )
+    if chosen["rope_sections"] is not None:
+        writer.add_rope_dimension_sections(chosen["rope_sections"])
     if chosen["pooling"] is not None:
         writer.add_pooling_type(chosen["pooling"])
 

@@ -19,6 +19,8 @@ from engines.gguf.files.names import parse_name
 from engines.gguf.go_template.matching import TemplateChoice, chosen_template
 from engines.gguf.header import GgufHeader, MalformedGguf, read_header
 from engines.gguf.library import Library, ModelFile
+from engines.gguf.native import has_mtmd
+from engines.gguf.projector_file import check_projector
 from engines.gguf.recipe import Recipe, recipe_of
 from engines.protocol import Capability, ModelInfo
 
@@ -57,7 +59,14 @@ class Known(NamedTuple):
     recipe: Recipe
     template: TemplateChoice
     adapters: tuple[Adapter, ...]
+    projector: Path | None
     info: ModelInfo
+
+    @property
+    def companions(self) -> tuple[Path, ...]:
+        """The files that are loaded with its weights."""
+        paths = tuple(one.path for one in self.adapters)
+        return paths if self.projector is None else (*paths, self.projector)
 
 
 class Catalog:
@@ -75,6 +84,11 @@ class Catalog:
         )
         self._config = config
         self._added = _added_adapters(config)
+        self._projectors = {
+            spelled: Path(path).expanduser()
+            for name, path in config.projectors.items()
+            for spelled in (name, _display(name))
+        }
         self._known: dict[str, Known] = {}
         self._refused: dict[str, Version] = {}
 
@@ -106,6 +120,7 @@ class Catalog:
                 header = read_header(file.path)
                 recipe = recipe_of(file)
                 adapters = self._adapters(file, recipe)
+                projector = self._projector(file, recipe)
             except MalformedGguf as error:
                 message = f"model {file.name!r} cannot be loaded: {error.message}"
                 raise Unavailable(message) from error
@@ -118,9 +133,11 @@ class Catalog:
                 reason = template.note or template.problem
                 log.warning("model_template_replaced", model=file.name, reason=reason)
             able = capabilities(header, template.source)
+            if projector is not None and Capability.CHAT in able:
+                able |= {Capability.VISION}
             info = self._info(file, header, recipe, able)
             known = self._known[file.name] = Known(
-                version, header, recipe, template, adapters, info
+                version, header, recipe, template, adapters, projector, info
             )
         return known
 
@@ -132,6 +149,22 @@ class Catalog:
             for adapter in adapters:
                 check_adapter(adapter.path, base)
         return adapters
+
+    def _projector(self, file: ModelFile, recipe: Recipe) -> Path | None:
+        """What turns pictures into tokens; none where llama.cpp was built without vision."""
+        added = self._projectors.get(file.name)
+        found = added if added is not None else next(iter(recipe.projectors), None)
+        if found is None:
+            return None
+        check_projector(found)
+        if not has_mtmd():
+            log.warning(
+                "model_without_vision",
+                model=file.name,
+                hint="llama.cpp was built without it; run `python -m engines.gguf.build`",
+            )
+            return None
+        return found
 
     def _version(self, file: ModelFile) -> Version:
         try:
@@ -146,8 +179,13 @@ class Catalog:
             status.st_mtime_ns,
             status.st_ino,
             digest,
-            tuple(_stamp(adapter.path) for adapter in self._added.get(file.name, ())),
+            tuple(map(_stamp, self._files_added(file.name))),
         )
+
+    def _files_added(self, name: str) -> tuple[Path, ...]:
+        """What the policy adds to a model."""
+        paths = tuple(adapter.path for adapter in self._added.get(name, ()))
+        return (*paths, self._projectors[name]) if name in self._projectors else paths
 
     def _info(
         self,

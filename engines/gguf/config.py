@@ -68,6 +68,16 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hugging_face_url: str | None = None
     """Where `hf.co/…` models are fetched; None: what `HF_ENDPOINT` says, or huggingface.co."""
 
+    projectors: Mapping[str, str] = {}
+    """Vision projectors (mmproj files) by model, in the place of what the model's own name
+    brings."""
+
+    max_images: int = 16
+    """How many images one conversation may have."""
+
+    max_image_pixels: int = 50_000_000
+    """How large an image may be, before it is scaled to what the model takes."""
+
     keep_alive_seconds: float = 300.0
     """How long an idle model stays loaded; 0 unloads at once, a negative number never."""
 

@@ -179,7 +179,8 @@ class GgufEngine:
                 "model that an engine of kind paged runs",
                 param="prompt_logprobs",
             )
-        tokens, rendered = await prompt_tokens(model, request)
+        reading = model.reading(request.cache_salt)
+        tokens, rendered = await prompt_tokens(reading, request)
         check_length(tokens, model.generation.context_tokens, request)
         checked_ids(model, list(request.sampling.logit_bias), "logit_bias")
         left = model.generation.context_tokens - len(tokens)
@@ -194,6 +195,7 @@ class GgufEngine:
             weight=request.weight,
             priority=request.priority,
             cache_salt=request.cache_salt,
+            images=await reading.encoded(),
         )
         return sequence, output_of(model, request, rendered)
 
@@ -224,7 +226,8 @@ class GgufEngine:
         lease = await self._lease(request.model, request.keep_alive_seconds)
         try:
             model = lease.model
-            tokens, _ = await prompt_tokens(model, model.recipe.applied(request))
+            reading = model.reading(request.cache_salt)
+            tokens, _ = await prompt_tokens(reading, model.recipe.applied(request))
             return len(tokens)
         finally:
             lease.release()

@@ -92,7 +92,10 @@ class Loader:
                 version.path,
                 use_extra_buffers=use_extra_buffers,
                 pooling=pooling if header.is_embedding_model else None,
-                companions=Companions(adapters=tuple(str(one.path) for one in known.adapters)),
+                companions=Companions(
+                    adapters=tuple(str(one.path) for one in known.adapters),
+                    projector=str(known.projector) if known.projector else None,
+                ),
             )
         how = HowToLoad(
             use_extra_buffers=use_extra_buffers is not False,
@@ -101,12 +104,13 @@ class Loader:
             on_progress=progressed,
             recipe=recipe,
             adapters=known.adapters,
+            projector=known.projector,
             template=known.template,
             gpu_layers=need.gpu_layers,
         )
         config = self._configured(known)
         model = await LoadedModel.open(name, version.path, config, how, self._recorder(name))
-        self._needs.measured(version.path, config, need, model.room)
+        self._needs.measured(known, config, need, model.room)
         self.num_loads += 1
         return model
 

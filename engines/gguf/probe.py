@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -26,6 +27,9 @@ from msgspec import Struct
 
 from engines.errors import Unavailable
 from engines.gguf import native
+
+if TYPE_CHECKING:
+    from engines.gguf.projector import Projector
 
 log = structlog.get_logger()
 
@@ -38,18 +42,26 @@ _MAX_REMEMBERED = 1000
 _KILLED = "a child process that tried was ended by"
 _MAX_REASON_BYTES = 2000
 # The child is shown nothing of the gateway's environment but where its libraries are.
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH", "SYSTEMROOT", "TMPDIR")
+_ENVIRONMENT = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LLAMA_CPP_LIB_PATH",
+    "MTMD_CPP_LIB",
+    "SYSTEMROOT",
+    "TMPDIR",
+)
 
 
 class Companions(Struct, frozen=True, kw_only=True):
     """Files that are loaded with a model's weights."""
 
     adapters: tuple[str, ...] = ()
+    projector: str | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All of them."""
-        return tuple(map(Path, self.adapters))
+        return tuple(map(Path, (*self.adapters, *filter(None, [self.projector]))))
 
 
 ALONE = Companions()
@@ -215,7 +227,12 @@ def step_once(
     from engines.gguf.runner import Row, Runner, Shape
 
     adapters = [Adapter(Path(adapter)) for adapter in companions.adapters]
-    runner = Runner(path, use_extra_buffers=use_extra_buffers, adapters=adapters)
+    runner = Runner(
+        path,
+        use_extra_buffers=use_extra_buffers,
+        adapters=adapters,
+        projector=Path(companions.projector) if companions.projector else None,
+    )
     shape = Shape(
         num_slots=2,
         context_tokens=256,
@@ -232,7 +249,21 @@ def step_once(
         runner.decode([Row(token, at, 0, at == last) for at, token in enumerate(prompt)])
         runner.decode([Row(prompt[0], len(prompt), 0, wants_logits=True)])
         runner.logits(0).max()
+        if runner.projector is not None:
+            _see_once(runner.projector)
     runner.close()
+
+
+def _see_once(projector: "Projector") -> None:
+    """Encode a picture of nothing."""
+    import numpy as np
+
+    from engines.gguf.pictures import Pixels
+    from engines.gguf.projector import ImageChunk
+
+    for piece in projector.cut(Pixels(np.zeros((64, 64, 3), np.uint8))).pieces:
+        if isinstance(piece, ImageChunk):
+            projector.encode(piece)
 
 
 def main(arguments: list[str]) -> int:
