@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.chat.gap_marks import GapMarks
 from engines.errors import Unavailable
 from engines.gguf.native import llama
 
@@ -45,6 +46,7 @@ class Vocabulary:
         self._adds_eos: bool = binding.llama_vocab_get_add_eos(vocabulary)
         self._adds_sep: bool = binding.llama_vocab_get_add_sep(vocabulary)
         self.rerank_pattern = _template(binding, model, b"rerank")
+        self.gap_marks = _gap_marks(binding, vocabulary)
         self.metadata = dict(_metadata(binding, model))
         self.chat_template = _template(binding, model, None)
 
@@ -109,6 +111,16 @@ class Vocabulary:
 def _template(binding: Any, model: Any, name: bytes | None) -> str | None:
     template = binding.llama_model_chat_template(model, name)
     return template.decode("utf-8", "replace") if template else None
+
+
+def _gap_marks(binding: Any, vocabulary: Any) -> GapMarks | None:
+    """What the file says, or llama.cpp knows by the spelling of its tokens; None: no marks."""
+    marks = GapMarks(
+        before=binding.llama_vocab_fim_pre(vocabulary),
+        after=binding.llama_vocab_fim_suf(vocabulary),
+        gap=binding.llama_vocab_fim_mid(vocabulary),
+    )
+    return marks if min(marks) >= 0 else None
 
 
 def _metadata(binding: Any, model: Any) -> list[tuple[str, str]]:
