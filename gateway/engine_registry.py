@@ -6,7 +6,7 @@ gateway from starting, with its name in the error.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class EngineKind(Struct, frozen=True):
 
     config: type[Struct]
     build: BuildEngine
+    defaults: Mapping[str, tuple[str, object]]
 
 
 class EngineRegistry:
@@ -44,11 +45,22 @@ class EngineRegistry:
     def __init__(self) -> None:
         self._kinds: dict[str, EngineKind] = {}
 
-    def add(self, kind: str, *, config: type[Struct], build: BuildEngine) -> None:
-        """Register a kind. `build(name, config, site)` may import what is heavy; this may not."""
+    def add(
+        self,
+        kind: str,
+        *,
+        config: type[Struct],
+        build: BuildEngine,
+        defaults: Mapping[str, tuple[str, object]] | None = None,
+    ) -> None:
+        """Register a kind. `build(name, config, site)` may import what is heavy; this may not.
+
+        `defaults` (key -> (variable, value)) is what variables of this machine's environment
+        say of keys that a policy leaves out.
+        """
         if kind in self._kinds:
             raise ValueError(f"engine kind {kind!r} is registered twice")
-        self._kinds[kind] = EngineKind(config, build)
+        self._kinds[kind] = EngineKind(config, build, defaults or {})
 
     def add_new(self, other: "EngineRegistry") -> None:
         """Take over the kinds of another registry that are not known here yet."""
@@ -58,6 +70,22 @@ class EngineRegistry:
     def configs(self) -> Mapping[str, type[Struct]]:
         """Each kind's configuration Struct."""
         return {kind: entry.config for kind, entry in self._kinds.items()}
+
+    @property
+    def defaults(self) -> Mapping[str, Mapping[str, object]]:
+        """What this machine says of keys that a policy leaves out: kind -> key -> value."""
+        return {
+            kind: {key: value for key, (_, value) in entry.defaults.items()}
+            for kind, entry in self._kinds.items()
+        }
+
+    def default_sources(self) -> Sequence[tuple[str, str, str, object]]:
+        """Which variable says what: (variable, kind, key, value)."""
+        return [
+            (variable, kind, key, value)
+            for kind, entry in self._kinds.items()
+            for key, (variable, value) in entry.defaults.items()
+        ]
 
     def build(self, policy: EnginePolicy, site: EngineSite) -> Engine:
         """Make one engine; it is not started."""

@@ -216,6 +216,7 @@ def read_policy(directory: Path) -> Policy:
         directory,
         plugin_tables={name: table_of(plugin) for name, plugin in plugins.items()},
         engine_configs=registry.configs,
+        engine_defaults=registry.defaults,
         hooks_of=hooks,
     )
 

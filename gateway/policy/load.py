@@ -42,13 +42,15 @@ def load_policy(
     *,
     plugin_tables: Mapping[str, type[Struct] | None],
     engine_configs: Mapping[str, type[Struct]],
+    engine_defaults: Mapping[str, Mapping[str, object]] | None = None,
     hooks_of: Mapping[str, Collection[str]] | None = None,
 ) -> Policy:
     """Read and check one directory. Raises `PolicyInvalid` with every problem in it.
 
     `plugin_tables` has every installed plugin and the Struct of its own table of
     gateway.toml, None if it takes no table. `engine_configs` has the kinds that
-    listed plugins register. `hooks_of` (plugin -> the hooks it implements) makes more
+    listed plugins register, `engine_defaults` (kind -> key -> value) what this machine
+    says where a table does not. `hooks_of` (plugin -> the hooks it implements) makes more
     checks possible.
     """
     files = read_files(directory)
@@ -62,7 +64,9 @@ def load_policy(
         digest=files.digest,
         plugins=plugins,
         tables=_plugin_tables(files, plugins, plugin_tables, converter),
-        engines=_engines(files, engine_configs, converter, kinds_known=kinds_known),
+        engines=_engines(
+            files, engine_configs, engine_defaults or {}, converter, kinds_known=kinds_known
+        ),
         models=models,
         teams=_tables(files, "teams.toml", TeamPolicy, converter),
         limits=_tables(files, "limits.toml", LimitPolicy, converter),
@@ -156,6 +160,7 @@ def _plugin_tables(
 def _engines(
     files: Files,
     configs: Mapping[str, type[Struct]],
+    defaults: Mapping[str, Mapping[str, object]],
     converter: Converter,
     *,
     kinds_known: bool,
@@ -173,6 +178,7 @@ def _engines(
                 converter.report(place.key("kind"), _unknown_kind(kind, configs))
             continue
         rest = {key: value for key, value in tree.items() if key != "kind"}
+        rest = {**defaults.get(kind, {}), **rest}
         config = converter.table(rest, configs[kind], place, {})
         if config is not None:
             engines[name] = EnginePolicy(name=name, kind=kind, config=config)
