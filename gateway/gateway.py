@@ -19,6 +19,7 @@ from gateway.ledger import Ledger, open_ledger
 from gateway.ledger.audit_recorder import AuditRecorder
 from gateway.ledger.spool import Spool
 from gateway.ledger.writer import UsageWriter
+from gateway.model_infos import ModelInfos
 from gateway.policy import Policy
 from gateway.reload import Reloader
 from gateway.serving import Serving
@@ -48,6 +49,7 @@ class Gateway:
         self.hooks.register_engines(self.registry)
         self.read_policy: Callable[[Path], Policy] = read_policy
         self.reloader = Reloader(self)
+        self.model_infos = ModelInfos()
         self.calls: dict[str, Call] = {}  # in flight, by id
         self.call_ended = asyncio.Event()  # set with each call that ends; who waits clears it
         self.started_at = time.time()

@@ -90,6 +90,16 @@ async def run_on(
     return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
+async def choose(gateway: "Gateway", call: Call, name: str) -> Route:
+    """Where a call goes that wants something of a model, but no answer.
+
+    Counted like any other. Raises `Refusal`.
+    """
+    await _admit(call.serving or gateway, call, name)
+    assert call.route is not None
+    return call.route
+
+
 async def authorize(gateway: "Gateway | Serving", call: Call, name: str) -> None:
     """Raise unless the caller may make this call and use this model: `Forbidden`, `ModelUnknown`.
 

@@ -6,6 +6,8 @@ from typing import Any
 from gateway.api import health
 from gateway.api.admin import audit, calls, keys, policy, targets, teams, usage
 from gateway.api.admin import models as admin_models
+from gateway.api.ollama import chat as ollama_chat
+from gateway.api.ollama import generate, ps, show, tags, version
 from gateway.api.openai import chat, completions, embeddings, models, passthrough, rerank
 
 HANDLERS: Sequence[Any] = [
@@ -18,6 +20,13 @@ HANDLERS: Sequence[Any] = [
     models.list_models,
     models.retrieve_model,
     passthrough.pass_through,
+    generate.create_generation,
+    ollama_chat.create_chat,
+    tags.list_tags,
+    show.show_model,
+    ps.list_running,
+    version.show_version,
+    version.show_running,
     admin_models.show_models,
     keys.list_keys,
     keys.create_key,

@@ -13,7 +13,8 @@ from litestar.connection import Request
 from litestar.exceptions import HTTPException
 
 from gateway.api.bodies import ClientGone
-from gateway.api.framing import sse
+from gateway.api.framing import ndjson, sse
+from gateway.api.ollama.problem import ollama_problem
 from gateway.api.openai.problem import openai_problem
 from gateway.api.replies import SECURITY_HEADERS, JsonReply
 from gateway.call import Call, new_call_id
@@ -29,7 +30,10 @@ from gateway.errors import (
 
 log = structlog.get_logger()
 
-SHAPES: Mapping[str, Callable[[Problem], bytes]] = {"openai": openai_problem}
+SHAPES: Mapping[str, Callable[[Problem], bytes]] = {
+    "openai": openai_problem,
+    "ollama": ollama_problem,
+}
 
 
 def problem_reply(problem: Problem, *, dialect: str) -> JsonReply:
@@ -47,7 +51,8 @@ def problem_reply(problem: Problem, *, dialect: str) -> JsonReply:
 
 def problem_frame(problem: Problem, *, dialect: str) -> bytes:
     """The event that ends a stream of `dialect` from outside of its handler."""
-    return sse(SHAPES.get(dialect, openai_problem)(problem))
+    framed = ndjson if dialect == "ollama" else sse
+    return framed(SHAPES.get(dialect, openai_problem)(problem))
 
 
 def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Any:
@@ -65,7 +70,7 @@ def respond_to_error(request: Request[Any, Any, Any], error: Exception) -> Any:
         problem = msgspec.structs.replace(problem, headers=headers)
     elif call.error is None:
         call.error = problem
-    return problem_reply(problem, dialect=call.dialect if call else "openai")
+    return problem_reply(problem, dialect=call.dialect if call else _dialect_of(request.scope))
 
 
 def problem_of_any(error: BaseException, scope: Any) -> Problem:
@@ -86,6 +91,10 @@ def problem_of_any(error: BaseException, scope: Any) -> Problem:
             return problem_of(BadRequest(error.detail))
         case _:
             return problem_of(error)
+
+
+def _dialect_of(scope: Any) -> str:
+    return "ollama" if str(scope.get("path", "")).startswith("/api/") else "openai"
 
 
 def call_in(scope: Any) -> Call | None:

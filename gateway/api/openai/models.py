@@ -10,24 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-import structlog
 from litestar import Request, get
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
-from engines.errors import EngineError
 from engines.protocol import Capability, ModelInfo
 from gateway.api.openai.answers import opened
 from gateway.api.replies import JsonReply
+from gateway.api.usable_models import UsableModel, usable_models
 from gateway.call import Call
 from gateway.errors import ModelUnknown
 from gateway.gateway import Gateway
-from gateway.permission import may_use_model
-from gateway.policy import ModelPolicy
-
-log = structlog.get_logger()
-
-EngineModels = Mapping[str, Mapping[str, ModelInfo]]  # engine -> its models by name
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -79,46 +72,16 @@ async def retrieve_model(request: Request[Any, Any, Any]) -> ASGIApp:
 
 async def _entries(gateway: Gateway, call: Call) -> Mapping[str, Model]:
     """Each model and alias that the caller may use, by name."""
-    engine_models = await _engine_models(gateway)
-    found: dict[str, Model] = {}
-    for policy in _models(call, engine_models):
-        if may_use_model(call, policy.name):
-            found[policy.name] = _entry(gateway, call, policy, engine_models)
-    for alias, name in call.policy.aliases.items():
-        if name in found:
-            found[alias] = msgspec.structs.replace(found[name], id=alias, alias_of=name)
-    return found
+    usable = await usable_models(gateway, call)
+    return {name: _entry(gateway, call, model) for name, model in usable.items()}
 
 
-def _models(call: Call, engine_models: EngineModels) -> Sequence[ModelPolicy]:
-    """The policy's models, with what its engines have in the place of a wildcard."""
-    listed = [model for name, model in call.policy.models.items() if "*" not in name]
-    wildcards = [model for name, model in call.policy.models.items() if "*" in name]
-    names = {
-        name
-        for wildcard in wildcards
-        for target in wildcard.targets
-        if target.model is None
-        for name in engine_models.get(target.engine, ())
-    }
-    more = [call.policy.resolve(name) for name in sorted(names - {model.name for model in listed})]
-    return [*listed, *(model for model in more if model and _is_there(model, engine_models))]
-
-
-def _is_there(model: ModelPolicy, engine_models: EngineModels) -> bool:
-    return any(model.name in engine_models.get(target.engine, ()) for target in model.targets)
-
-
-def _entry(gateway: Gateway, call: Call, policy: ModelPolicy, engine_models: EngineModels) -> Model:
-    infos = [
-        info
-        for target in policy.targets
-        if (info := engine_models.get(target.engine, {}).get(target.model or policy.name))
-    ]
-    kinds = {call.policy.engines[target.engine].kind for target in policy.targets}
+def _entry(gateway: Gateway, call: Call, model: UsableModel) -> Model:
+    infos = model.infos
+    kinds = {call.policy.engines[target.engine].kind for target in model.policy.targets}
     changed_at = max((info.modified_at or 0.0 for info in infos), default=0.0)
     return Model(
-        id=policy.name,
+        id=model.name,
         created=int(changed_at or gateway.started_at),
         kind=kinds.pop() if len(kinds) == 1 else UNSET,
         # A request may be sent to any target, so the smallest context counts.
@@ -126,6 +89,7 @@ def _entry(gateway: Gateway, call: Call, policy: ModelPolicy, engine_models: Eng
             (info.context_tokens for info in infos if info.context_tokens), default=UNSET
         ),
         capabilities=_common(infos) if infos else UNSET,
+        alias_of=model.alias_of or UNSET,
     )
 
 
@@ -134,15 +98,3 @@ def _common(infos: Sequence[ModelInfo]) -> Sequence[str]:
     return sorted(
         one.value for one in Capability if all(one in info.capabilities for info in infos)
     )
-
-
-async def _engine_models(gateway: Gateway) -> EngineModels:
-    found: dict[str, Mapping[str, ModelInfo]] = {}
-    for name, engine in gateway.engines.items():
-        try:
-            found[name] = {info.name: info for info in await engine.models()}
-        except EngineError as error:
-            # The list is what can be asked for; that one engine is ill is no reason
-            # to show none of the others' models.
-            log.warning("engine_models_unknown", engine=name, error=error.code)
-    return found
