@@ -82,8 +82,6 @@ class _Printer:
     def end(self) -> None:
         """Finish the line; also of an answer that broke off."""
         self._end_thinking()
-        if self._wrap is not None:
-            self._print(self._wrap.end())
         if self._pieces:
             click.echo()
 
