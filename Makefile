@@ -134,13 +134,13 @@ $(BIN)/python:
 
 .venv/tests-installed: .venv/penstock-installed $(NODE_TESTS)/package-lock.json
 	@command -v npm >/dev/null || { \
-	  echo "the tests drive the official OpenAI client for Node, and pyright runs on Node:" >&2; \
+	  echo "the tests drive the official OpenAI and Ollama clients for Node, and pyright runs on Node:" >&2; \
 	  echo "install Node 20 or newer with npm (\`apt-get install nodejs npm\`)" >&2; \
 	  exit 1; \
 	}
 	@echo "[1/3] what the tests need, from PyPI (torch is the largest)"
 	@$(INSTALL) --group test
-	@echo "[2/3] the OpenAI client for Node"
+	@echo "[2/3] the clients for Node"
 	@cd $(NODE_TESTS) && npm ci --no-audit --no-fund
 	@echo "[3/3] pyright"
 	@# The Python package fetches the real pyright at its first run; a registry may hiccup.

@@ -400,8 +400,13 @@ class ModelLibrary(Protocol):
         """Send a model to the registry that its name begins with."""
         ...
 
-    def create(self, name: str, modelfile: str) -> AsyncGenerator[Progress, None]:
-        """Make a model from a Modelfile, whose FROM names a model or a blob (`@sha256:…`)."""
+    def create(
+        self, name: str, modelfile: str, *, quantize: str | None = None
+    ) -> AsyncGenerator[Progress, None]:
+        """Make a model from a Modelfile, and of whole weights smaller ones: `quantize="q4_K_M"`.
+
+        FROM names a model or a blob (`@sha256:…`), or, once for each of its files, what a
+        folder of safetensors had (`@sha256:… model.safetensors`); never a path."""
         ...
 
     async def copy(self, source: str, target: str) -> None:

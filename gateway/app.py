@@ -12,9 +12,9 @@ from litestar.types import Receive, Send
 
 from gateway.api import HANDLERS
 from gateway.api.problems import respond_to_error
+from gateway.endpoints import ADMIN, needs_admin
 from gateway.gateway import Gateway, open_gateway
 from gateway.middleware import CallMiddleware
-from gateway.permission import ADMIN
 from gateway.settings import Settings, read_settings
 
 
@@ -89,7 +89,7 @@ def _litestar(gateway: Gateway, handlers: Sequence[Any], lifespan: Sequence[Any]
 
 def _is_for_admins(handler: Any) -> bool:
     """Is it an admin endpoint, or does its plugin say that it belongs beside them?"""
-    return _name_of(handler).startswith(f"{ADMIN}.") or handler.opt.get("listener") == ADMIN
+    return needs_admin(_name_of(handler)) or handler.opt.get("listener") == ADMIN
 
 
 def _is_health(handler: Any) -> bool:

@@ -7,6 +7,24 @@ denial wins whatever the order.
 
 from collections.abc import Iterable
 
+ADMIN = "admin"  # a role, and the dialect that needs it
+# What these do to the models of an engine, it does to everybody.
+_MANAGING = frozenset(
+    {
+        "ollama.blobs",
+        "ollama.copy",
+        "ollama.create",
+        "ollama.delete",
+        "ollama.pull",
+        "ollama.push",
+    }
+)
+
+
+def needs_admin(endpoint: str) -> bool:
+    """Is it for callers with the role admin only, whatever a team's lists say?"""
+    return endpoint.partition(".")[0] == ADMIN or endpoint in _MANAGING
+
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Is `name` allowed by some pattern and denied by none?"""

@@ -5,10 +5,8 @@ the model's name in models.toml. No path, no Host header and no alias is looked 
 """
 
 from gateway.call import Call
-from gateway.endpoints import matches
+from gateway.endpoints import ADMIN, matches, needs_admin
 from gateway.networks import is_in
-
-ADMIN = "admin"  # a role, and the dialect that needs it
 
 
 def may_use_endpoint(call: Call) -> bool:
@@ -37,5 +35,5 @@ def may_call_from_here(call: Call) -> bool:
 
 
 def has_needed_role(call: Call) -> bool:
-    """Admin endpoints are for callers with the role admin, whatever a team's lists say."""
-    return call.dialect != ADMIN or call.principal.role == ADMIN
+    """Some endpoints are for callers with the role admin, whatever a team's lists say."""
+    return not needs_admin(call.endpoint) or call.principal.role == ADMIN

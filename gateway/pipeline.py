@@ -9,11 +9,11 @@ still an honest HTTP status.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from engines.errors import ModelNotFound
+from engines.errors import ContextTooLong, ModelNotFound
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from gateway.gateway import Gateway
     from gateway.serving import Serving
 
+
+Shorten = Callable[[EmbedRequest, ContextTooLong], Awaitable[EmbedRequest]]
 
 LONG_TOKEN = 8  # characters; a piece of text with more of them is several tokens
 
@@ -63,13 +65,24 @@ async def run(
     return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
-async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embeddings:
-    """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`."""
+async def embed(
+    gateway: "Gateway", call: Call, request: EmbedRequest, *, shorten: Shorten | None = None
+) -> Embeddings:
+    """Take a decoded request to its vectors. Raises `Refusal` or `EngineError`.
+
+    One that is too long for its model is asked once more as `shorten` makes it.
+    """
     call.embed_request = request
     serving = call.serving or gateway
     await _admit(serving, call, request.model)
     with _unknown_as(request.model):
-        embeddings = await dispatch_embed(call, serving, call.embed_request)
+        try:
+            embeddings = await dispatch_embed(call, serving, call.embed_request)
+        except ContextTooLong as error:
+            if shorten is None:
+                raise
+            call.embed_request = await shorten(call.embed_request, error)
+            embeddings = await dispatch_embed(call, serving, call.embed_request)
     call.first_output_at = time.monotonic()
     call.tally(0).set(embeddings.usage)
     return embeddings

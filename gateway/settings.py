@@ -39,6 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     models_dir: Path = Path()  # GGUF files
     pepper: str = ""  # secret mixed into key digests; empty: a file in the data directory
     max_body_bytes: int = 32 * 1024 * 1024
+    max_blob_bytes: int = 128 * 1024**3  # a model's file that is sent for `ollama create`
     max_connections: int = 4096  # one more is answered 503
     header_seconds: float = 10.0  # how long the head of a request may take
     body_seconds: float = 30.0  # how long a body may keep us waiting, and 1 s more for each 16 KiB

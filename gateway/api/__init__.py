@@ -6,8 +6,22 @@ from typing import Any
 from gateway.api import health
 from gateway.api.admin import audit, calls, keys, policy, targets, teams, usage
 from gateway.api.admin import models as admin_models
+from gateway.api.ollama import (
+    blobs,
+    copy,
+    create,
+    delete,
+    embed,
+    generate,
+    ps,
+    pull,
+    push,
+    show,
+    tags,
+    version,
+)
 from gateway.api.ollama import chat as ollama_chat
-from gateway.api.ollama import generate, ps, show, tags, version
+from gateway.api.ollama import embeddings as ollama_embeddings
 from gateway.api.openai import chat, completions, embeddings, models, passthrough, rerank
 
 HANDLERS: Sequence[Any] = [
@@ -22,11 +36,20 @@ HANDLERS: Sequence[Any] = [
     passthrough.pass_through,
     generate.create_generation,
     ollama_chat.create_chat,
+    embed.create_embeddings,
+    ollama_embeddings.create_embedding,
     tags.list_tags,
     show.show_model,
     ps.list_running,
     version.show_version,
     version.show_running,
+    pull.pull_model,
+    push.push_model,
+    create.create_model,
+    copy.copy_model,
+    delete.delete_model,
+    blobs.check_blob,
+    blobs.create_blob,
     admin_models.show_models,
     keys.list_keys,
     keys.create_key,

@@ -6,7 +6,7 @@ field; nothing here is ever a 5xx.
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -105,11 +105,16 @@ def _check_encoding(encoding: str) -> None:
 
 async def read_raw(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
     """The body's bytes, whatever they are. Raises `BodyTooLarge`, `MediaTypeUnknown`."""
+    return b"".join([piece async for piece in body_pieces(request, max_bytes=max_bytes)])
+
+
+async def body_pieces(
+    request: Request[Any, Any, Any], *, max_bytes: int
+) -> AsyncGenerator[bytes, None]:
+    """The same as it arrives, so that it need not be in memory at once."""
     _check_encoding(_header(request, b"content-encoding"))
-    declared = _header(request, b"content-length")
-    if declared.isdigit() and int(declared) > max_bytes:
+    if declared_bytes(request) > max_bytes:
         raise _too_large(max_bytes)
-    chunks: list[bytes] = []
     size = 0
     while True:
         message = await request.receive()
@@ -117,13 +122,19 @@ async def read_raw(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
             raise ClientGone
         if message["type"] != "http.request":
             continue
-        chunk = message.get("body", b"")
-        size += len(chunk)
+        piece = message.get("body", b"")
+        size += len(piece)
         if size > max_bytes:
             raise _too_large(max_bytes)
-        chunks.append(chunk)
+        yield piece
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            return
+
+
+def declared_bytes(request: Request[Any, Any, Any]) -> int:
+    """How long the body is, as far as its head says; else 0."""
+    declared = _header(request, b"content-length")
+    return int(declared) if declared.isdigit() else 0
 
 
 def _model_in(raw: bytes) -> str:

@@ -28,8 +28,13 @@ class UsableModel(Struct, frozen=True, kw_only=True):
 
     name: str
     policy: ModelPolicy
-    infos: Sequence[ModelInfo]  # one for each target whose engine knows it
+    places: Sequence[tuple[str, ModelInfo]]  # each target's engine, if that knows it
     alias_of: str | None = None
+
+    @property
+    def infos(self) -> Sequence[ModelInfo]:
+        """What each of them says."""
+        return [info for _, info in self.places]
 
 
 async def usable_models(gateway: Gateway, call: Call) -> Mapping[str, UsableModel]:
@@ -38,8 +43,8 @@ async def usable_models(gateway: Gateway, call: Call) -> Mapping[str, UsableMode
     found: dict[str, UsableModel] = {}
     for policy in _models(call, engine_models):
         if may_use_model(call, policy.name):
-            infos = _infos(policy, engine_models)
-            found[policy.name] = UsableModel(name=policy.name, policy=policy, infos=infos)
+            places = _places(policy, engine_models)
+            found[policy.name] = UsableModel(name=policy.name, policy=policy, places=places)
     for alias, name in call.policy.aliases.items():
         if name in found:
             found[alias] = msgspec.structs.replace(found[name], name=alias, alias_of=name)
@@ -65,9 +70,9 @@ def _is_there(model: ModelPolicy, engine_models: EngineModels) -> bool:
     return any(model.name in engine_models.get(target.engine, ()) for target in model.targets)
 
 
-def _infos(policy: ModelPolicy, engine_models: EngineModels) -> Sequence[ModelInfo]:
+def _places(policy: ModelPolicy, engine_models: EngineModels) -> Sequence[tuple[str, ModelInfo]]:
     return [
-        info
+        (target.engine, info)
         for target in policy.targets
         if (info := engine_models.get(target.engine, {}).get(target.model or policy.name))
     ]

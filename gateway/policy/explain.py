@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from gateway.endpoints import deciding_pattern
+from gateway.endpoints import deciding_pattern, needs_admin
 from gateway.policy.explain_targets import targets_told
 from gateway.policy.limits import applied_limits, limit_in_words, manner_in_words
 from gateway.policy.problems import header, quoted, way_out
@@ -84,6 +84,8 @@ def _access(policy: Policy, caller: TeamPolicy | None, team: str, endpoint: str)
             yield Line(f"only from an address in {listed}", where)
     if endpoint.startswith("admin."):
         yield Line(f"only with the role admin, like every {quoted('admin.*')}", "the key or token")
+    elif needs_admin(endpoint):
+        yield Line("only with the role admin, like all that manages models", "the key or token")
 
 
 def model_table(policy: Policy, model: ModelPolicy) -> str:

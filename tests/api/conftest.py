@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from engines.protocol import GenerateRequest
+from tests.api.ollama_stage import OllamaStage, ollama_stage
 from tests.fakes import Script, ScriptedEngine, Step
 from tests.serving import Server, scripted_gateway, serving, write_policy
 
@@ -57,3 +58,16 @@ def stage(_stage: Stage) -> Stage:
     _stage.engine.embed_requests.clear()
     _stage.engine.num_closed_early = 0
     return _stage
+
+
+@pytest.fixture(scope="session")
+def _ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaStage]:
+    with ollama_stage(tmp_path_factory.mktemp("ollama")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def ollama(_ollama: OllamaStage) -> OllamaStage:
+    """The same for Ollama's dialect, with an engine that keeps models."""
+    _ollama.reset()
+    return _ollama

@@ -1,6 +1,6 @@
 """GET /api/ps: which of the models that the caller may use are loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from gateway.api.ollama.durations import rfc3339
 from gateway.api.ollama.opening import opened
 from gateway.api.replies import JsonReply
 from gateway.api.usable_models import UsableModel, usable_models
+from gateway.call import Call
 
 
 class Running(Struct, frozen=True, kw_only=True):
@@ -31,28 +32,31 @@ class Running(Struct, frozen=True, kw_only=True):
 
 @get("/api/ps", name="ollama.ps")
 async def list_running(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Every loaded model under its public name; aliases are not listed again."""
+    """Every loaded model under its public name."""
     gateway, call = opened(request)
     usable = await usable_models(gateway, call)
-    running = [
-        Running(
-            name=model.name,
-            model=model.name,
-            size=info.memory_bytes or info.size_bytes or 0,
-            digest=digest_of(model.name, info),
-            details=details_of(kind_of(call, model), info),
-            expires_at=rfc3339(info.expires_at),
-            size_vram=info.gpu_bytes,
-            context_length=info.context_tokens,
-        )
-        for model in usable.values()
-        if model.alias_of is None
-        for info in _loaded(model)
-    ]
+    running = [_running(call, model, info) for model, info in _loaded(usable.values())]
     return JsonReply(msgspec.json.encode({"models": running}))  # pyright: ignore[reportReturnType]
 
 
-def _loaded(model: UsableModel) -> Iterator[ModelInfo]:
-    """What is told of it: once, wherever it is loaded first."""
-    loaded = [info for info in model.infos if info.loaded]
-    yield from loaded[:1]
+def _loaded(models: Iterable[UsableModel]) -> Iterator[tuple[UsableModel, ModelInfo]]:
+    """Every loaded model once, by the first of its names; those of the policy come first."""
+    told: set[tuple[str, str]] = set()
+    for model in models:
+        for engine, info in model.places:
+            if info.loaded and (engine, info.name) not in told:
+                told.add((engine, info.name))
+                yield model, info
+
+
+def _running(call: Call, model: UsableModel, info: ModelInfo) -> Running:
+    return Running(
+        name=model.name,
+        model=model.name,
+        size=info.memory_bytes or info.size_bytes or 0,
+        digest=digest_of(model.name, info),
+        details=details_of(kind_of(call, model), info),
+        expires_at=rfc3339(info.expires_at),
+        size_vram=info.gpu_bytes,
+        context_length=info.context_tokens,
+    )

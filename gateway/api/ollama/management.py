@@ -1,0 +1,138 @@
+"""Which engine keeps a model's files, and how a long job on them is told.
+
+Beginning of every endpoint that changes models. Such a call goes to the first target
+of its name in models.toml whose engine keeps model files (a wildcard's target too), so
+that what was pulled is what the name then means. A name that the policy does not know
+goes where `["*"]` would, or to the only engine that keeps files.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from litestar import Request
+from litestar.types import ASGIApp
+from msgspec import Struct
+
+from engines.errors import ModelNotFound
+from engines.protocol import ModelLibrary, Progress
+from gateway.api.admin.admission import entry_of
+from gateway.api.framing import NDJSON_TYPE, ndjson
+from gateway.api.ollama.lines import error_line
+from gateway.api.ollama.opening import opened
+from gateway.api.replies import JsonReply, StreamReply
+from gateway.call import Call, Target
+from gateway.errors import BadRequest, ModelUnknown
+from gateway.gateway import Gateway
+from gateway.policy import ModelPolicy
+
+SUCCESS = "success"
+
+
+class Kept(Struct, frozen=True):
+    """Where a model's files are, or are to be."""
+
+    library: ModelLibrary
+    engine: str
+    model: str  # the engine's own name
+
+
+async def kept(request: Request[Any, Any, Any], name: str) -> Kept:
+    """The place of the model `name`. Raises `Refusal`: `ModelUnknown` for whom it is not for."""
+    gateway, call = opened(request)
+    found = await place_of(gateway, call, name)
+    call.target = Target(found.engine, found.model)
+    return found
+
+
+async def place_of(gateway: Gateway, call: Call, name: str) -> Kept:
+    """The same, for one of several names of a call."""
+    call.model = call.policy.resolve(name)
+    await gateway.hooks.authorize(call)
+    policy = call.model or call.policy.models.get("*")
+    if policy is None:
+        return _only(gateway, name)
+    for target in policy.targets:
+        engine = gateway.engines[target.engine]
+        if isinstance(engine, ModelLibrary):
+            own = target.model if call.model is not None else None
+            return Kept(engine, target.engine, own or name)
+    raise BadRequest(_no_files(policy), param="model")
+
+
+async def record(
+    gateway: Gateway,
+    call: Call,
+    action: str,
+    place: Kept,
+    after: Mapping[str, object] | None = None,
+) -> None:
+    """Note in the audit log what is about to be done. Raises `LedgerUnavailable`."""
+    subject = f"{place.engine}/{place.model}"[:300]
+    await gateway.audit.record(entry_of(call, f"models.{action}", subject, after=after))
+
+
+async def told(
+    call: Call, name: str, steps: AsyncGenerator[Progress, None], *, stream: bool | None
+) -> ASGIApp:
+    """The answer to a job that takes its time: a line for each step, or the last one.
+
+    What fails before the first step is an HTTP status; a caller who leaves ends the job."""
+    call.resources.push_async_callback(steps.aclose)
+    try:
+        first = await anext(steps, Progress(status=SUCCESS))
+        if stream is False:
+            async for _ in steps:
+                pass
+            answer = msgspec.json.encode({"status": SUCCESS})
+            return JsonReply(answer)  # pyright: ignore[reportReturnType]
+    except ModelNotFound as error:
+        raise ModelUnknown(name) from error
+    call.streams = True
+    frames = _lines(call, name, first, steps)
+    return StreamReply(frames, content_type=NDJSON_TYPE)  # pyright: ignore[reportReturnType]
+
+
+async def _lines(
+    call: Call, name: str, first: Progress, steps: AsyncGenerator[Progress, None]
+) -> AsyncGenerator[bytes, None]:
+    yield _line(first)
+    try:
+        async with aclosing(steps):
+            async for step in steps:
+                if step.status == SUCCESS and call.model is None:
+                    yield _line(Progress(status=f"models.toml has no name that leads to {name!r}"))
+                yield _line(step)
+    except Exception as error:  # noqa: BLE001 - the status is out: the failure goes in the stream
+        yield error_line(call, error)
+
+
+def _line(step: Progress) -> bytes:
+    told: dict[str, object] = {"status": step.status}
+    if step.digest:
+        told["digest"] = step.digest
+    if step.total_bytes:
+        told["total"] = step.total_bytes
+    if step.done_bytes:
+        told["completed"] = step.done_bytes
+    return ndjson(msgspec.json.encode(told))
+
+
+def _only(gateway: Gateway, name: str) -> Kept:
+    libraries = {n: e for n, e in gateway.engines.items() if isinstance(e, ModelLibrary)}
+    if len(libraries) == 1:
+        ((engine, library),) = libraries.items()
+        return Kept(library, engine, name)
+    if not libraries:
+        raise BadRequest("no engine of this gateway keeps model files", param="model")
+    raise BadRequest(
+        f"several engines keep model files ({', '.join(sorted(libraries))}) and models.toml does "
+        f"not say which is meant by {name[:200]!r}",
+        param="model",
+    )
+
+
+def _no_files(policy: ModelPolicy) -> str:
+    engines = ", ".join(sorted({target.engine for target in policy.targets}))
+    return f"{policy.name[:200]!r} is a model of an engine that keeps no model files: {engines}"
