@@ -5,13 +5,16 @@ anywhere in the library; its files are copied where that folder does not have th
 yet. The name appears last, when every file is there.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from engines.errors import ModelNotFound, RequestRefused
-from engines.gguf.files.digests import DigestInvalid, parse_digest
+from engines.gguf.file_format import read_file
+from engines.gguf.files.digests import Digest, DigestInvalid, parse_digest
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.importing import import_file
 from engines.gguf.files.in_thread import in_thread
@@ -19,14 +22,19 @@ from engines.gguf.files.manifests import Layer, layer
 from engines.gguf.files.model_file import ModelFile
 from engines.gguf.files.names import ModelName, parse_name, shown
 from engines.gguf.go_template.matching import check_template
+from engines.gguf.header import MalformedGguf
 from engines.gguf.library import Library
 from engines.gguf.modelfile import Modelfile, read_modelfile
 from engines.gguf.new_model import add_text, assembled, header_of, write_model
+from engines.gguf.new_weights import MAX_FILES, NewWeights, check_file_name
 from engines.gguf.parameters import HAS_EFFECT
+from engines.gguf.quantizing import quantization_named
 from engines.gguf.recipe import NOTHING, Recipe, recipe_of
+from engines.gguf.registry.download import HowToFetch
 from engines.protocol import Progress
 
 _PROJECTOR = "clip"  # what such a file calls its architecture
+_UNNEEDED_SECONDS = 86_400.0  # so long stays what was handed over and no model was made of
 _ORDER = [
     "model",
     "projector",
@@ -45,24 +53,42 @@ class _Base(Struct, frozen=True):
 
     layers: list[Layer]
     recipe: Recipe = NOTHING
+    weights: Path | None = None  # where the model layer's file is, whose layer may be left out
 
 
 class Create:
     """One making of one model."""
 
-    def __init__(self, library: Library, name: str, modelfile: str) -> None:
+    def __init__(
+        self,
+        library: Library,
+        name: str,
+        modelfile: str,
+        *,
+        quantize: str | None = None,
+        how: HowToFetch | None = None,
+    ) -> None:
         """Raises `RequestRefused` for what is wrong with the name or the Modelfile."""
         self._library = library
         self._folder = library.writable_folder()
         self._name: ModelName = parse_name(name)
         self._modelfile: Modelfile = read_modelfile(modelfile)
+        self._quantization = quantization_named(quantize) if quantize else None
+        self._how = how or HowToFetch()
+        self._files, self._sources = _files_of(self._modelfile.sources)
         self._folder.check_writable()
 
     async def steps(self) -> AsyncGenerator[Progress, None]:
         """Do it, and tell how far it is. Raises any `EngineError`."""
         yield Progress(status="gathering model components")
-        bases = [await in_thread(self._base, source) for source in self._modelfile.sources]
-        base = _Base([one for found in bases for one in found.layers], bases[0].recipe)
+        had = await in_thread(self._gathered_before)
+        base = await in_thread(self._base)
+        async with aclosing(self._weights(base)) as steps:
+            async for step in steps:
+                if isinstance(step, Layer):
+                    base = _with_weights(base, step)
+                else:
+                    yield step
         if "model" not in {layer.kind for layer in base.layers}:
             raise RequestRefused("no FROM of the Modelfile names weights", param="modelfile")
         for name in self._modelfile.parameters:
@@ -71,7 +97,6 @@ class Create:
         if self._modelfile.template:
             for note in await in_thread(self._template_notes, base):
                 yield Progress(status=note)
-        had = {path.name for path in self._folder.blobs.glob("sha256-*")}
         layers = await in_thread(self._layers, base)
         for made in layers:
             word = "using existing" if made.digest.file_name in had else "creating new"
@@ -81,9 +106,44 @@ class Create:
         await in_thread(write_model, self._folder, self._name, manifest)
         yield Progress(status="success")
 
-    def _base(self, source: str) -> _Base:
+    async def _weights(self, base: _Base) -> AsyncGenerator[Progress | Layer, None]:
+        """Convert and quantize what is to be; the layer that was made comes last."""
+        new = NewWeights(self._folder, self._how)
+        if self._files:
+            steps = new.converted(self._files, self._name.display, self._quantization)
+        elif self._quantization and base.weights is not None:
+            steps = new.quantized(base.weights, self._quantization)
+        else:
+            return
+        async with aclosing(steps):
+            async for step in steps:
+                yield step
+        digest = new.digest
+        if digest is None:
+            assert base.weights is not None
+            digest = await in_thread(import_file, self._folder, base.weights)
+        yield layer("model", digest, self._folder.blob(digest).stat().st_size)
+
+    def _gathered_before(self) -> set[str]:
+        """The blobs that are there already; those that nobody needs any more go."""
+        self._folder.forget_unneeded(_UNNEEDED_SECONDS)
+        return {path.name for path in self._folder.blobs.glob("sha256-*")}
+
+    def _base(self) -> _Base:
+        for digest in self._files.values():
+            _stored(self._folder, str(digest))
+        bases = [self._based_on(source) for source in self._sources]
+        if not bases:
+            return _Base([])
+        layers = [one for found in bases for one in found.layers]
+        weights = next((found.weights for found in bases if found.weights is not None), None)
+        return _Base(layers, bases[0].recipe, weights)
+
+    def _based_on(self, source: str) -> _Base:
         if source.startswith("@"):
-            return _Base([_blob_layer(self._folder, source[1:])])
+            found = _blob_layer(self._folder, source[1:])
+            is_model = found.kind == "model"
+            return _Base([found], weights=self._folder.blob(found.digest) if is_model else None)
         try:
             file = self._library.look_up(source)
         except ModelNotFound as error:
@@ -94,7 +154,8 @@ class Create:
                     param="modelfile",
                 ) from None
             raise RequestRefused(f"FROM: {error.message}", param="modelfile") from None
-        return _Base(brought(self._folder, file), recipe_of(file))
+        layers = brought(self._folder, file, leave_weights=self._quantization is not None)
+        return _Base(layers, recipe_of(file), file.path)
 
     def _template_notes(self, base: _Base) -> list[str]:
         """Check the TEMPLATE against the weights. Raises `RequestRefused` if nothing fits."""
@@ -140,6 +201,12 @@ class Create:
                 param="modelfile",
             )
         found = _stored(self._folder, source[1:])
+        if _kind_of(self._folder, found) != "adapter":
+            raise RequestRefused(
+                f"ADAPTER {found.digest} is no adapter: a GGUF file whose general.type is "
+                "adapter, as llama.cpp's convert_lora_to_gguf.py makes them",
+                param="modelfile",
+            )
         return layer("adapter", found.digest, found.size_bytes)
 
     def _settings(self, base: _Base) -> dict[str, object]:
@@ -164,31 +231,78 @@ def copy_model(library: Library, source: str, target: str) -> None:
         write_model(folder, name, file.manifest)
 
 
-def brought(folder: ModelFolder, file: ModelFile) -> list[Layer]:
-    """The layers of a model, whose blobs are in `folder` from now on."""
+def brought(folder: ModelFolder, file: ModelFile, *, leave_weights: bool = False) -> list[Layer]:
+    """The layers of a model, whose blobs are in `folder` from now on; weights may be left out."""
     if file.manifest is None or file.folder is None:
+        if leave_weights:
+            return []
         digest = import_file(folder, file.path)
         return [layer("model", digest, file.size_bytes)]
-    for needed in file.manifest.all_layers:
+    layers = [one for one in file.manifest.layers if not (leave_weights and one.kind == "model")]
+    for needed in [*layers, *([file.manifest.config] if file.manifest.config else [])]:
         if not folder.has(needed):
             import_file(folder, file.folder.blob(needed.digest), needed.digest)
-    return list(file.manifest.layers)
+    return layers
+
+
+def _with_weights(base: _Base, weights: Layer) -> _Base:
+    others = [layer for layer in base.layers if layer.kind != "model"]
+    return _Base([weights, *others], base.recipe)
+
+
+def _files_of(sources: Sequence[str]) -> tuple[dict[str, Digest], list[str]]:
+    """The named files of a checkpoint (`@sha256:… NAME`), and the sources that are none."""
+    files: dict[str, Digest] = {}
+    others: list[str] = []
+    for source in sources:
+        text, space, name = source.partition(" ")
+        if not source.startswith("@") or not space:
+            others.append(source)
+            continue
+        name = name.strip().strip('"')
+        check_file_name(name)
+        files[name] = _digest(text[1:])
+    if files and len(files) > MAX_FILES:
+        raise RequestRefused(f"the Modelfile names {len(files)} files", param="modelfile")
+    if len(files) == 1 and next(iter(files)).lower().endswith(".gguf"):
+        return {}, [f"@{next(iter(files.values()))}", *others]
+    return files, others
 
 
 def _blob_layer(folder: ModelFolder, text: str) -> Layer:
     found = _stored(folder, text)
-    header = header_of(folder, found.digest)
-    kind = "projector" if header.architecture == _PROJECTOR else "model"
+    kind = _kind_of(folder, found)
+    if kind == "model":
+        header_of(folder, found.digest)  # raises for one that must not be loaded
     return layer(kind, found.digest, found.size_bytes)
+
+
+def _kind_of(folder: ModelFolder, blob: Layer) -> str:
+    """What a blob says it is: weights, a projector for pictures, an adapter."""
+    try:
+        said = read_file(folder.blob(blob.digest)).scalars
+    except MalformedGguf as error:
+        raise RequestRefused(
+            f"this is no GGUF model: {error.message}; the files of a checkpoint are named behind "
+            "their digests, as in FROM @sha256:… model.safetensors",
+            param="modelfile",
+        ) from None
+    if said.get("general.architecture") == _PROJECTOR:
+        return "projector"
+    return "adapter" if said.get("general.type") == "adapter" else "model"
 
 
 def _stored(folder: ModelFolder, text: str) -> Layer:
     """A blob that was handed over before."""
-    try:
-        digest = parse_digest(text)
-    except DigestInvalid as error:
-        raise RequestRefused(str(error), param="modelfile") from None
+    digest = _digest(text)
     path = folder.blob(digest)
     if not path.is_file():
         raise RequestRefused(f"there is no blob {digest}: hand it over first", param="modelfile")
     return layer("model", digest, path.stat().st_size)
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return parse_digest(text)
+    except DigestInvalid as error:
+        raise RequestRefused(str(error), param="modelfile") from None

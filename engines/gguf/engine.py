@@ -243,9 +243,11 @@ class GgufEngine:
         """Send a model to the registry that its name begins with."""
         return self._librarian.push(name)
 
-    def create(self, name: str, modelfile: str) -> AsyncGenerator[Progress, None]:
+    def create(
+        self, name: str, modelfile: str, *, quantize: str | None = None
+    ) -> AsyncGenerator[Progress, None]:
         """Make a model from a Modelfile."""
-        return self._librarian.create(name, modelfile)
+        return self._librarian.create(name, modelfile, quantize=quantize)
 
     async def copy(self, source: str, target: str) -> None:
         """Give a model another name."""

@@ -55,9 +55,12 @@ class Librarian:
             async for step in steps:
                 yield step
 
-    async def create(self, name: str, modelfile: str) -> AsyncGenerator[Progress, None]:
+    async def create(
+        self, name: str, modelfile: str, *, quantize: str | None = None
+    ) -> AsyncGenerator[Progress, None]:
         """Make a model from a Modelfile."""
-        async with aclosing(Create(self._library, name, modelfile).steps()) as steps:
+        made = Create(self._library, name, modelfile, quantize=quantize, how=self._how)
+        async with aclosing(made.steps()) as steps:
             async for step in steps:
                 yield step
 

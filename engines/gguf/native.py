@@ -8,10 +8,12 @@ installed before the first call.
 Importing this module imports no llama_cpp; `llama()` does.
 """
 
+import ctypes
 import functools
 import importlib
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ _ARGUMENTS = {
     "llama_memory_seq_rm": 4,
     "llama_model_load_from_file": 2,
     "llama_model_meta_val_str": 4,
+    "llama_model_quantize": 3,
     "llama_sampler_apply": 2,
     "llama_sampler_init_dist": 1,
     "llama_sampler_init_logit_bias": 3,
@@ -50,6 +53,7 @@ _FIELDS = {
     "llama_batch": ("n_tokens", "token", "embd", "pos", "n_seq_id", "seq_id", "logits"),
     "llama_token_data_array": ("data", "size", "selected", "sorted"),
     "llama_model_params": ("load_mode", "progress_callback", "use_extra_bufts"),
+    "llama_model_quantize_params": ("nthread", "ftype", "allow_requantize"),
     "llama_context_params": (
         "abort_callback",
         "embeddings",
@@ -146,6 +150,38 @@ def last_lines() -> str:
 def forget_lines() -> None:
     """Start `last_lines` afresh, before a call whose failure it may have to explain."""
     _last_lines.lines = deque(maxlen=3)
+
+
+def quantize(
+    source: Path, target: Path, file_type: int, *, num_threads: int, on_line: Callable[[str], None]
+) -> None:
+    """Write `target`; `on_line` hears all that llama.cpp says, a line for each tensor among it.
+
+    For a process of its own (quantizing.py): the log is the whole process's. Raises
+    `Unavailable`."""
+    binding = llama()
+    parameters = binding.llama_model_quantize_default_params()
+    parameters.ftype = file_type
+    parameters.nthread = num_threads
+    parameters.allow_requantize = False
+    forget_lines()
+    take = _log_callback(binding)
+
+    def listen(level: int, text: bytes | None, data: object) -> None:
+        on_line((text or b"").decode("utf-8", "replace"))
+        take(level, text, data)
+
+    callback = binding.llama_log_callback(listen)
+    binding.llama_log_set(callback, None)
+    try:
+        failed = binding.llama_model_quantize(
+            str(source).encode(), str(target).encode(), ctypes.byref(parameters)
+        )
+    finally:
+        binding.llama_log_set(take, None)
+    if failed:
+        reason = last_lines() or "no reason was given"
+        raise Unavailable(f"llama.cpp could not quantize the model: {reason}")
 
 
 @functools.cache

@@ -116,9 +116,11 @@ class ProcessEngine:
         """Send a model to a registry."""
         return self._performed(Push(name))
 
-    def create(self, name: str, modelfile: str) -> AsyncGenerator[Progress, None]:
+    def create(
+        self, name: str, modelfile: str, *, quantize: str | None = None
+    ) -> AsyncGenerator[Progress, None]:
         """Make a model from a Modelfile."""
-        return self._performed(Create(name, modelfile))
+        return self._performed(Create(name, modelfile, quantize))
 
     async def copy(self, source: str, target: str) -> None:
         """Give a model another name."""

@@ -9,6 +9,8 @@ import os
 import shutil
 import stat
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from engines.errors import RequestRefused, Unavailable
@@ -22,25 +24,45 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 def import_file(folder: ModelFolder, path: Path, expected: Digest | None = None) -> Digest:
     """Copy a file in; `expected` is what it must be. Raises any `EngineError`."""
+    with unfinished(folder) as copy:
+        try:
+            _copy(path, copy)
+        except OSError as error:
+            raise Unavailable(
+                f"{path.name!r} cannot be copied: {error.strerror or error}"
+            ) from None
+        return keep(folder, copy, expected)
+
+
+@contextmanager
+def unfinished(folder: ModelFolder) -> Iterator[Path]:
+    """A file without a name that others see; it is gone at the end unless it was kept.
+
+    What a process leaves that is killed is removed by the next one that makes such a file."""
     folder.check_writable()
     make_folder(folder.blobs)
     copies = folder.blobs / ".copies"
     _sweep(copies)
-    copy = copies / uuid.uuid4().hex
-    lock = FileLock(copy)
+    path = copies / uuid.uuid4().hex
+    lock = FileLock(path)
     lock.try_take()
     try:
-        _copy(path, copy)
-        digest = digest_of_file(copy)
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def keep(folder: ModelFolder, path: Path, expected: Digest | None = None) -> Digest:
+    """Make an unfinished file a blob. Raises `RequestRefused` if it is not what was expected."""
+    try:
+        digest = digest_of_file(path)
         if expected not in (None, digest):
             raise RequestRefused(f"the file has digest {digest}, not {expected}", param="digest")
-        folder.adopt(copy, digest)
-        return digest
+        folder.adopt(path, digest)
     except OSError as error:
-        raise Unavailable(f"{path.name!r} cannot be copied: {error.strerror or error}") from None
-    finally:
-        copy.unlink(missing_ok=True)
-        lock.release()
+        raise Unavailable(f"a blob cannot be written: {error.strerror or error}") from None
+    return digest
 
 
 def _copy(source: Path, target: Path) -> None:

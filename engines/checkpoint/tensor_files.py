@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
-from engines.paged.json_fields import JsonFields, decode_json, shown
+from engines.checkpoint.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
+from engines.checkpoint.json_fields import JsonFields, decode_json, shown
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

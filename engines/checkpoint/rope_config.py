@@ -8,9 +8,9 @@ means is taken from transformers, because that is what wrote the file.
 import math
 from dataclasses import dataclass
 
-from engines.paged.checkpoint_errors import CheckpointUnsupported
-from engines.paged.json_fields import JsonFields
-from engines.paged.model_shape import RopeKind, RopeShape
+from engines.checkpoint.checkpoint_errors import CheckpointUnsupported
+from engines.checkpoint.json_fields import JsonFields
+from engines.checkpoint.model_shape import RopeKind, RopeShape
 
 DEFAULT_THETA = 10_000.0
 KINDS: tuple[RopeKind, ...] = ("default", "linear", "dynamic", "yarn", "llama3", "longrope")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from engines.paged.checkpoint_errors import CheckpointUnavailable
+from engines.checkpoint.checkpoint_errors import CheckpointUnavailable
 
 MAX_JSON_BYTES = 64 * 2**20  # an index of a model in a thousand files has 10 MB
 MISSING: Any = object()

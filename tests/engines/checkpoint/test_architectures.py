@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import transformers
 
-from engines.paged.architectures import FAMILIES, read_shape
-from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
-from engines.paged.json_fields import JsonFields
+from engines.checkpoint.architectures import FAMILIES, read_shape
+from engines.checkpoint.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
+from engines.checkpoint.json_fields import JsonFields
 from tests.engines.paged.random_checkpoints import DECODERS, make
 
 LLAMA: dict[str, Any] = {

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
-from engines.paged.tensor_files import INDEX, SINGLE, read_entries, read_header
+from engines.checkpoint.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
+from engines.checkpoint.tensor_files import INDEX, SINGLE, read_entries, read_header
 
 
 def write(path: Path, header: Any, data: bytes = b"") -> None:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
-from engines.paged.checkpoint_errors import CheckpointUnavailable
-from engines.paged.model_shape import ModelShape
+from engines.checkpoint.checkpoint_errors import CheckpointUnavailable
+from engines.checkpoint.model_shape import ModelShape
 
 _LAYER = re.compile(r"(layers\.\d+)\.(.+)\.(weight|bias)")
 _DECODER_PREFIXES = ("model.", "", "model.language_model.", "language_model.model.")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from engines.paged.checkpoint_errors import CheckpointUnsupported
-from engines.paged.family_config import (
+from engines.checkpoint.checkpoint_errors import CheckpointUnsupported
+from engines.checkpoint.family_config import (
     FULL,
     WINDOWED,
     Sizes,
@@ -20,9 +20,9 @@ from engines.paged.family_config import (
     one_rope,
     windowed_layers,
 )
-from engines.paged.json_fields import JsonFields, shown
-from engines.paged.model_shape import LayerShape, ModelShape, RopeShape
-from engines.paged.rope_config import RopeSource, read_rope, rope_parameters
+from engines.checkpoint.json_fields import JsonFields, shown
+from engines.checkpoint.model_shape import LayerShape, ModelShape, RopeShape
+from engines.checkpoint.rope_config import RopeSource, read_rope, rope_parameters
 
 
 def read_shape(config: JsonFields) -> ModelShape:

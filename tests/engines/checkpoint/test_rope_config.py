@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
-from engines.paged.json_fields import JsonFields
-from engines.paged.model_shape import RopeShape
-from engines.paged.rope_config import KINDS, RopeSource, read_rope, rope_parameters
+from engines.checkpoint.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
+from engines.checkpoint.json_fields import JsonFields
+from engines.checkpoint.model_shape import RopeShape
+from engines.checkpoint.rope_config import KINDS, RopeSource, read_rope, rope_parameters
 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}

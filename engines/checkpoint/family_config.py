@@ -6,10 +6,10 @@ architectures.py puts them together; a family overrides what it does differently
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engines.paged.checkpoint_errors import CheckpointUnsupported
-from engines.paged.json_fields import JsonFields
-from engines.paged.model_shape import Activation, LayerShape, ModelShape, RopeShape
-from engines.paged.rope_config import (
+from engines.checkpoint.checkpoint_errors import CheckpointUnsupported
+from engines.checkpoint.json_fields import JsonFields
+from engines.checkpoint.model_shape import Activation, LayerShape, ModelShape, RopeShape
+from engines.checkpoint.rope_config import (
     MAX_CONTEXT_TOKENS,
     RopeSource,
     read_rope,
