@@ -6,7 +6,7 @@ gateway from starting, with its name in the error.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ class EngineSite(Struct, frozen=True, kw_only=True):
 
 
 BuildEngine = Callable[[str, Any, EngineSite], Engine]
+# Of a table as it is written: what variables of this machine's environment say of keys
+# that it leaves out, as key -> (variable, value).
+Defaults = Callable[[Mapping[str, object]], Mapping[str, tuple[str, object]]]
 
 
 class EngineKind(Struct, frozen=True):
@@ -36,7 +39,7 @@ class EngineKind(Struct, frozen=True):
 
     config: type[Struct]
     build: BuildEngine
-    defaults: Mapping[str, tuple[str, object]]
+    defaults: Defaults | None
 
 
 class EngineRegistry:
@@ -51,16 +54,12 @@ class EngineRegistry:
         *,
         config: type[Struct],
         build: BuildEngine,
-        defaults: Mapping[str, tuple[str, object]] | None = None,
+        defaults: Defaults | None = None,
     ) -> None:
-        """Register a kind. `build(name, config, site)` may import what is heavy; this may not.
-
-        `defaults` (key -> (variable, value)) is what variables of this machine's environment
-        say of keys that a policy leaves out.
-        """
+        """Register a kind. `build(name, config, site)` may import what is heavy; this may not."""
         if kind in self._kinds:
             raise ValueError(f"engine kind {kind!r} is registered twice")
-        self._kinds[kind] = EngineKind(config, build, defaults or {})
+        self._kinds[kind] = EngineKind(config, build, defaults)
 
     def add_new(self, other: "EngineRegistry") -> None:
         """Take over the kinds of another registry that are not known here yet."""
@@ -71,21 +70,13 @@ class EngineRegistry:
         """Each kind's configuration Struct."""
         return {kind: entry.config for kind, entry in self._kinds.items()}
 
-    @property
-    def defaults(self) -> Mapping[str, Mapping[str, object]]:
-        """What this machine says of keys that a policy leaves out: kind -> key -> value."""
-        return {
-            kind: {key: value for key, (_, value) in entry.defaults.items()}
-            for kind, entry in self._kinds.items()
-        }
-
-    def default_sources(self) -> Sequence[tuple[str, str, str, object]]:
-        """Which variable says what: (variable, kind, key, value)."""
-        return [
-            (variable, kind, key, value)
-            for kind, entry in self._kinds.items()
-            for key, (variable, value) in entry.defaults.items()
-        ]
+    def defaults(self, kind: str, table: Mapping[str, object]) -> Mapping[str, tuple[str, object]]:
+        """What this machine says of keys that a table leaves out: key -> (variable, value)."""
+        of_kind = self._kinds[kind].defaults
+        if of_kind is None:
+            return {}
+        found = of_kind(table)
+        return {key: default for key, default in found.items() if key not in table}
 
     def build(self, policy: EnginePolicy, site: EngineSite) -> Engine:
         """Make one engine; it is not started."""

@@ -20,8 +20,12 @@ class GgufEnginePlugin:
         from engines.gguf.config import GgufConfig
         from engines.gguf.environment import ollama_defaults
 
-        defaults = ollama_defaults(os.environ)
-        registry.add("gguf", config=GgufConfig, build=_build, defaults=defaults)
+        registry.add(
+            "gguf",
+            config=GgufConfig,
+            build=_build,
+            defaults=lambda table: ollama_defaults(os.environ, table),
+        )
 
 
 def _build(name: str, config: "GgufConfig", site: "EngineSite") -> "Engine":

@@ -49,13 +49,12 @@ def _settings_in(settings: "Settings", environ: Mapping[str, str]) -> dict[str, 
 def _keys_in(gateway: "Gateway") -> dict[str, tuple[bool, str]]:
     """Variables with a twin among the keys of engines' tables."""
     found: dict[str, tuple[bool, str]] = {}
-    for variable, kind, key, value in gateway.registry.default_sources():
-        engines = [one for one in gateway.policy.engines.values() if one.kind == kind]
-        taking = [one.name for one in engines if getattr(one.config, key) == value]
-        places = taking or [one.name for one in engines]
-        if places:
-            twins = ", ".join(f"engines.toml [{name}] {key}" for name in places)
-            found[variable] = (bool(taking), twins)
+    for engine in gateway.policy.engines.values():
+        for key, (variable, value) in gateway.registry.defaults(engine.kind, {}).items():
+            taken = getattr(engine.config, key) == value
+            was_taken, twins = found.get(variable, (False, ""))
+            twins = f"{twins}, " * bool(twins) + f"engines.toml [{engine.name}] {key}"
+            found[variable] = (taken or was_taken, twins)
     return found
 
 

@@ -5,7 +5,7 @@ span tables are in check.py. Which plugins and engine kinds exist is told by the
 caller: this package imports neither.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -33,6 +33,7 @@ from gateway.policy.schema import (
 )
 
 StructT = TypeVar("StructT", bound=Struct)
+EngineDefaults = Callable[[str, Mapping[str, object]], Mapping[str, object]]
 
 _MAX_NAME = 200  # characters
 
@@ -42,15 +43,15 @@ def load_policy(
     *,
     plugin_tables: Mapping[str, type[Struct] | None],
     engine_configs: Mapping[str, type[Struct]],
-    engine_defaults: Mapping[str, Mapping[str, object]] | None = None,
+    engine_defaults: EngineDefaults | None = None,
     hooks_of: Mapping[str, Collection[str]] | None = None,
 ) -> Policy:
     """Read and check one directory. Raises `PolicyInvalid` with every problem in it.
 
     `plugin_tables` has every installed plugin and the Struct of its own table of
     gateway.toml, None if it takes no table. `engine_configs` has the kinds that
-    listed plugins register, `engine_defaults` (kind -> key -> value) what this machine
-    says where a table does not. `hooks_of` (plugin -> the hooks it implements) makes more
+    listed plugins register; `engine_defaults` is asked for keys that a table of a kind
+    leaves out. `hooks_of` (plugin -> the hooks it implements) makes more
     checks possible.
     """
     files = read_files(directory)
@@ -65,7 +66,7 @@ def load_policy(
         plugins=plugins,
         tables=_plugin_tables(files, plugins, plugin_tables, converter),
         engines=_engines(
-            files, engine_configs, engine_defaults or {}, converter, kinds_known=kinds_known
+            files, engine_configs, engine_defaults, converter, kinds_known=kinds_known
         ),
         models=models,
         teams=_tables(files, "teams.toml", TeamPolicy, converter),
@@ -160,7 +161,7 @@ def _plugin_tables(
 def _engines(
     files: Files,
     configs: Mapping[str, type[Struct]],
-    defaults: Mapping[str, Mapping[str, object]],
+    defaults: EngineDefaults | None,
     converter: Converter,
     *,
     kinds_known: bool,
@@ -178,7 +179,8 @@ def _engines(
                 converter.report(place.key("kind"), _unknown_kind(kind, configs))
             continue
         rest = {key: value for key, value in tree.items() if key != "kind"}
-        rest = {**defaults.get(kind, {}), **rest}
+        if defaults is not None:
+            rest = {**defaults(kind, rest), **rest}
         config = converter.table(rest, configs[kind], place, {})
         if config is not None:
             engines[name] = EnginePolicy(name=name, kind=kind, config=config)

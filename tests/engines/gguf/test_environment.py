@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import fields
 
@@ -19,7 +20,9 @@ def test_a_duration_is_read_as_ollama_writes_it(text: str, seconds: float | None
 
 
 def test_each_variable_has_a_key_that_there_is() -> None:
-    assert {key for key, _ in TWINS.values()} <= {field.name for field in fields(GgufConfig)}
+    keys = {key for keys, _ in TWINS.values() for key in keys}
+
+    assert keys <= {field.name for field in fields(GgufConfig)}
 
 
 def test_variables_become_keys(tmp_path: Path) -> None:
@@ -30,7 +33,10 @@ def test_variables_become_keys(tmp_path: Path) -> None:
             "OLLAMA_NUM_PARALLEL": "4",
             "OLLAMA_MAX_LOADED_MODELS": '"3"',
             "OLLAMA_CONTEXT_LENGTH": "4096",
-        }
+            "OLLAMA_KV_CACHE_TYPE": "Q8_0",
+            "OLLAMA_FLASH_ATTENTION": "1",
+        },
+        {},
     )
 
     assert {key: value for key, (_, value) in found.items()} == {
@@ -39,6 +45,9 @@ def test_variables_become_keys(tmp_path: Path) -> None:
         "num_slots": 4,
         "max_loaded_models": 3,
         "context_tokens": 4096,
+        "cache_type_k": "q8_0",
+        "cache_type_v": "q8_0",
+        "flash_attention": True,
     }
     assert found["num_slots"][0] == "OLLAMA_NUM_PARALLEL"
 
@@ -51,7 +60,30 @@ def test_variables_become_keys(tmp_path: Path) -> None:
         {"OLLAMA_KEEP_ALIVE": "long"},
         {"OLLAMA_MODELS": "/no/such/folder"},
         {"OLLAMA_CONTEXT_LENGTH": ""},
+        {"OLLAMA_KV_CACHE_TYPE": "q3"},
+        {"OLLAMA_FLASH_ATTENTION": "maybe"},
     ],
 )
 def test_what_cannot_be_used_is_as_good_as_not_set(environ: dict[str, str]) -> None:
-    assert ollama_defaults(environ) == {}
+    assert ollama_defaults(environ, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "environ"),
+    [
+        ({"cache": "exact"}, {"OLLAMA_KV_CACHE_TYPE": "q8_0", "OLLAMA_FLASH_ATTENTION": "1"}),
+        ({"flash_attention": False}, {"OLLAMA_KV_CACHE_TYPE": "q8_0"}),
+    ],
+)
+def test_what_does_not_go_with_the_policy_is_left_out(
+    table: dict[str, object], environ: dict[str, str]
+) -> None:
+    assert ollama_defaults(environ, table) == {}
+
+
+def test_no_environment_makes_a_table_that_does_not_hold() -> None:
+    environ = {"OLLAMA_KV_CACHE_TYPE": "q4_0", "OLLAMA_FLASH_ATTENTION": "0"}
+
+    found = ollama_defaults(environ, {})
+
+    assert msgspec.convert({key: value for key, (_, value) in found.items()}, GgufConfig)
