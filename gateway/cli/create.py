@@ -29,7 +29,7 @@ _WEIGHTS = (".safetensors", ".gguf")
 @click.argument("model")
 @click.option(
     "-f", "--file", "modelfile", type=click.Path(path_type=Path), default=Path("Modelfile"),
-    show_default=True, help="The Modelfile.",
+    show_default=True, help="The Modelfile; - reads it from a pipe.",
 )  # fmt: skip
 @click.option("-q", "--quantize", metavar="TYPE", help="Quantize to TYPE, such as q4_K_M.")
 @click.option("--json", "as_json", is_flag=True, help="Print each step as a line of JSON.")

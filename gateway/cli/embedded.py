@@ -7,16 +7,19 @@ as every client's words, and a fresh machine needs no server to begin with.
 
 import contextlib
 import logging
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from gateway.cli.address import default_url, is_elsewhere
 from gateway.cli.client import GatewayClient, client_options
+
+LOG_NAME = "command.log"  # in the data directory
 
 
 def library_options(command: Any) -> Any:
@@ -45,6 +48,15 @@ def opened_client(
         yield client
 
 
+def _log_file(data_dir: Path) -> TextIO:
+    """The log of this command's gateway; the next command begins it anew."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        return (data_dir / LOG_NAME).open("w", encoding="utf-8")
+    except OSError:
+        return sys.stderr
+
+
 @contextmanager
 def _embedded_gateway(policy: Path | None) -> Generator[str, None, None]:
     """A gateway on a free loopback port, in a thread of this process."""
@@ -55,7 +67,8 @@ def _embedded_gateway(policy: Path | None) -> Generator[str, None, None]:
     from gateway.logs import configure_logs
 
     settings = settings_of(policy=policy)
-    configure_logs("error", settings.log_format)
+    # What is for the user to read is the command's own output; the rest is kept in a file.
+    configure_logs(settings.log_level, settings.log_format, _log_file(settings.data_dir))
     try:
         app = create_app(settings)
     except Exception as error:

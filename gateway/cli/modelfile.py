@@ -6,6 +6,7 @@ they exist, is the gateway's to say: it may run a model that this program cannot
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ INSTRUCTIONS = (
     "FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE", "RENDERER",
     "PARSER", "REQUIRES",
 )  # fmt: skip
+STDIN = Path("-")
 _WORD = re.compile(r"[ \t]*([A-Za-z]+)(?:[ \t]+(.*))?", re.DOTALL)
 _WITH_HEAD = ("PARAMETER", "MESSAGE")  # a word stands before the value
 _NUMBER = re.compile(r"[+-]?\d+")
@@ -34,7 +36,7 @@ class ModelfileFields(Struct, kw_only=True):
 def read_modelfile(path: Path) -> ModelfileFields:
     """Read a file. Raises `ClickException`, with the line."""
     try:
-        content = path.read_bytes()
+        content = sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
     except OSError as error:
         raise click.ClickException(f"{path} cannot be read: {error.strerror}") from None
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
