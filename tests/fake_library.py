@@ -5,8 +5,17 @@ import hashlib
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
-from engines.errors import EngineError, ModelNotFound, RequestRefused
-from engines.protocol import Capability, Message, ModelDetails, ModelInfo, Progress, Text
+from engines.errors import ContextTooLong, EngineError, ModelNotFound, RequestRefused
+from engines.protocol import (
+    Capability,
+    Embeddings,
+    EmbedRequest,
+    Message,
+    ModelDetails,
+    ModelInfo,
+    Progress,
+    Text,
+)
 from tests.fakes import Hold, Script, ScriptedEngine
 
 DIGEST = "sha256:" + "ab" * 32
@@ -33,6 +42,7 @@ class FakeLibrary(ScriptedEngine):
         self.num_ended_early = 0
         self.expires_at: float | None = None
         self.able = ABLE
+        self.max_embed_tokens = 10_000
 
     @property
     def names(self) -> list[str]:
@@ -41,6 +51,15 @@ class FakeLibrary(ScriptedEngine):
     @property
     def loaded(self) -> set[str]:
         return self._loaded
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        for text in request.inputs:
+            words = len(text.split()) if isinstance(text, str) else len(text)
+            if words > self.max_embed_tokens:
+                raise ContextTooLong(
+                    prompt_tokens=words, context_tokens=self.max_embed_tokens, param="input"
+                )
+        return await super().embed(request)
 
     async def pull(self, name: str) -> AsyncGenerator[Progress, None]:
         self.jobs.append(("pull", name))

@@ -54,6 +54,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "pooling": None,  # gguf.PoolingType, for models made to embed
         "seed": 1,
         "eos": "<|im_end|>",
+        "gap_marks": False,  # three of the extra tokens stand around gaps
     }
     unknown = changes.keys() - chosen.keys()
     if unknown:
@@ -96,6 +97,10 @@ def _write_vocabulary(writer: gguf.GGUFWriter, chosen: dict[str, Any]) -> None:
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(tokens.index(chosen["eos"]))
     writer.add_add_bos_token(chosen["add_bos"])
+    if chosen["gap_marks"]:
+        for number, place in enumerate(("pre", "suf", "mid")):
+            mark = tokens.index(f"unused{number}")
+            writer.add_uint32(f"tokenizer.ggml.fim_{place}_token_id", mark)
     if chosen["chat_template"] is not None:
         writer.add_chat_template(chosen["chat_template"])
 

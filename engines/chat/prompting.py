@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from engines.chat.gap_marks import GapMarks
 from engines.chat.template import ChatTemplate, Rendered
 from engines.errors import ContextTooLong, RequestRefused, Unsupported
 from engines.protocol import GenerateRequest, Message, Part, Text
@@ -47,6 +48,11 @@ class Tokenizing(Protocol):
         """How the marks are written that no text may stand for."""
         ...
 
+    @property
+    def gap_marks(self) -> GapMarks | None:
+        """How a gap is shown to the model; None if it fills none."""
+        ...
+
     async def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         """Token ids of `text`, with no marks added."""
         ...
@@ -63,6 +69,8 @@ async def prompt_tokens(
         if bos and tokens[:1] != bos:
             tokens = bos + tokens
         return tokens, rendered
+    if request.suffix is not None:
+        return await _around_gap(model, request), None
     if isinstance(request.prompt, str):
         tokens = await model.tokenize(request.prompt, parse_special=True)
         return [*model.bos, *tokens], None
@@ -101,6 +109,23 @@ def check_length(tokens: Sequence[int], context_tokens: int, request: GenerateRe
         raise RequestRefused("the prompt has no tokens", param=param)
     if len(tokens) >= context_tokens:
         raise ContextTooLong(prompt_tokens=len(tokens), context_tokens=context_tokens, param=param)
+
+
+async def _around_gap(model: Tokenizing, request: GenerateRequest) -> list[int]:
+    """What is before the gap and what is after it, in which no spelling of a mark is one."""
+    marks, prompt = model.gap_marks, request.prompt
+    if marks is None:
+        raise Unsupported(
+            f"model {request.model!r} fills no gaps: leave suffix out, or ask a model that knows "
+            "marks for it, as those for code do",
+            param="suffix",
+        )
+    if isinstance(prompt, str):
+        before = await model.tokenize(prompt, parse_special=False)
+    else:
+        before = checked_ids(model, prompt or (), "prompt")
+    after = await model.tokenize(request.suffix or "", parse_special=False)
+    return [*model.bos, marks.before, *before, marks.after, *after, marks.gap]
 
 
 def _render(model: Tokenizing, request: GenerateRequest) -> tuple[Rendered, list[str]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from engines.chat.gap_marks import GapMarks
 from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.errors import Unsupported
@@ -193,6 +194,11 @@ class LoadedModel:
     def special_spellings(self) -> tuple[str, ...]:
         """How the marks are written that no text may stand for."""
         return self.vocabulary.special_spellings
+
+    @property
+    def gap_marks(self) -> GapMarks | None:
+        """How a gap is shown to the model; None if it fills none."""
+        return self.vocabulary.gap_marks
 
     @property
     def end_ids(self) -> list[int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.chat.gap_marks import GapMarks
 from engines.errors import Unavailable
 from engines.gguf.native import llama
 
@@ -40,6 +41,7 @@ class Vocabulary:
         self.adds_bos: bool = binding.llama_vocab_get_add_bos(vocabulary) and self.bos >= 0
         self.bos_spelling = self._spelling(self.bos)
         self.eos_spelling = self._spelling(binding.llama_vocab_eos(vocabulary))
+        self.gap_marks = _gap_marks(binding, vocabulary)
         self.metadata = dict(_metadata(binding, model))
         template = binding.llama_model_chat_template(model, None)
         self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
@@ -91,6 +93,16 @@ class Vocabulary:
             if length >= 0:
                 return room.raw[:length]
             size = -length
+
+
+def _gap_marks(binding: Any, vocabulary: Any) -> GapMarks | None:
+    """What the file says, or llama.cpp knows by the spelling of its tokens; None: no marks."""
+    marks = GapMarks(
+        before=binding.llama_vocab_fim_pre(vocabulary),
+        after=binding.llama_vocab_fim_suf(vocabulary),
+        gap=binding.llama_vocab_fim_mid(vocabulary),
+    )
+    return marks if min(marks) >= 0 else None
 
 
 def _metadata(binding: Any, model: Any) -> list[tuple[str, str]]:

@@ -213,6 +213,11 @@ class LoadedModel:
         """How the marks are written that no text may stand for."""
         return self.tokenizer.special_spellings
 
+    @property
+    def gap_marks(self) -> None:
+        """No model's here: which tokens they would be, a checkpoint does not say."""
+        return
+
     async def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         """Token ids of `text`, with no marks added."""
         return await self.tokenizer.tokenize(text, parse_special=parse_special)

@@ -46,6 +46,8 @@ def spoken(request: GenerateRequest, edits: Edits) -> bytes:
         fields.update(_chat_fields(request))
     else:
         fields["prompt"] = request.prompt
+        if request.suffix is not None:
+            fields["suffix"] = request.suffix
         if request.logprobs is not None:
             fields["logprobs"] = request.logprobs
     if request.max_tokens is not None:

@@ -44,6 +44,7 @@ class OllamaStage:
         self.library.names[:] = ["scripted-model"]
         self.library.expires_at = None
         self.library.able = ABLE
+        self.library.max_embed_tokens = 10_000
         self.library.num_ended_early = self.library.num_closed_early = 0
         gateway = self.server.gateway
         self.server.run(lambda: setattr(gateway, "model_infos", type(gateway.model_infos)()))

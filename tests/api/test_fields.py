@@ -90,7 +90,7 @@ def test_every_field_of_the_official_client_is_known(
         (
             "openai.completions",
             completions.CreateCompletion,
-            completions.REFUSED,
+            set[str](),
             completions.IGNORED,
         ),
         ("openai.embeddings", embeddings.CreateEmbedding, set[str](), embeddings.IGNORED),
@@ -222,7 +222,6 @@ def test_a_field_that_is_null_is_a_field_left_out(stage: Stage, field: str) -> N
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"suffix": " and then"}, "suffix"),
         ({"best_of": 3}, "best_of"),
         ({"echo": True, "prompt": [1, 2]}, "echo"),
         ({"prompt": None}, "prompt"),
@@ -321,3 +320,10 @@ def test_text_is_the_only_modality(stage: Stage) -> None:
 
     refused = stage.chat(modalities=["text", "audio"])
     assert refused.json()["error"]["param"] == "modalities"
+
+
+def test_a_suffix_is_handed_on_with_each_prompt(stage: Stage) -> None:
+    assert stage.complete(prompt=["a", "b"], suffix=" and then").status_code == 200
+    assert stage.complete(suffix="").status_code == 200
+
+    assert [one.suffix for one in stage.engine.requests] == [" and then", " and then", None]

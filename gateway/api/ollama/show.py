@@ -99,7 +99,7 @@ async def _details(gateway: Gateway, call: Call, name: str) -> ModelDetails:
 def _shown(found: ModelDetails, kind: str, default_time: float) -> Shown:
     info = found.info
     able = capabilities_of(info.capabilities)
-    if _INSERT_MARK in found.metadata and able:
+    if able and (_INSERT_MARK in found.metadata or ".Suffix" in found.template):
         able.append("insert")
     return Shown(
         license="\n".join(found.licenses) or UNSET,

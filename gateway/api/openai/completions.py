@@ -53,7 +53,6 @@ MAX_PROMPTS = 128
 MAX_SEQUENCES = 128  # prompts times `n`
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, for this endpoint
 IGNORED = frozenset({"user"})
-REFUSED = frozenset({"suffix"})
 
 
 class CreateCompletion(SamplingFields, kw_only=True, forbid_unknown_fields=True):
@@ -113,6 +112,7 @@ def to_requests(body: CreateCompletion, call_id: str) -> list[GenerateRequest]:
             id=f"{call_id}-{place * num_choices + nth}",
             model=body.model,
             prompt=prompt,
+            suffix=body.suffix or None,
             max_tokens=body.max_tokens if body.max_tokens is not None else DEFAULT_MAX_TOKENS,
             stop=stops,
             sampling=to_sampling(body, nth=nth),
@@ -279,8 +279,6 @@ def _check(body: CreateCompletion, prompts: Sequence[Prompt]) -> None:
             f"{len(prompts) * num_choices} answers; at most {MAX_SEQUENCES} in one request",
             param="n",
         )
-    if body.suffix:
-        raise BadRequest("suffix cannot be honoured here: models here only go on", param="suffix")
     if body.best_of is not None and body.best_of != num_choices:
         raise BadRequest(
             f"best_of is {str(body.best_of)[:20]}; only the value of n ({num_choices}) can be "
