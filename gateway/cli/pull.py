@@ -41,7 +41,9 @@ def pull(
     """Pull one model and show how it goes."""
     kept = f"stopped; what was fetched is kept: `penstock pull {model}` goes on from there"
     with ending_with(kept):
-        follow(client, "/api/pull", {"model": model, "insecure": insecure}, as_json=as_json)
+        # Ollama wants the field, Penstock the scheme; either knows the other's way, too.
+        name = f"http://{model}" if insecure and "://" not in model else model
+        follow(client, "/api/pull", {"model": name, "insecure": insecure}, as_json=as_json)
 
 
 def follow(

@@ -47,7 +47,9 @@ def test_a_job_for_a_script_is_a_line_of_json_for_each_step(
 
     steps = [json.loads(line) for line in result.stdout.splitlines()]
     assert steps == [*fake.pull, *fake.pull]
-    assert [body["insecure"] for body in fake.bodies("/api/pull")] == [True, True]
+    assert fake.bodies("/api/pull") == [
+        {"model": f"http://{name}", "insecure": True, "stream": True} for name in ("a", "b")
+    ]
 
 
 def test_a_job_that_fails_on_its_way_says_why(fake: FakeGateway, typed: Typed) -> None:
