@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engines.errors import Unavailable
@@ -18,6 +20,7 @@ from engines.protocol import (
     ToolCallDelta,
     Usage,
 )
+from gateway.api.ollama import chat, create, embed, generate
 from gateway.api.ollama.options import HONOURED, IGNORED
 from tests.api.ollama_stage import OllamaStage
 from tests.fakes import Hold
@@ -29,6 +32,7 @@ CLIENTS_OPTIONS = """
     temperature repeat_penalty presence_penalty frequency_penalty mirostat mirostat_tau mirostat_eta
     penalize_newline stop min_p draft_num_predict
 """
+DOCS = (Path(__file__).parents[2] / "docs" / "ollama-api.md").read_text()
 Holds = Callable[[GenerateRequest], bool]
 OPTIONS: Mapping[str, tuple[object, Holds]] = {
     "temperature": (0.5, lambda r: r.sampling.temperature == 0.5),
@@ -48,6 +52,15 @@ OPTIONS: Mapping[str, tuple[object, Holds]] = {
 def test_every_option_that_clients_know_is_honoured_or_ignored_by_name() -> None:
     assert set(CLIENTS_OPTIONS.split()) == HONOURED | IGNORED
     assert OPTIONS.keys() == HONOURED
+
+
+def test_the_docs_name_every_option_and_field() -> None:
+    bodies = (chat.Chat, generate.Generate, embed.Embed, create.Create)
+    fields = {field.encode_name for body in bodies for field in msgspec.structs.fields(body)}
+
+    older = {"name", "quantization"}
+    missing = {name for name in fields | HONOURED | IGNORED if f"`{name}`" not in DOCS}
+    assert missing - older == set()
 
 
 @pytest.mark.parametrize("option", OPTIONS)

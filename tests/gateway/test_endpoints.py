@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.endpoints import deciding_pattern, matches
+from gateway.endpoints import deciding_pattern, matches, needs_admin
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,8 @@ def test_globs_match_as_the_same_regular_expression_does(name: str, patterns: li
 def test_a_pattern_of_many_stars_does_not_backtrack() -> None:
     # As a regular expression this one does not end within the test's time limit.
     assert not matches("a" * 200, ["*a" * 60 + "b"])
+
+
+def test_what_runs_the_gateway_or_changes_models_needs_the_role_admin() -> None:
+    assert all(map(needs_admin, ["admin.keys", "ollama.pull", "ollama.blobs", "ollama.delete"]))
+    assert not any(map(needs_admin, ["openai.chat", "ollama.chat", "ollama.ps", "administer.x"]))

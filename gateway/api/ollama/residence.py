@@ -5,6 +5,8 @@ admin may say it. In development that is whoever works on this machine. What oth
 say is let pass and changes nothing (docs/decisions/0052-who-keeps-a-model.md).
 """
 
+import time
+
 from engines.errors import ModelNotFound
 from engines.protocol import Engine, GenerateRequest
 from gateway import pipeline
@@ -46,6 +48,7 @@ async def load(gateway: Gateway, call: Call, name: str, given: KeepAlive) -> Non
             await engine.count_tokens(asked)
     except ModelNotFound as error:
         raise ModelUnknown(name) from error
+    call.first_output_at = time.monotonic()  # so that limits count it as an answered request
 
 
 async def unload(gateway: Gateway, call: Call, name: str) -> None:

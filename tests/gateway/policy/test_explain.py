@@ -35,6 +35,7 @@ limits    = "standard"
 
 [guest]
 """
+ADMINS = '[platform]\nendpoints = ["*"]'
 LIMITS = "[standard]\nmax_output_tokens = 4096\nrequests_per_minute = 600\nconcurrent_calls = 8\n"
 
 
@@ -138,3 +139,11 @@ def test_what_no_listed_plugin_does_is_not_claimed(tmp_path):
 
     assert told[1] == ("no plugin checks what a team may use", "gateway.toml plugins")
     assert not any("defaults to" in text for text, _ in told)
+
+
+def test_managing_models_is_told_to_want_the_role(tmp_path):
+    policy = load(write(tmp_path, gateway=GATEWAY, models=MODELS, teams=ADMINS, limits=LIMITS))
+
+    told = explain(policy, team="platform", endpoint="ollama.pull", model=None)
+
+    assert told[-1].text == "only with the role admin, like all that manages models"
