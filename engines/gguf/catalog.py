@@ -53,7 +53,11 @@ class Catalog:
         starter = Path(__file__).parents[1] / "starter" / "starter.gguf"
         named = {STARTER: starter} if starter.is_file() else {}
         self.library = Library(
-            models_dir, named, also=_folders_of_ollama(config), cache=_cache(config)
+            models_dir,
+            named,
+            is_writable=config.models_writable,
+            also=_folders_of_ollama(config),
+            cache=_cache(config),
         )
         self._config = config
         self._known: dict[str, Known] = {}

@@ -38,6 +38,9 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models_dir: str | None = None
     """Folder of GGUF files; None: the gateway's own models folder."""
 
+    models_writable: bool = True
+    """Whether models may be pulled into, made in and deleted from the models folder."""
+
     ollama_models_dir: str | None = None
     """A models folder of Ollama's (`~/.ollama/models`), served as it stands."""
 
@@ -46,6 +49,13 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     hugging_face_cache_dir: str | None = None
     """A Hugging Face cache (`~/.cache/huggingface/hub`), whose GGUF files are used in place."""
+
+    registries: tuple[str, ...] | None = None
+    """Hosts that models may be pulled from and pushed to, as names spell them (`hf.co`,
+    `registry.example.com:5000`, `*.example.com`); None: any."""
+
+    hugging_face_url: str | None = None
+    """Where `hf.co/…` models are fetched; None: what `HF_ENDPOINT` says, or huggingface.co."""
 
     keep_alive_seconds: float = 300.0
     """How long an idle model stays loaded; 0 unloads at once, a negative number never."""

@@ -60,7 +60,7 @@ class GgufEngine:
         self._config = config
         folder = Path(config.models_dir).expanduser() if config.models_dir else models_dir
         self._catalog = Catalog(folder, config)
-        self._librarian = Librarian(self._catalog)
+        self._librarian = Librarian(self._catalog, config)
         self._loader = Loader(self._catalog, config, data_dir or default_memory(os.environ))
         self._pool = Pool(
             self._loader.open,

@@ -169,7 +169,7 @@ class ModelFolder:
         if not self.is_writable:
             raise RequestRefused(
                 f"the models folder {str(self.path)!r} is only read here; "
-                "set `ollama_models_writable` for the engine to change it",
+                "`models_writable`, or of a folder of Ollama's `ollama_models_writable`, says so",
                 param="model",
             )
 

@@ -6,7 +6,6 @@ blocks the copy takes no room (copy_file_range).
 """
 
 import os
-import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -68,20 +67,31 @@ def keep(folder: ModelFolder, path: Path, expected: Digest | None = None) -> Dig
 def _copy(source: Path, target: Path) -> None:
     # Not blocked by a pipe that nobody writes to.
     handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb", buffering=0) as read, target.open("r+b", buffering=0) as written:
+    with os.fdopen(handle, "rb", buffering=0), target.open("r+b", buffering=0) as written:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise RequestRefused(f"{source.name!r} is not a regular file")
-        left = status.st_size
-        while left > 0:
-            try:
-                copied = os.copy_file_range(handle, written.fileno(), left)
-            except OSError:
-                shutil.copyfileobj(read, written, _CHUNK_BYTES)  # a file system without it
-                return
-            if not copied:
-                return
-            left -= copied
+        copied = _copy_in_kernel(handle, written.fileno(), status.st_size)
+        while chunk := os.read(handle, _CHUNK_BYTES):
+            copied += len(chunk)
+            while chunk:  # a disk that is nearly full takes less than it is given
+                chunk = chunk[os.write(written.fileno(), chunk) :]
+    if copied < status.st_size:
+        raise Unavailable(f"{source.name!r} has become shorter while it was copied")
+
+
+def _copy_in_kernel(source: int, target: int, num_bytes: int) -> int:
+    """How much of it was copied: all, or as much as this file system does that way."""
+    copied = 0
+    try:
+        while copied < num_bytes:
+            more = os.copy_file_range(source, target, num_bytes - copied)
+            if not more:
+                break
+            copied += more
+    except OSError:
+        pass  # whoever copies the rest meets the reason again
+    return copied
 
 
 def _sweep(copies: Path) -> None:

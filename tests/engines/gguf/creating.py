@@ -9,6 +9,7 @@ from engines.gguf.files.digests import Digest
 from engines.gguf.files.importing import import_file
 from engines.gguf.librarian import Librarian
 from engines.gguf.library import Library
+from engines.gguf.registry.download import HowToFetch
 from engines.protocol import ModelDetails, Progress
 
 
@@ -22,10 +23,15 @@ def blob_of(folder: Path, path: Path) -> Digest:
 
 
 async def created(
-    folder: Path, name: str, modelfile: str, *, quantize: str | None = None
+    folder: Path,
+    name: str,
+    modelfile: str,
+    *,
+    quantize: str | None = None,
+    how: HowToFetch | None = None,
 ) -> list[Progress]:
     """All steps of a making that succeeds."""
-    made = Create(library_of(folder), name, modelfile, quantize=quantize)
+    made = Create(library_of(folder), name, modelfile, quantize=quantize, how=how)
     return [step async for step in made.steps()]
 
 
