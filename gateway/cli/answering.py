@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 import click
-from msgspec import Struct
+from msgspec import Struct, field
 from rich.console import Console
 
 from gateway.cli.client import GatewayClient
@@ -16,6 +16,8 @@ from gateway.cli.quantities import NANOSECONDS, seconds_text
 from gateway.cli.waiting import Waiting
 from gateway.cli.word_wrap import WordWrap
 
+IGNORED_HEADER, NUM_CTX_HEADER = "x-penstock-ignored", "x-penstock-num-ctx"
+
 
 class Display(Struct, kw_only=True):
     """How answers are shown; `/set` changes it."""
@@ -23,6 +25,7 @@ class Display(Struct, kw_only=True):
     verbose: bool = False  # with timings
     word_wrap: bool = True  # on a terminal only
     thinking: bool = True
+    told: set[str] = field(default_factory=set[str])  # what has no effect, said once each
 
 
 def ask(
@@ -36,10 +39,12 @@ def ask(
     printer = _Printer(display)
     waiting = Waiting(Console(stderr=True, highlight=False), client)
     last: Mapping[str, Any] = {}
+    ignored: dict[str, str] = {}
+    body = conversation.body(question, images)
     try:
         # Closing the stream hangs up; the gateway frees the slot within a step.
-        with waiting, closing(client.stream("/api/chat", conversation.body(question, images))) as s:
-            for chunk in s:
+        with waiting, closing(client.stream("/api/chat", body, ignored.update)) as chunks:
+            for chunk in chunks:
                 message: dict[str, Any] = chunk.get("message") or {}
                 if message.get("content") or message.get("thinking"):
                     waiting.stop()
@@ -49,8 +54,21 @@ def ask(
         printer.end()
         if printer.answer:
             conversation.add(question, printer.answer, images)
+    _tell_ignored(ignored, display)
     if display.verbose:
         print_timings(last)
+
+
+def _tell_ignored(headers: Mapping[str, str], display: Display) -> None:
+    """Say of what was asked for what had no effect, or who sets it will wonder."""
+    names = [name for name in headers.get(IGNORED_HEADER, "").split(", ") if name]
+    notes = [f"{name.removeprefix('options.')} has no effect here" for name in names]
+    if tokens := headers.get(NUM_CTX_HEADER):
+        notes.append(f"the context stays at {tokens} tokens: it is the gateway's to say")
+    for note in notes:
+        if note not in display.told:
+            display.told.add(note)
+            click.secho(note, err=True, dim=True)
 
 
 class _Printer:

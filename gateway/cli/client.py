@@ -5,7 +5,7 @@ Failures become `click.ClickException`s that say what to type next.
 
 import json
 import os
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -99,7 +99,12 @@ class GatewayClient:
             headers = {"content-length": str(size), "content-type": "application/octet-stream"}
             _raise_for(self._http.post(path, content=content, headers=headers))
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+    def stream(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        on_headers: Callable[[Mapping[str, str]], None] = lambda _: None,
+    ) -> Generator[dict[str, Any], None, None]:
         """POST a JSON body; the lines of the answer as they come. Raises for one with an error.
 
         Closing the generator hangs up, which is how a gateway is told to stop.
@@ -108,6 +113,7 @@ class GatewayClient:
             if response.status_code != 200:
                 response.read()
                 _raise_for(response)
+            on_headers(response.headers)
             for line in response.iter_lines():
                 if not line.strip():
                     continue

@@ -11,7 +11,9 @@ from gateway.cli.pull import follow
 
 @click.command("push")
 @click.argument("model")
-@click.option("--insecure", is_flag=True, help="Talk to the registry over http, where the gateway does that.")
+@click.option(
+    "--insecure", is_flag=True, help="Talk to the registry over http, where the gateway does that."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print each step as a line of JSON.")
 @library_options
 def command(

@@ -72,6 +72,7 @@ class FakeGateway:
         self.blobs: dict[str, bytes] = {}
         self.asked: list[tuple[str, Any]] = []
         self.answer: Lines = said("hello", " there")
+        self.headers: dict[str, str] = {}  # of streams
         self.pull: Lines = list(PULL)
         self.making: Lines = [{"status": "writing manifest"}, {"status": "success"}]
         self.refusal: tuple[int, str] | None = None  # for whatever is asked of the library
@@ -218,6 +219,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "application/x-ndjson")
         self.send_header("connection", "close")
+        for name, value in self.state.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.close_connection = True
         for line in lines:

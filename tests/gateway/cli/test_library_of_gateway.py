@@ -150,3 +150,12 @@ def test_what_our_keys_begin_with_is_known_to_the_command_line() -> None:
     from gateway.keys.text import PREFIX
 
     assert KEY_PREFIX == PREFIX
+
+
+def test_the_headers_that_tell_of_no_effect_are_known_to_the_command_line() -> None:
+    from gateway.api.ollama.abilities import NUM_CTX_HEADER
+    from gateway.api.ollama.opening import IGNORED_HEADER
+    from gateway.cli import answering
+
+    assert answering.IGNORED_HEADER == IGNORED_HEADER
+    assert answering.NUM_CTX_HEADER == NUM_CTX_HEADER

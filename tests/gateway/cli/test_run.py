@@ -193,3 +193,16 @@ def test_an_error_in_mid_stream_is_told_after_what_was_said(
     assert result.exit_code == 1
     assert result.stdout == "half\n"
     assert "the engine died" in result.stderr
+
+
+def test_what_has_no_effect_is_told(fake: FakeGateway, typed: Typed) -> None:
+    fake.headers = {"x-penstock-ignored": "options.num_gpu, keep_alive", "x-penstock-num-ctx": "8"}
+
+    result = typed("run", "tiny", "hi")
+
+    assert result.stdout == "hello there\n"
+    assert result.stderr.splitlines() == [
+        "num_gpu has no effect here",
+        "keep_alive has no effect here",
+        "the context stays at 8 tokens: it is the gateway's to say",
+    ]
