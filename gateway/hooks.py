@@ -216,6 +216,9 @@ def read_policy(directory: Path) -> Policy:
         directory,
         plugin_tables={name: table_of(plugin) for name, plugin in plugins.items()},
         engine_configs=registry.configs,
+        engine_defaults=lambda kind, table: {
+            key: value for key, (_, value) in registry.defaults(kind, table).items()
+        },
         hooks_of=hooks,
     )
 

@@ -1,4 +1,4 @@
-"""What a policy says of memory and keep-alive holds for calls over HTTP, in a thread or a process."""
+"""What a policy says of memory and keep-alive holds over HTTP, in a thread or a process."""
 
 import re
 import time
