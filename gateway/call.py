@@ -38,6 +38,11 @@ class Principal(Struct, frozen=True, kw_only=True):
     role: Role = "member"
     narrowing: Narrowing = NOT_NARROWED  # what a key may do less than its team
 
+    @property
+    def is_admin(self) -> bool:
+        """Has the caller the role that admin endpoints want? Nothing else says so anywhere."""
+        return self.role == "admin"
+
 
 NOBODY = Principal(name="-", team="-")
 

@@ -136,7 +136,7 @@ class CallMiddleware(ASGIMiddleware):
                 f"{call.endpoint} is for callers with the role {ADMIN}; "
                 f"`penstock keys create --role {ADMIN}` makes a key that has it"
             )
-        await self._gateway.hooks.authorize(call)
+        await _hooks(call).authorize(call)
 
     async def _refuse(self, call: Call, error: Exception, scope: Scope, wire: "_Wire") -> None:
         problem = problem_of(error)

@@ -8,7 +8,7 @@ from gateway.call import Call
 from gateway.endpoints import matches
 from gateway.networks import is_in
 
-ADMIN = "admin"  # a role, and the dialect that needs it
+ADMIN = "admin"  # the dialect that needs the role of the same name
 
 
 def may_use_endpoint(call: Call) -> bool:
@@ -38,4 +38,4 @@ def may_call_from_here(call: Call) -> bool:
 
 def has_needed_role(call: Call) -> bool:
     """Admin endpoints are for callers with the role admin, whatever a team's lists say."""
-    return call.dialect != ADMIN or call.principal.role == ADMIN
+    return call.dialect != ADMIN or call.principal.is_admin

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gateway.cli.key_output import day, narrowed, print_table, row
+from gateway.cli.key_output import day, narrowed, print_table
 from gateway.narrowing import NOT_NARROWED, Narrowing
 
 if TYPE_CHECKING:
@@ -94,11 +94,12 @@ def create(
 
     async def created() -> "NewKey":
         from gateway.cli.audit import done_by_user
+        from gateway.keys import row_of
         from gateway.ledger import new_entry
 
         async with _keys(settings) as (keys, ledger), ledger.audited() as record:
             new = await keys.create(team, name, expires, role=role, narrowing=narrowing)
-            after = row(new.key, datetime.now(UTC))
+            after = row_of(new.key, datetime.now(UTC))
             await record(new_entry(done_by_user(), "keys.create", new.key.id, after=after))
             return new
 
@@ -123,7 +124,9 @@ def list_keys(team: str | None, *, as_json: bool) -> None:
     if as_json:
         import msgspec
 
-        rows = [row(key, now) for key in keys]
+        from gateway.keys import row_of
+
+        rows = [row_of(key, now) for key in keys]
         click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
         return
     if not keys:
@@ -145,6 +148,7 @@ def rotate(id: str, grace: timedelta | None) -> None:
 
     async def rotated() -> "NewKey":
         from gateway.cli.audit import done_by_user
+        from gateway.keys import row_of
         from gateway.ledger import new_entry
 
         async with _keys(_settings()) as (keys, ledger), ledger.audited() as record:
@@ -152,7 +156,7 @@ def rotate(id: str, grace: timedelta | None) -> None:
             assert found is not None, "keys are never deleted"
             new, change = found
             now = datetime.now(UTC)
-            before, after = row(change.before, now), row(change.after, now)
+            before, after = row_of(change.before, now), row_of(change.after, now)
             await record(
                 new_entry(done_by_user(), "keys.rotate", new.key.id, before=before, after=after)
             )
@@ -229,13 +233,14 @@ def _changed(id: str, verb: str, action: Action) -> "KeyChange":
 
     async def changed() -> "KeyChange":
         from gateway.cli.audit import done_by_user
+        from gateway.keys import row_of
         from gateway.ledger import new_entry
 
         async with _keys(_settings()) as (keys, ledger), ledger.audited() as record:
             change = await action(keys, _only_one(id, await keys.list()).id)
             assert change is not None, "keys are never deleted"
             now = datetime.now(UTC)
-            before, after = row(change.before, now), row(change.after, now)
+            before, after = row_of(change.before, now), row_of(change.after, now)
             if change.before != change.after:
                 entry = new_entry(
                     done_by_user(), f"keys.{verb}", change.after.id, before=before, after=after

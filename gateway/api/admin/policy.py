@@ -54,7 +54,7 @@ class _Explained(Struct, kw_only=True):
 @get("/admin/policy", name="admin.policy")
 async def show_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """The policy that calls get now."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     read_query(request, _NoQuery)
     policy = gateway.policy
     shown: Any = msgspec.to_builtins(policy, enc_hook=str)
@@ -71,7 +71,7 @@ async def show_policy(request: Request[Any, Any, Any]) -> ASGIApp:
 @post("/admin/policy/check", opt={"endpoint": "admin.policy"}, status_code=200)
 async def check_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """Read the directory again and say whether it holds and what it would change."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     read_query(request, _NoQuery)
     try:
         found = await gateway.reloader.check()
@@ -83,7 +83,7 @@ async def check_policy(request: Request[Any, Any, Any]) -> ASGIApp:
 @get("/admin/policy/explain", opt={"endpoint": "admin.policy"})
 async def explain_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """What would happen to such a call, and which line decides it."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     asked = read_query(request, _Asked)
     lines = explain(gateway.policy, team=asked.team, endpoint=asked.endpoint, model=asked.model)
     return json_reply(_Explained(refused=lines[-1].refused, lines=lines))
@@ -92,7 +92,7 @@ async def explain_policy(request: Request[Any, Any, Any]) -> ASGIApp:
 @post("/admin/policy/reload", opt={"endpoint": "admin.policy"}, status_code=200)
 async def reload_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """Serve the directory as it is now; 409 with every problem if it does not hold."""
-    gateway, call = await admitted(request)
+    gateway, call = admitted(request)
     read_query(request, _NoQuery)
     return json_reply(await gateway.reloader.reload(_done_by(call)))
 
