@@ -122,6 +122,7 @@ class Call:
     model: ModelPolicy | None = None
     requests: Sequence[GenerateRequest] = ()  # one for each sequence to generate
     choices_per_prompt: int = 1  # so many requests in a row have the same prompt
+    answers_per_request: int = 1  # over 1 where one body that is passed on asks for several
     asked_max_tokens: int | None = None  # what the client itself said, before any default
     embed_request: EmbedRequest | None = None
     route: Route | None = None
