@@ -39,6 +39,11 @@ class Principal(Struct, frozen=True, kw_only=True):
     role: Role = "member"
     narrowing: Narrowing = NOT_NARROWED  # what a key may do less than its team
 
+    @property
+    def is_admin(self) -> bool:
+        """Has the caller the role that admin endpoints want? Nothing else says so anywhere."""
+        return self.role == "admin"
+
 
 NOBODY = Principal(name="-", team="-")
 
@@ -118,6 +123,7 @@ class Call:
     model: ModelPolicy | None = None
     requests: Sequence[GenerateRequest] = ()  # one for each sequence to generate
     choices_per_prompt: int = 1  # so many requests in a row have the same prompt
+    answers_per_request: int = 1  # over 1 where one body that is passed on asks for several
     asked_max_tokens: int | None = None  # what the client itself said, before any default
     embed_request: EmbedRequest | None = None
     rerank_request: RerankRequest | None = None

@@ -50,6 +50,8 @@ class FakeClock:
 class FakeLedger:
     """The key records of a ledger, in memory. Counts reads; fails and waits when told."""
 
+    was_opened = True
+
     def __init__(self) -> None:
         self.records: dict[str, ApiKey] = {}
         self.reads = 0

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from engines.chat.prompting import Tokenizing
+from engines.chat.gap_marks import GapMarks
 from engines.chat.template import ChatTemplate
 from engines.errors import Overloaded, RequestRefused, Unsupported
 from engines.gguf.image_tokens import image_token
@@ -145,6 +146,11 @@ class Reading:
     def special_spellings(self) -> tuple[str, ...]:
         """How the marks are written that no text may stand for."""
         return self._model.special_spellings
+
+    @property
+    def gap_marks(self) -> GapMarks | None:
+        """What stands around a gap in a text; None if the model fills none."""
+        return self._model.gap_marks
 
     async def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         """Token ids of `text`, with no marks added."""

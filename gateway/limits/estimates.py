@@ -70,7 +70,7 @@ class Estimates:
         return Estimate(
             prompt_tokens=prompt_tokens,
             output_tokens=output,
-            num_sequences=len(call.requests),
+            num_sequences=len(call.requests) * call.answers_per_request,
             is_explicit=is_explicit,
         )
 
