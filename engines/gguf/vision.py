@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from engines.chat.prompting import Tokenizing
 from engines.chat.gap_marks import GapMarks
+from engines.chat.prompting import Tokenizing
 from engines.chat.template import ChatTemplate
 from engines.errors import Overloaded, RequestRefused, Unsupported
 from engines.gguf.image_tokens import image_token
