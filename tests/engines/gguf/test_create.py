@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engines.errors import ModelNotFound, RequestRefused, Unavailable
-from engines.gguf.create import copy_model
+from engines.gguf.copying import copy_model
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.manifests import layer
 from engines.gguf.files.names import parse_name
@@ -180,7 +180,8 @@ async def test_a_projector_beside_the_weights_is_a_layer_of_its_own(
     writer.close()
     eyes = blob_of(folder, tmp_path / "eyes.gguf")
 
-    await created(folder, "sees", f"FROM @{blob_of(folder, weights)}\nFROM @{eyes}")
+    seen = f"FROM @{blob_of(folder, weights)} m.gguf\nFROM @{eyes} eyes.gguf"
+    await created(folder, "sees", seen)
 
     recipe = recipe_of(library_of(folder).look_up("sees"))
     assert [path.name for path in recipe.projectors] == [eyes.file_name]
