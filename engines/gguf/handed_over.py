@@ -8,10 +8,8 @@ from engines.gguf.files.digests import Digest, DigestInvalid, parse_digest
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.manifests import Layer, layer
 from engines.gguf.header import MalformedGguf
-from engines.gguf.new_model import header_of
+from engines.gguf.new_model import PROJECTOR, header_of
 from engines.gguf.new_weights import MAX_FILES, check_file_name
-
-_PROJECTOR = "clip"  # what such a file calls its architecture
 
 
 def files_of(sources: Sequence[str]) -> tuple[dict[str, Digest], list[str]]:
@@ -55,7 +53,7 @@ def kind_of(folder: ModelFolder, blob: Layer) -> str:
             "their digests, as in FROM @sha256:… model.safetensors",
             param="modelfile",
         ) from None
-    if said.get("general.architecture") == _PROJECTOR:
+    if said.get("general.architecture") == PROJECTOR:
         return "projector"
     return "adapter" if said.get("general.type") == "adapter" else "model"
 
