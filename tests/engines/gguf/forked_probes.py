@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from engines.gguf import native
-from engines.gguf.probe import step_once
+from engines.gguf.probe import ALONE, step_once
 
 _SECONDS = 20
 
@@ -48,7 +48,7 @@ def _probe(path: Path, write: int) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        step_once(path, use_extra_buffers=False)
+        step_once(path, use_extra_buffers=False, pooling=None, companions=ALONE)
     except Exception as error:  # noqa: BLE001 - as the probe's child
         os.write(write, (str(error) or type(error).__name__).encode())
         return 1
