@@ -1,5 +1,6 @@
 """What a line that begins with `/` does in a conversation."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from gateway.cli.client import GatewayClient
 from gateway.cli.conversation import Conversation
 from gateway.cli.line_reader import LineReader
 from gateway.cli.list_models import print_models
-from gateway.cli.model_card import PARTS, part_of, print_card
+from gateway.cli.model_card import PARTS, card_of, part_of, print_card
 from gateway.cli.modelfile import typed
 
 HELP = """\
@@ -136,8 +137,7 @@ class SlashCommands:
         text = text.strip()
         if not name or not text:
             raise click.ClickException("/set parameter NAME VALUE, such as: temperature 0.2")
-        value = text.split() if name == "stop" else typed(text)
-        self._conversation.options[name] = value
+        self._conversation.options[name] = _texts(text) if name == "stop" else typed(text)
         _say(f"{name} is {text}")
 
     def _set_format(self, format: str | None) -> str:
@@ -182,7 +182,7 @@ class SlashCommands:
         other = Conversation(
             model=model, keep_alive=self._conversation.keep_alive, think=self._conversation.think
         )
-        shown = self._client.post("/api/show", {"model": model})
+        shown = card_of(self._client, model)
         self._client.post("/api/chat", other.load_body())
         self._shown = shown
         for field in other.__struct_fields__:
@@ -206,6 +206,14 @@ class SlashCommands:
 
     def _list(self, _: str) -> None:
         print_models(self._client.get("/api/tags")["models"])
+
+
+def _texts(text: str) -> list[str]:
+    """Several texts; one with spaces in it stands in quotes."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise click.ClickException(f"{text}: {str(error).lower()}") from None
 
 
 def _help(topic: str) -> None:
