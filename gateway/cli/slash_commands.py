@@ -9,7 +9,7 @@ import click
 from gateway.cli.answering import Display
 from gateway.cli.client import GatewayClient
 from gateway.cli.conversation import Conversation
-from gateway.cli.line_reader import LineReader
+from gateway.cli.line_reader import PROMPT, LineReader
 from gateway.cli.list_models import print_models
 from gateway.cli.model_card import PARTS, card_of, part_of, print_card
 from gateway.cli.modelfile import typed
@@ -185,9 +185,11 @@ class SlashCommands:
         shown = card_of(self._client, model)
         self._client.post("/api/chat", other.load_body())
         self._shown = shown
+        other.begun = shown.get("messages") or ()
         for field in other.__struct_fields__:
             setattr(self._conversation, field, getattr(other, field))
         _say(f"this is {model}")
+        print_begun(self._conversation)
 
     def _save(self, name: str) -> None:
         if not name:
@@ -206,6 +208,14 @@ class SlashCommands:
 
     def _list(self, _: str) -> None:
         print_models(self._client.get("/api/tags")["models"])
+
+
+def print_begun(conversation: Conversation) -> None:
+    """Show what was said before this conversation began: the MESSAGEs of the model."""
+    for message in conversation.begun:
+        if message["role"] != "system":
+            prompt = PROMPT if message["role"] == "user" else ""
+            click.echo(f"{prompt}{message['content']}")
 
 
 def _texts(text: str) -> list[str]:

@@ -132,3 +132,21 @@ def test_tab_completes_a_command(sitting: Sitting) -> None:
         user.sees("/clear")
         user.types("")
         user.sees("forgotten")
+
+
+def test_what_a_model_begins_with_is_shown_and_saved_but_not_sent(
+    fake: FakeGateway, sitting: Sitting
+) -> None:
+    before = [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "me"}]
+    fake.models["tiny:latest"] = {**CARD, "messages": before}
+    with sitting() as user:
+        user.types("hi")
+        user.sees("hello there")
+        user.sees(">>> ")
+        user.types("/save mine")
+        user.sees("saved as mine")
+
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]
+    assert ">>> who?\nme\n" in user.shown
+    assert fake.bodies("/api/chat")[-1]["messages"] == said[:1]
+    assert fake.bodies("/api/create")[0]["messages"] == [*before, *said]
