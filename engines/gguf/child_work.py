@@ -29,7 +29,7 @@ Order = TypeVar("Order", bound=Struct)
 _MAX_LINE_BYTES = 1024 * 1024
 _MAX_REASON_BYTES = 2000
 # As for the probe: nothing of the gateway's environment but where libraries are.
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH", "PYTHONPATH", "TMPDIR", "HOME")
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH", "TMPDIR")
 _REFUSED = 2  # the exit status for what is the order's own fault
 _NICENESS = 10  # answers that are being written go first
 

@@ -13,20 +13,17 @@ import msgspec
 from msgspec import Struct
 
 from engines.errors import ModelNotFound, RequestRefused
-from engines.gguf.file_format import read_file
-from engines.gguf.files.digests import Digest, DigestInvalid, parse_digest
-from engines.gguf.files.folder import ModelFolder
+from engines.gguf.copying import brought
 from engines.gguf.files.importing import import_file
 from engines.gguf.files.in_thread import in_thread
 from engines.gguf.files.manifests import Layer, layer
-from engines.gguf.files.model_file import ModelFile
 from engines.gguf.files.names import ModelName, parse_name, shown
 from engines.gguf.go_template.matching import check_template
-from engines.gguf.header import MalformedGguf
+from engines.gguf.handed_over import blob_layer, files_of, kind_of, stored_blob
 from engines.gguf.library import Library
 from engines.gguf.modelfile import Modelfile, read_modelfile
 from engines.gguf.new_model import add_text, assembled, header_of, write_model
-from engines.gguf.new_weights import MAX_FILES, NewWeights, check_file_name
+from engines.gguf.new_weights import NewWeights
 from engines.gguf.parameters import HAS_EFFECT
 from engines.gguf.quantizing import quantization_named
 from engines.gguf.recipe import NOTHING, Recipe, recipe_of
@@ -75,7 +72,7 @@ class Create:
         self._modelfile: Modelfile = read_modelfile(modelfile)
         self._quantization = quantization_named(quantize) if quantize else None
         self._how = how or HowToFetch()
-        self._files, self._sources = _files_of(self._modelfile.sources)
+        self._files, self._sources = files_of(self._modelfile.sources)
         self._folder.check_writable()
 
     async def steps(self) -> AsyncGenerator[Progress, None]:
@@ -91,13 +88,16 @@ class Create:
                     yield step
         if "model" not in {layer.kind for layer in base.layers}:
             raise RequestRefused("no FROM of the Modelfile names weights", param="modelfile")
-        for name in self._modelfile.parameters:
-            if name not in HAS_EFFECT:
-                yield Progress(status=f"parameter {name} is kept and changes nothing here")
-        if self._modelfile.template:
-            for note in await in_thread(self._template_notes, base):
-                yield Progress(status=note)
-        layers = await in_thread(self._layers, base)
+        for note in await in_thread(self._notes, base):
+            yield Progress(status=note)
+        adapters: list[Layer] = []
+        async with aclosing(self._adapters(base)) as more:
+            async for step in more:
+                if isinstance(step, Layer):
+                    adapters.append(step)
+                else:
+                    yield step
+        layers = await in_thread(self._layers, base, adapters)
         for made in layers:
             word = "using existing" if made.digest.file_name in had else "creating new"
             yield Progress(status=f"{word} layer {made.digest}", digest=str(made.digest))
@@ -131,7 +131,7 @@ class Create:
 
     def _base(self) -> _Base:
         for digest in self._files.values():
-            _stored(self._folder, str(digest))
+            stored_blob(self._folder, str(digest))
         bases = [self._based_on(source) for source in self._sources]
         if not bases:
             return _Base([])
@@ -141,7 +141,7 @@ class Create:
 
     def _based_on(self, source: str) -> _Base:
         if source.startswith("@"):
-            found = _blob_layer(self._folder, source[1:])
+            found = blob_layer(self._folder, source[1:])
             is_model = found.kind == "model"
             return _Base([found], weights=self._folder.blob(found.digest) if is_model else None)
         try:
@@ -157,14 +157,20 @@ class Create:
         layers = brought(self._folder, file, leave_weights=self._quantization is not None)
         return _Base(layers, recipe_of(file), file.path)
 
-    def _template_notes(self, base: _Base) -> list[str]:
-        """Check the TEMPLATE against the weights. Raises `RequestRefused` if nothing fits."""
-        weights = next(layer for layer in base.layers if layer.kind == "model")
-        header = header_of(self._folder, weights.digest)
-        note = check_template(self._modelfile.template or "", header.chat_template)
-        return [note] if note else []
+    def _notes(self, base: _Base) -> list[str]:
+        """What to tell of parameters and the template. Raises `RequestRefused` if none fits."""
+        notes = [
+            f"parameter {name} is kept and changes nothing here"
+            for name in self._modelfile.parameters
+            if name not in HAS_EFFECT
+        ]
+        if self._modelfile.template:
+            weights = next(layer for layer in base.layers if layer.kind == "model")
+            header = header_of(self._folder, weights.digest)
+            notes.append(check_template(self._modelfile.template, header.chat_template))
+        return [note for note in notes if note]
 
-    def _layers(self, base: _Base) -> list[Layer]:
+    def _layers(self, base: _Base, adapters: Sequence[Layer]) -> list[Layer]:
         """What the model is made of: the base's layers, and ours instead where we have some."""
         file, made = self._modelfile, list[Layer]()
 
@@ -186,12 +192,29 @@ class Create:
             replaced |= {kind} if texts else set()
             for text in texts:
                 add(kind, text.encode())
-        if file.adapters:
+        if adapters:
             replaced.add("adapter")
-            made += [self._adapter(source) for source in file.adapters]
+            made += adapters
         layers = [layer for layer in base.layers if layer.kind not in replaced] + made
         order = {kind: place for place, kind in enumerate(_ORDER)}
         return sorted(layers, key=lambda layer: order.get(layer.kind, len(order)))
+
+    async def _adapters(self, base: _Base) -> AsyncGenerator[Progress | Layer, None]:
+        """The layers of all ADAPTERs; one that PEFT wrote is converted."""
+        files, others = files_of(self._modelfile.adapters)
+        for source in others:
+            yield await in_thread(self._adapter, source)
+        if not files:
+            return
+        for digest in files.values():
+            await in_thread(stored_blob, self._folder, str(digest))
+        weights = next(layer for layer in base.layers if layer.kind == "model")
+        new = NewWeights(self._folder, self._how)
+        async with aclosing(new.adapter(files, self._folder.blob(weights.digest))) as steps:
+            async for step in steps:
+                yield step
+        assert new.digest is not None
+        yield layer("adapter", new.digest, self._folder.blob(new.digest).stat().st_size)
 
     def _adapter(self, source: str) -> Layer:
         if not source.startswith("@"):
@@ -200,11 +223,11 @@ class Create:
                 "`penstock create` does",
                 param="modelfile",
             )
-        found = _stored(self._folder, source[1:])
-        if _kind_of(self._folder, found) != "adapter":
+        found = stored_blob(self._folder, source[1:])
+        if kind_of(self._folder, found) != "adapter":
             raise RequestRefused(
                 f"ADAPTER {found.digest} is no adapter: a GGUF file whose general.type is "
-                "adapter, as llama.cpp's convert_lora_to_gguf.py makes them",
+                "adapter, or PEFT's two files by their names",
                 param="modelfile",
             )
         return layer("adapter", found.digest, found.size_bytes)
@@ -219,90 +242,6 @@ class Create:
         return {name: value for name, value in settings.items() if value}
 
 
-def copy_model(library: Library, source: str, target: str) -> None:
-    """Give a model another name. Raises any `EngineError`."""
-    folder, name = library.writable_folder(), parse_name(target, param="destination")
-    folder.check_writable()
-    file = library.look_up(source)
-    layers = brought(folder, file)
-    if file.manifest is None:
-        write_model(folder, name, assembled(folder, layers, {}))
-    else:
-        write_model(folder, name, file.manifest)
-
-
-def brought(folder: ModelFolder, file: ModelFile, *, leave_weights: bool = False) -> list[Layer]:
-    """The layers of a model, whose blobs are in `folder` from now on; weights may be left out."""
-    if file.manifest is None or file.folder is None:
-        if leave_weights:
-            return []
-        digest = import_file(folder, file.path)
-        return [layer("model", digest, file.size_bytes)]
-    layers = [one for one in file.manifest.layers if not (leave_weights and one.kind == "model")]
-    for needed in [*layers, *([file.manifest.config] if file.manifest.config else [])]:
-        if not folder.has(needed):
-            import_file(folder, file.folder.blob(needed.digest), needed.digest)
-    return layers
-
-
 def _with_weights(base: _Base, weights: Layer) -> _Base:
     others = [layer for layer in base.layers if layer.kind != "model"]
     return _Base([weights, *others], base.recipe)
-
-
-def _files_of(sources: Sequence[str]) -> tuple[dict[str, Digest], list[str]]:
-    """The named files of a checkpoint (`@sha256:… NAME`), and the sources that are none."""
-    files: dict[str, Digest] = {}
-    others: list[str] = []
-    for source in sources:
-        text, space, name = source.partition(" ")
-        if not source.startswith("@") or not space:
-            others.append(source)
-            continue
-        name = name.strip().strip('"')
-        check_file_name(name)
-        files[name] = _digest(text[1:])
-    if files and len(files) > MAX_FILES:
-        raise RequestRefused(f"the Modelfile names {len(files)} files", param="modelfile")
-    if len(files) == 1 and next(iter(files)).lower().endswith(".gguf"):
-        return {}, [f"@{next(iter(files.values()))}", *others]
-    return files, others
-
-
-def _blob_layer(folder: ModelFolder, text: str) -> Layer:
-    found = _stored(folder, text)
-    kind = _kind_of(folder, found)
-    if kind == "model":
-        header_of(folder, found.digest)  # raises for one that must not be loaded
-    return layer(kind, found.digest, found.size_bytes)
-
-
-def _kind_of(folder: ModelFolder, blob: Layer) -> str:
-    """What a blob says it is: weights, a projector for pictures, an adapter."""
-    try:
-        said = read_file(folder.blob(blob.digest)).scalars
-    except MalformedGguf as error:
-        raise RequestRefused(
-            f"this is no GGUF model: {error.message}; the files of a checkpoint are named behind "
-            "their digests, as in FROM @sha256:… model.safetensors",
-            param="modelfile",
-        ) from None
-    if said.get("general.architecture") == _PROJECTOR:
-        return "projector"
-    return "adapter" if said.get("general.type") == "adapter" else "model"
-
-
-def _stored(folder: ModelFolder, text: str) -> Layer:
-    """A blob that was handed over before."""
-    digest = _digest(text)
-    path = folder.blob(digest)
-    if not path.is_file():
-        raise RequestRefused(f"there is no blob {digest}: hand it over first", param="modelfile")
-    return layer("model", digest, path.stat().st_size)
-
-
-def _digest(text: str) -> Digest:
-    try:
-        return parse_digest(text)
-    except DigestInvalid as error:
-        raise RequestRefused(str(error), param="modelfile") from None

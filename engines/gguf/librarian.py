@@ -12,7 +12,8 @@ from pathlib import Path
 from engines.errors import RequestRefused
 from engines.gguf.catalog import Catalog
 from engines.gguf.config import GgufConfig
-from engines.gguf.create import Create, copy_model
+from engines.gguf.copying import copy_model
+from engines.gguf.create import Create
 from engines.gguf.details import details_of
 from engines.gguf.files.digests import DigestInvalid, parse_digest
 from engines.gguf.files.importing import import_file

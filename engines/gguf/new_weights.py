@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engines.errors import RequestRefused
 from engines.gguf.child_work import Far, work_in_child
-from engines.gguf.conversion.order import ConvertOrder
+from engines.gguf.conversion.order import AdapterOrder, ConvertOrder
 from engines.gguf.files.digests import Digest
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.importing import keep, unfinished
@@ -74,6 +74,21 @@ class NewWeights:
                 raise RequestRefused(
                     f"the model cannot be made {quantization}: {error.message}", param="quantize"
                 ) from None
+            self.digest = await in_thread(keep, self._folder, target)
+
+    async def adapter(
+        self, files: Mapping[str, Digest], base: Path
+    ) -> AsyncGenerator[Progress, None]:
+        """Convert an adapter that PEFT wrote, for the model in `base`."""
+        sizes = [self._folder.blob(digest).stat().st_size for digest in files.values()]
+        self._how.check_disk(self._folder.blobs, 2 * sum(sizes))
+        memory_bytes = sum(sizes) * _MEMORY_FACTOR + _MEMORY_BYTES
+        async with _making(self._folder) as target, _laid_out(self._folder, files) as folder:
+            order = AdapterOrder(str(folder), str(base), str(target))
+            module = "engines.gguf.conversion.adapter"
+            async with aclosing(work_in_child(module, order, memory_bytes=memory_bytes)) as steps:
+                async for far in steps:
+                    yield _progress("converting adapter", far)
             self.digest = await in_thread(keep, self._folder, target)
 
 

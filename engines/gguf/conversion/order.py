@@ -9,3 +9,11 @@ class ConvertOrder(Struct, frozen=True):
     folder: str
     target: str
     name: str
+
+
+class AdapterOrder(Struct, frozen=True):
+    """`folder` holds what PEFT wrote; `base` is the GGUF file of the model that it changes."""
+
+    folder: str
+    base: str
+    target: str

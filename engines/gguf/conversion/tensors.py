@@ -135,7 +135,7 @@ class Tensors:
 
         def make() -> Numbers:
             numbers = as_float32(part.numbers()) if is_vector else part.numbers()
-            return _turned(numbers, turned_heads) if turned_heads else numbers
+            return turned(numbers, turned_heads) if turned_heads else numbers
 
         return NewTensor(name, shape, "F32" if is_vector else part.entry.dtype, make)
 
@@ -191,7 +191,7 @@ class _Part:
         return stored(self.entry)[self.start : self.start + self.length]
 
 
-def _turned(numbers: Numbers, num_heads: int) -> Numbers:
+def turned(numbers: Numbers, num_heads: int) -> Numbers:
     """Each head's rows, first and second half, taken in turn."""
     halves = numbers.reshape(num_heads, 2, numbers.shape[0] // num_heads // 2, *numbers.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(numbers.shape)

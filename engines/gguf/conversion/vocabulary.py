@@ -15,6 +15,7 @@ from engines.checkpoint.checkpoint_errors import CheckpointUnavailable, Checkpoi
 from engines.checkpoint.json_fields import JsonFields
 from engines.gguf.conversion.sentencepiece import read_sentencepiece
 
+MAX_TOKENS = 2**20  # as our own reader of headers takes
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # GGUF's token types
 _NEVER_MERGED = -1e9
 _ADDED_SCORE = -1000.0
@@ -147,7 +148,7 @@ def _add_special(vocabulary: Vocabulary, added: object) -> None:
     for token in added if isinstance(added, list) else []:
         said = token if isinstance(token, dict) else {}
         number, text = said.get("id"), said.get("content")
-        if not isinstance(number, int) or not isinstance(text, str) or not 0 <= number < 2**24:
+        if not isinstance(number, int) or not isinstance(text, str) or not 0 <= number < MAX_TOKENS:
             raise CheckpointUnavailable("tokenizer.json: an added token has no id or no content")
         if number < len(vocabulary.types) and vocabulary.types[number] == UNKNOWN:
             continue
@@ -174,12 +175,12 @@ def _rule(fields: JsonFields) -> str:
         if digits[0].get("individual_digits"):
             return "smollm"
     pattern = splits[0].get("pattern") if len(splits) == 1 else None
-    expression = pattern.get("Regex") if isinstance(pattern, dict) else None
+    expression = str(pattern.get("Regex")) if isinstance(pattern, dict) else ""
     if expression in RULES:
         return RULES[expression]
     raise CheckpointUnsupported(
         f"tokenizer.json: texts are cut up by a rule that llama.cpp has no name for "
-        f"({str(expression)[:100]!r}); there are: gpt-2, smollm, {', '.join(RULES.values())}"
+        f"({expression[:100]!r}); there are: gpt-2, smollm, {', '.join(RULES.values())}"
     )
 
 
@@ -213,12 +214,12 @@ def _bpe(fields: JsonFields) -> JsonFields:
 
 def _numbered(model: JsonFields) -> Mapping[str, int]:
     tokens = model.fields("vocab").values
-    if not tokens or not all(isinstance(n, int) and 0 <= n < 2**24 for n in tokens.values()):
+    if not tokens or not all(isinstance(n, int) and 0 <= n < MAX_TOKENS for n in tokens.values()):
         model.fail("vocab", "tokens and their ids")
     return tokens
 
 
-def _merges(model: JsonFields) -> list[Sequence[str]]:
+def _merges(model: JsonFields) -> Sequence[Sequence[str]]:
     said = model.values.get("merges")
     pairs = [
         merge.split(" ", 1) if isinstance(merge, str) else merge

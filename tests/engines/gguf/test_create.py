@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engines.errors import ModelNotFound, RequestRefused, Unavailable
-from engines.gguf.create import copy_model
+from engines.gguf.copying import copy_model
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.manifests import layer
 from engines.gguf.files.names import parse_name
@@ -18,7 +18,7 @@ from engines.gguf.new_model import assembled, write_model
 from engines.gguf.recipe import Said, recipe_of
 from tests.engines.gguf.creating import blob_of, created, library_of, shown, statuses
 from tests.engines.gguf.ollama_folder import everything, put_model
-from tests.gguf_files import write_gguf
+from tests.gguf_files import write_gguf, write_projector
 
 LIBRARY = "registry.ollama.ai/library"
 GO = "{{ if .System }}<s>{{ .System }}</s>{{ end }}<u>{{ .Prompt }}</u><a>{{ .Response }}</a>"
@@ -171,19 +171,14 @@ async def test_an_adapter_is_a_layer_and_a_new_one_takes_its_place(
 async def test_a_projector_beside_the_weights_is_a_layer_of_its_own(
     folder: Path, weights: Path, tmp_path: Path
 ) -> None:
-    writer = gguf.GGUFWriter(tmp_path / "eyes.gguf", "clip")
-    writer.add_type("mmproj")
-    writer.add_tensor("v.patch_embd.weight", np.zeros((4, 4), dtype=np.float32))
-    for write in (writer.write_header_to_file, writer.write_kv_data_to_file):
-        write()
-    writer.write_tensors_to_file()
-    writer.close()
-    eyes = blob_of(folder, tmp_path / "eyes.gguf")
+    eyes = blob_of(folder, write_projector(tmp_path / "eyes.gguf"))
 
-    await created(folder, "sees", f"FROM @{blob_of(folder, weights)}\nFROM @{eyes}")
+    seen = f"FROM @{blob_of(folder, weights)} m.gguf\nFROM @{eyes} eyes.gguf"
+    await created(folder, "sees", seen)
 
     recipe = recipe_of(library_of(folder).look_up("sees"))
     assert [path.name for path in recipe.projectors] == [eyes.file_name]
+    assert f"\nFROM @{eyes}\n" in (await shown(folder, "sees")).modelfile
 
 
 @pytest.mark.parametrize(

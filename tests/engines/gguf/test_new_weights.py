@@ -16,10 +16,15 @@ from engines.gguf.config import GgufConfig
 from engines.gguf.create import Create
 from engines.gguf.engine import GgufEngine
 from engines.gguf.header import read_header
+from engines.gguf.recipe import recipe_of
 from engines.protocol import GenerateRequest, Message, Sampling, Text, TextDelta
+from tests.engines.gguf.conversion.exact_logits import exact_logits
+from tests.engines.gguf.conversion.test_adapter import put_adapter
 from tests.engines.gguf.conversion.test_writing import QWEN_RULE, STARTER
 from tests.engines.gguf.creating import blob_of, created, library_of, statuses
 from tests.engines.gguf.registry.pulling import QUICK
+from tests.engines.paged.random_checkpoints import reference
+from tests.gguf_files import write_gguf
 
 FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "model.safetensors")
 
@@ -66,6 +71,22 @@ async def answer(folder: Path, model: str) -> str:
     finally:
         await engine.close()
     return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+async def test_an_adapter_that_peft_wrote_becomes_one_of_llama_cpps(tmp_path: Path) -> None:
+    folder, lora = tmp_path / "models", tmp_path / "lora"
+    put_adapter(lora, reference(STARTER), ("self_attn.q_proj", "mlp.up_proj"))
+    weights = blob_of(folder, STARTER / "starter.gguf")
+    lines = [f"ADAPTER @{blob_of(folder, path)} {path.name}" for path in sorted(lora.iterdir())]
+
+    steps = await created(folder, "tuned", "\n".join([f"FROM @{weights}", *lines]))
+
+    assert "converting adapter" in statuses(steps)
+    (adapter,) = recipe_of(library_of(folder).look_up("tuned")).adapters
+    assert exact_logits(STARTER / "starter.gguf", [9, 8, 7], adapter=adapter).shape == (3, 3072)
+    with pytest.raises(RequestRefused, match="the adapter belongs to another one"):
+        other = blob_of(folder, write_gguf(tmp_path / "other.gguf", width=32))
+        await created(folder, "wrong", "\n".join([f"FROM @{other}", *lines]))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,13 @@ from tests.engines.starter.loaded_gguf import _SILENT
 _F32, _NO_FLASH = 0, 0
 
 
-def exact_logits(path: Path, tokens: Sequence[int], *, context_tokens: int = 256) -> np.ndarray:
+def exact_logits(
+    path: Path,
+    tokens: Sequence[int],
+    *,
+    context_tokens: int = 256,
+    adapter: Path | None = None,
+) -> np.ndarray:
     """One row of logits for each token."""
     llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
     parameters = llama_cpp.llama_model_default_params()
@@ -25,6 +31,13 @@ def exact_logits(path: Path, tokens: Sequence[int], *, context_tokens: int = 256
     options.type_k = options.type_v = _F32
     options.flash_attn_type = _NO_FLASH
     context = llama_cpp.llama_init_from_model(model, options)
+    if adapter is not None:
+        loaded = llama_cpp.llama_adapter_lora_init(model, str(adapter).encode())
+        assert loaded, f"llama.cpp does not load {adapter}"
+        kind = llama_cpp.llama_adapter_lora_p_ctypes
+        assert not llama_cpp.llama_set_adapters_lora(
+            context, (kind * 1)(loaded), 1, (ctypes.c_float * 1)(1.0)
+        )
     batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
     batch.n_tokens = len(tokens)
     for place, token in enumerate(tokens):
