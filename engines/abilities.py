@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from engines.metrics import ModelMetrics
+from engines.protocol import GenerateRequest
 
 
 @runtime_checkable
@@ -27,4 +28,18 @@ class Relay(Protocol):
 
     def relays(self, dialect: str, method: str, path: str) -> bool:
         """Whether this operation of the dialect may be passed on; cheap, and never asks."""
+        ...
+
+
+@runtime_checkable
+class OtherTemplates(Protocol):
+    """An engine that can make a prompt with a template that a request brings.
+
+    Only gguf does, and not from a process of its own.
+    """
+
+    async def rendered_with(self, template: str, request: GenerateRequest) -> str:
+        """What a template, in Go's language, makes of the request's messages.
+
+        Loads the model if needed. Raises any `EngineError`."""
         ...

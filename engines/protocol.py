@@ -361,8 +361,11 @@ class Engine(Protocol):
         """Every model that can be asked for, loaded or not."""
         ...
 
-    async def load(self, model: str) -> ModelInfo:
-        """Return when the model is ready; a second call waits for the first."""
+    async def load(self, model: str, *, keep_alive_seconds: float | None = None) -> ModelInfo:
+        """Return when the model is ready; a second call waits for the first.
+
+        It then stays for `keep_alive_seconds` without requests: None for as long as the
+        engine says, less than 0 for good."""
         ...
 
     async def unload(self, model: str) -> None:

@@ -158,6 +158,7 @@ class ScriptedEngine:
         self.embed_requests: list[EmbedRequest] = []
         self.rerank_requests: list[RerankRequest] = []
         self.num_loads = 0
+        self.kept_alive: list[float] = []  # what loads said, if they said something
         self.running = 0
         self.num_closed_early = 0
         self._script = script
@@ -186,7 +187,9 @@ class ScriptedEngine:
     async def models(self) -> Sequence[ModelInfo]:
         return [self._info(name) for name in self._model_names]
 
-    async def load(self, model: str) -> ModelInfo:
+    async def load(self, model: str, *, keep_alive_seconds: float | None = None) -> ModelInfo:
+        if keep_alive_seconds is not None:
+            self.kept_alive.append(keep_alive_seconds)
         if model not in self._model_names:
             raise ModelNotFound(model)
         if model not in self._loaded:

@@ -24,6 +24,7 @@ from engines.gguf.librarian import Librarian
 from engines.gguf.loaded_model import LoadedModel
 from engines.gguf.loader import Loader
 from engines.gguf.measuring import metrics_of
+from engines.gguf.other_template import rendered_with
 from engines.gguf.pooled import embedded, reranked
 from engines.gguf.probe import default_memory
 from engines.gguf.sequence import Sequence as Running
@@ -110,9 +111,9 @@ class GgufEngine:
         infos = await asyncio.to_thread(self._catalog.list)
         return [self._with_state(info) for info in infos]
 
-    async def load(self, model: str) -> ModelInfo:
+    async def load(self, model: str, *, keep_alive_seconds: float | None = None) -> ModelInfo:
         """Return when the model is ready."""
-        lease = await self._lease(model, None, expects_another=True)
+        lease = await self._lease(model, keep_alive_seconds, expects_another=True)
         lease.release()
         known = await asyncio.to_thread(self._catalog.look_up, model)
         return self._with_state(known.info)
@@ -272,6 +273,15 @@ class GgufEngine:
         lease = await self._lease(request.model, None, expects_another=True)
         try:
             return await rendered_prompt(lease.model, lease.model.vocabulary.pieces, request)
+        finally:
+            lease.release()
+
+    async def rendered_with(self, template: str, request: GenerateRequest) -> str:
+        """The prompt that a Go template makes of the request's messages."""
+        lease = await self._lease(request.model, None, expects_another=True)
+        try:
+            applied = lease.model.recipe.applied(request)
+            return await asyncio.to_thread(rendered_with, lease.model, template, applied)
         finally:
             lease.release()
 

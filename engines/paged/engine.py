@@ -104,9 +104,9 @@ class PagedEngine:
         infos = await asyncio.to_thread(self._catalog.list)
         return [self._with_state(info) for info in infos]
 
-    async def load(self, model: str) -> ModelInfo:
+    async def load(self, model: str, *, keep_alive_seconds: float | None = None) -> ModelInfo:
         """Return when the model is ready."""
-        lease = await self._lease(model, None, expects_another=True)
+        lease = await self._lease(model, keep_alive_seconds, expects_another=True)
         lease.release()
         return self._with_state(await asyncio.to_thread(self._catalog.info, model))
 

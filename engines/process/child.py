@@ -193,8 +193,8 @@ class Host:
                 return await engine.health()
             case Models():
                 return await engine.models()
-            case Load(model):
-                return await engine.load(model)
+            case Load(model, keep_alive_seconds):
+                return await engine.load(model, keep_alive_seconds=keep_alive_seconds)
             case Unload(model):
                 return await engine.unload(model)
             case Embed(request):

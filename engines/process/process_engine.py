@@ -94,9 +94,9 @@ class ProcessEngine:
         """Every model, as the child knows them."""
         return await self._supervisor.running().ask(Models(), list[ModelInfo])
 
-    async def load(self, model: str) -> ModelInfo:
+    async def load(self, model: str, *, keep_alive_seconds: float | None = None) -> ModelInfo:
         """Return when the model is ready; after a restart, it is loaded when next asked for."""
-        return await self._supervisor.running().ask(Load(model), ModelInfo)
+        return await self._supervisor.running().ask(Load(model, keep_alive_seconds), ModelInfo)
 
     async def unload(self, model: str) -> None:
         """Free the model after its running requests have finished."""

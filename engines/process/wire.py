@@ -62,6 +62,7 @@ class Load(Struct, frozen=True, tag="load"):
     """Answered with a `ModelInfo`."""
 
     model: str
+    keep_alive_seconds: float | None = None
 
 
 class Unload(Struct, frozen=True, tag="unload"):

@@ -94,7 +94,7 @@ class RemoteEngine:
         """The models of the policy, as far as the upstream has told, with what it says of them."""
         return self._catalog.models()
 
-    async def load(self, model: str) -> ModelInfo:
+    async def load(self, model: str, *, keep_alive_seconds: float | None = None) -> ModelInfo:
         """The upstream loads its models itself; this only says whether it may be asked for."""
         if not self._catalog.permits(model):
             raise ModelNotFound(model)

@@ -24,6 +24,10 @@ __all__ = [
     "client_options",
     "default_url",
 ]
+_WITHOUT_WORDS = {
+    401: "a valid key is wanted",
+    403: "this wants the role admin, or a team that may use this endpoint",
+}
 
 
 class GatewayAnswered(click.ClickException):
@@ -192,7 +196,12 @@ def _raise_for(response: httpx.Response) -> None:
         message = _said(response.json())
     except ValueError:
         message = None
-    message = message or response.text[:500] or response.reason_phrase
+    # What HEAD is answered has no body to say why.
+    message = (
+        message
+        or response.text[:500]
+        or _WITHOUT_WORDS.get(response.status_code, response.reason_phrase)
+    )
     if response.status_code == 401:
         message += "; pass a key with --key or PENSTOCK_API_KEY"
     raise GatewayAnswered(message, response.status_code)

@@ -16,6 +16,8 @@ class Conversation(Struct, kw_only=True):
     think: bool | str | None = None  # None: as the model likes
     keep_alive: str | float | None = None
     messages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    # What the model itself begins with. The gateway puts it before every question.
+    begun: Sequence[Mapping[str, Any]] = ()
 
     def body(self, question: str, images: Sequence[str] = ()) -> dict[str, Any]:
         """What `/api/chat` is asked; `images` are base64."""
@@ -39,7 +41,8 @@ class Conversation(Struct, kw_only=True):
             body["parameters"] = self.options
         if self.messages:
             body["messages"] = [
-                {"role": one["role"], "content": one["content"]} for one in self.messages
+                {"role": one["role"], "content": one["content"]}
+                for one in (*self.begun, *self.messages)
             ]
         return body
 

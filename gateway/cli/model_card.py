@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from gateway.cli.client import GatewayAnswered, GatewayClient
 from gateway.cli.quantities import number_text
 
 # part -> what a sentence calls it
@@ -18,6 +19,19 @@ PARTS: Mapping[str, str] = {
 _LICENSE_LINES = 2
 _SYSTEM_LINES = 5
 _MAX_ITEMS = 3  # of a list in metadata; a vocabulary has 100,000
+
+
+def card_of(client: GatewayClient, model: str) -> dict[str, Any]:
+    """What the gateway says of a model.
+
+    Empty where the caller may not ask, which is no reason not to talk to it.
+    """
+    try:
+        return client.post("/api/show", {"model": model})
+    except GatewayAnswered as error:
+        if error.status == 403:
+            return {}
+        raise
 
 
 def part_of(shown: Mapping[str, Any], part: str) -> str:

@@ -5,6 +5,7 @@ of this machine is for create.py. What instructions and parameters mean, and whe
 they exist, is the gateway's to say: it may run a model that this program cannot.
 """
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -78,9 +79,10 @@ def typed(text: str) -> int | float | bool | str:
     if _NUMBER.fullmatch(text):
         return int(text)
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return text
+    return number if math.isfinite(number) else text
 
 
 def _add_parameter(parameters: dict[str, Any], name: str, value: str) -> None:

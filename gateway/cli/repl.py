@@ -11,7 +11,7 @@ from gateway.cli.client import GatewayClient
 from gateway.cli.conversation import Conversation
 from gateway.cli.line_reader import LineReader
 from gateway.cli.pictures import pictures_in
-from gateway.cli.slash_commands import WORDS, SlashCommands
+from gateway.cli.slash_commands import WORDS, SlashCommands, print_begun
 from gateway.ollama_variables import is_true
 
 
@@ -19,9 +19,11 @@ def converse(
     client: GatewayClient, conversation: Conversation, display: Display, shown: dict[str, Any]
 ) -> None:
     """Talk until Ctrl-D or /bye. Ctrl-C stops an answer, and nothing else."""
+    conversation.begun = shown.get("messages") or ()
     reader = LineReader(_history_file(), WORDS)
     commands = SlashCommands(client, conversation, display, reader, shown)
     _say(f"{conversation.model} at {client.url}; /? for help")
+    print_begun(conversation)
     if is_true(os.environ.get("OLLAMA_NOHISTORY", "")):
         reader.keep_history(kept=False)
     try:

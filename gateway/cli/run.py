@@ -148,18 +148,13 @@ def _keep_alive(given: str | None) -> str | float | None:
 
 
 def _found_or_pulled(client: GatewayClient, model: str, *, insecure: bool) -> dict[str, Any]:
-    """What the gateway says of a model; it is pulled if it is not there and the caller may.
-
-    Empty where the caller may not ask, which is no reason not to talk to it.
-    """
+    """What the gateway says of a model; it is pulled if it is not there and the caller may."""
+    from gateway.cli.model_card import card_of
     from gateway.cli.pull import pull
 
-    asked = {"model": model}
     try:
-        return client.post("/api/show", asked)
+        return card_of(client, model)
     except GatewayAnswered as missing:
-        if missing.status == 403:
-            return {}
         if missing.status != 404:
             raise
         try:
@@ -170,7 +165,7 @@ def _found_or_pulled(client: GatewayClient, model: str, *, insecure: bool) -> di
             raise click.ClickException(
                 f"{missing.said}, and it could not be pulled: {error.message}"
             ) from None
-    return client.post("/api/show", asked)
+    return card_of(client, model)
 
 
 def _ask_once(

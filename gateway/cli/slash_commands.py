@@ -1,5 +1,6 @@
 """What a line that begins with `/` does in a conversation."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,9 +9,9 @@ import click
 from gateway.cli.answering import Display
 from gateway.cli.client import GatewayClient
 from gateway.cli.conversation import Conversation
-from gateway.cli.line_reader import LineReader
+from gateway.cli.line_reader import PROMPT, LineReader
 from gateway.cli.list_models import print_models
-from gateway.cli.model_card import PARTS, part_of, print_card
+from gateway.cli.model_card import PARTS, card_of, part_of, print_card
 from gateway.cli.modelfile import typed
 
 HELP = """\
@@ -136,8 +137,7 @@ class SlashCommands:
         text = text.strip()
         if not name or not text:
             raise click.ClickException("/set parameter NAME VALUE, such as: temperature 0.2")
-        value = text.split() if name == "stop" else typed(text)
-        self._conversation.options[name] = value
+        self._conversation.options[name] = _texts(text) if name == "stop" else typed(text)
         _say(f"{name} is {text}")
 
     def _set_format(self, format: str | None) -> str:
@@ -182,12 +182,14 @@ class SlashCommands:
         other = Conversation(
             model=model, keep_alive=self._conversation.keep_alive, think=self._conversation.think
         )
-        shown = self._client.post("/api/show", {"model": model})
+        shown = card_of(self._client, model)
         self._client.post("/api/chat", other.load_body())
         self._shown = shown
+        other.begun = shown.get("messages") or ()
         for field in other.__struct_fields__:
             setattr(self._conversation, field, getattr(other, field))
         _say(f"this is {model}")
+        print_begun(self._conversation)
 
     def _save(self, name: str) -> None:
         if not name:
@@ -206,6 +208,22 @@ class SlashCommands:
 
     def _list(self, _: str) -> None:
         print_models(self._client.get("/api/tags")["models"])
+
+
+def print_begun(conversation: Conversation) -> None:
+    """Show what was said before this conversation began: the MESSAGEs of the model."""
+    for message in conversation.begun:
+        if message["role"] != "system":
+            prompt = PROMPT if message["role"] == "user" else ""
+            click.echo(f"{prompt}{message['content']}")
+
+
+def _texts(text: str) -> list[str]:
+    """Several texts; one with spaces in it stands in quotes."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise click.ClickException(f"{text}: {str(error).lower()}") from None
 
 
 def _help(topic: str) -> None:

@@ -38,6 +38,7 @@ class OllamaStage:
         self.library.requests.clear()
         self.library.embed_requests.clear()
         self.library.jobs.clear()
+        self.library.kept_alive.clear()
         self.library.pull_steps.clear()
         self.library.blobs.clear()
         self.library.loaded.clear()

@@ -69,7 +69,10 @@ def test_an_admins_keep_alive_counts(ollama: OllamaStage) -> None:
         assert ollama.last_request.keep_alive_seconds == seconds
 
     ollama.ask("chat", model="chat-small", messages=[])
+    ollama.ask("generate", model="chat-small", keep_alive="1h")
+    ollama.ask("embed", model="chat-small", input="", keep_alive=-5)
     assert ollama.library.loaded == {"scripted-model"}
+    assert ollama.library.kept_alive == [3600.0, -1.0]
     unloaded = ollama.ask("chat", model="chat-small", keep_alive=0)
     assert unloaded.json()["done_reason"] == "unload"
     assert ollama.library.loaded == set()

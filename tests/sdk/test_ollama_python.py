@@ -134,6 +134,22 @@ def test_raw_prompts_stops_and_lengths_are_honoured(client: Client, place: Ollam
     assert "Paris" not in (stopped.message.content or "")
 
 
+def test_a_template_may_come_with_a_request(client: Client, place: OllamaPlace) -> None:
+    if place.kind == "scripted":
+        pytest.skip("a script has no templates")
+    turn = "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n"
+    question = CAPITAL[0]["content"]
+
+    own = client.generate(place.model, question, template=turn, options=GREEDY)
+    usual = client.generate(place.model, question, options=GREEDY)
+    with pytest.raises(ollama.ResponseError, match="template cannot be used") as caught:
+        client.generate(place.model, question, template="{{ call .Prompt }}")
+
+    assert own.response == usual.response
+    assert own.prompt_eval_count == usual.prompt_eval_count
+    assert caught.value.status_code == 400
+
+
 def test_logprobs_come_with_the_tokens(client: Client, place: OllamaPlace) -> None:
     answer = client.generate(place.model, "hi", logprobs=True, options={"num_predict": 2})
 

@@ -26,6 +26,7 @@ from gateway.api.ollama.answers import (
 )
 from gateway.api.ollama.conversation import from_context, to_context
 from gateway.api.ollama.durations import now
+from gateway.api.ollama.given_template import with_template
 from gateway.api.ollama.images import to_images
 from gateway.api.ollama.lines import lines, member, whole
 from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
@@ -98,11 +99,13 @@ async def create_generation(request: Request[Any, Any, Any]) -> ASGIApp:
         options = read_options(call, body.options)
         info = await known_of(gateway, call, body.model)
         # A model without a template goes on from the prompt as it stands.
-        has_template = info is None or Capability.CHAT in info.capabilities
+        has_template = info is None or Capability.CHAT in info.capabilities or bool(body.template)
         asked = to_request(call, body, options, has_template=has_template)
         await check_abilities(gateway, call, asked, options)
+        at_end = _context_of(body, asked)
+        if body.template:
+            asked = await with_template(gateway, call, body.template, asked)
         (events,) = await pipeline.run(gateway, call, [asked])
-    at_end = _context_of(body, asked)
     if body.stream is False:
         return JsonReply(await whole(call, asked_for, events, _said, at_end))  # pyright: ignore[reportReturnType]
     call.streams = True
@@ -129,17 +132,14 @@ async def _without_prompt(gateway: Gateway, call: Call, body: Generate, asked_fo
 def _check(body: Generate) -> None:
     if body.raw and (body.template or body.system or body.context):
         raise BadRequest("raw mode does not support template, system, or context", param="raw")
-    if body.template:
+    if body.suffix and (body.images or body.context or body.system or body.template):
         raise BadRequest(
-            "template cannot be chosen for one request: create a model with this TEMPLATE, or send "
-            "the rendered prompt with raw: true",
-            param="template",
-        )
-    if body.suffix and (body.images or body.context or body.system):
-        raise BadRequest(
-            "suffix fills a gap in a text, with which images, context and system do not go",
+            "suffix fills a gap in a text, with which images, context, system and template do not "
+            "go",
             param="suffix",
         )
+    if body.template and body.images:
+        raise BadRequest("images do not go with a template of your own", param="template")
 
 
 def _raw(body: Generate) -> str:

@@ -8,7 +8,7 @@ say is let pass and changes nothing (docs/decisions/0052-who-keeps-a-model.md).
 import time
 
 from engines.errors import ModelNotFound
-from engines.protocol import Engine, GenerateRequest
+from engines.protocol import Engine
 from gateway import pipeline
 from gateway.api.ollama.durations import keep_alive_seconds
 from gateway.api.ollama.opening import tell_ignored
@@ -38,13 +38,7 @@ async def load(gateway: Gateway, call: Call, name: str, given: KeepAlive) -> Non
     keep_alive = keep_alive_of(call, given)
     engine, target = await _first_target(gateway, call, name)
     try:
-        await engine.load(target.model)
-        if keep_alive is not None:
-            # Counting is the cheapest thing that renews a model's time.
-            asked = GenerateRequest(
-                id=call.id, model=target.model, prompt="a", keep_alive_seconds=keep_alive
-            )
-            await engine.count_tokens(asked)
+        await engine.load(target.model, keep_alive_seconds=keep_alive)
     except ModelNotFound as error:
         raise ModelUnknown(name) from error
     call.first_output_at = time.monotonic()  # so that limits count it as an answered request

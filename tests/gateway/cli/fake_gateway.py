@@ -128,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         digest = self.path.removeprefix("/api/blobs/")
-        self.send_response(200 if digest in self.state.blobs else 404)
+        status = 200 if digest in self.state.blobs else 404
+        self.send_response(self.state.refusal[0] if self.state.refusal else status)
         self.send_header("content-length", "0")
         self.end_headers()
 

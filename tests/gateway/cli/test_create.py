@@ -152,3 +152,28 @@ def test_a_making_that_fails_says_why(fake: FakeGateway, typed: Typed, modelfile
 
     assert result.exit_code == 1
     assert "it is quantized already" in result.stderr
+
+
+def test_who_may_not_send_files_is_told_before_they_are_sent(
+    fake: FakeGateway, typed: Typed, modelfile: Path
+) -> None:
+    modelfile.with_name("a.gguf").write_bytes(b"GGUF")
+    modelfile.write_text("FROM ./a.gguf\nPARAMETER temperature nan")
+    fake.refusal = (403, "this answer to HEAD is never seen")
+
+    result = typed("create", "mine", "-f", str(modelfile))
+
+    assert result.exit_code == 1
+    assert "this wants the role admin, or a team that may" in result.stderr
+    assert fake.blobs == {}
+
+
+def test_what_is_no_finite_number_goes_as_the_text_that_it_is(
+    fake: FakeGateway, typed: Typed, modelfile: Path
+) -> None:
+    modelfile.write_text("FROM tiny\nPARAMETER temperature nan\nPARAMETER use_mmap True")
+
+    typed("create", "mine", "-f", str(modelfile))
+
+    [body] = fake.bodies("/api/create")
+    assert body["parameters"] == {"temperature": "nan", "use_mmap": True}

@@ -1,7 +1,6 @@
 """`pull`, `push`, `list`, `show`, `cp`, `rm`, `ps`, `stop`, as a user types them."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,9 @@ from click.testing import CliRunner
 from gateway.cli import main
 from tests.gateway.cli.conftest import Typed
 from tests.gateway.cli.fake_gateway import CARD, LAYER, FakeGateway
+from tests.gateway.cli.typing_user import typing_user
+
+HIDE_CURSOR, SHOW_CURSOR = b"\x1b[?25l", b"\x1b[?25h"
 
 COMMANDS_THAT_CHANGE = [
     ["pull", "other"], ["push", "tiny"], ["cp", "tiny", "other"], ["rm", "tiny"],
@@ -226,26 +228,22 @@ def test_a_named_gateway_that_does_not_answer_is_never_replaced_by_an_own_one(
 
 
 def test_a_pull_on_a_terminal_is_a_bar_that_stays(fake: FakeGateway) -> None:
-    ours, theirs = os.openpty()
-    words = [sys.executable, "-m", "gateway", "pull", "other", "--url", fake.url]
-    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    with typing_user("pull", "other", "--url", fake.url, columns=100) as user:
+        assert user.waits() == 0
 
-    with subprocess.Popen(
-        words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
-    ) as run:
-        os.close(theirs)
-        seen = b""
-        try:
-            while piece := os.read(ours, 4096):
-                seen += piece
-        except OSError:  # the terminal's other end was closed
-            pass
-        os.close(ours)
+    assert "pulling 6a6a6a6a6a6a 100%" in user.shown
+    assert "4.0/4.0 MB" in user.shown
+    assert "success" in user.shown
+    assert LAYER not in user.shown
 
-    shown = seen.decode()
-    assert run.returncode == 0
-    assert "pulling 6a6a6a6a6a6a" in shown
-    assert "100%" in shown
-    assert "4.0/4.0 MB" in shown
-    assert "success" in shown
-    assert LAYER not in shown
+
+def test_ctrl_c_leaves_the_terminal_as_it_was(fake: FakeGateway) -> None:
+    fake.pull = [*fake.pull[:3], threading.Event()]
+
+    with typing_user("pull", "other", "--url", fake.url, columns=100) as user:
+        user.sees(" 25%")
+        user.presses(b"\x03")
+        user.sees("`penstock pull other` goes on from there")
+        assert user.waits() == 130
+
+    assert user.raw.rfind(SHOW_CURSOR) > user.raw.rfind(HIDE_CURSOR) >= 0

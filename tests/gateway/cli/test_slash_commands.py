@@ -18,7 +18,7 @@ def test_bye_leaves(sitting: Sitting) -> None:
 def test_set_changes_what_the_next_question_says(fake: FakeGateway, sitting: Sitting) -> None:
     lines = (
         "/set parameter temperature 0.25", "/set parameter num_ctx 4096",
-        "/set parameter stop a b", "/set format json", "/set think high",
+        "/set parameter stop a 'b c'", "/set format json", "/set think high",
     )  # fmt: skip
     with sitting("--keepalive", "5m") as user:
         for line in (*lines, "one", "/set noformat", "/set nothink", "two"):
@@ -26,7 +26,7 @@ def test_set_changes_what_the_next_question_says(fake: FakeGateway, sitting: Sit
             user.sees(">>> ")
 
     one, two = fake.bodies("/api/chat")[1:]
-    assert one["options"] == {"temperature": 0.25, "num_ctx": 4096, "stop": ["a", "b"]}
+    assert one["options"] == {"temperature": 0.25, "num_ctx": 4096, "stop": ["a", "b c"]}
     assert (one["format"], one["think"], one["keep_alive"]) == ("json", "high", "5m")
     assert "format" not in two
     assert two["think"] is False
@@ -38,6 +38,7 @@ def test_set_changes_what_the_next_question_says(fake: FakeGateway, sitting: Sit
         ("/set", "cannot be set"),
         ("/set nonsense 1", "'nonsense' cannot be set"),
         ("/set parameter temperature", "/set parameter NAME VALUE"),
+        ("/set parameter stop 'a", "no closing quotation"),
         ("/set format xml", "formats are: json"),
         ("/set think much", "/set think takes nothing, low, medium, high"),
         ("/show", "/show takes a part"),
@@ -131,3 +132,22 @@ def test_tab_completes_a_command(sitting: Sitting) -> None:
         user.sees("/clear")
         user.types("")
         user.sees("forgotten")
+
+
+def test_what_a_model_begins_with_is_shown_and_saved_but_not_sent(
+    fake: FakeGateway, sitting: Sitting
+) -> None:
+    before = [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "me"}]
+    fake.models["tiny:latest"] = {**CARD, "messages": before}
+    with sitting() as user:
+        user.sees("who?\nme\n")  # the first prompt that was seen is the model's own
+        user.sees(">>> ")
+        user.types("hi")
+        user.sees("hello there")
+        user.sees(">>> ")
+        user.types("/save mine")
+        user.sees("saved as mine")
+
+    said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello there"}]
+    assert fake.bodies("/api/chat")[-1]["messages"] == said[:1]
+    assert fake.bodies("/api/create")[0]["messages"] == [*before, *said]

@@ -23,13 +23,13 @@ class TypingUser:
     def __init__(self, terminal: int, process: "subprocess.Popen[bytes]") -> None:
         self._terminal = terminal
         self.process = process
-        self._raw = b""
+        self.raw = b""
         self._read_up_to = 0
 
     @property
     def shown(self) -> str:
         """All that was shown so far, without colours and cursor movements."""
-        return _ESCAPES.sub("", self._raw.decode(errors="ignore"))
+        return _ESCAPES.sub("", self.raw.decode(errors="ignore"))
 
     def interrupts(self, until: str) -> None:
         """Press Ctrl-C until `until` is shown.
@@ -84,7 +84,7 @@ class TypingUser:
             piece = os.read(self._terminal, 65536)
         except OSError:  # what Linux says when the other end was closed
             return False
-        self._raw += piece
+        self.raw += piece
         return bool(piece)
 
 
