@@ -62,8 +62,8 @@ def _tallied(engine: Engine, path: Path) -> Engine:
     """Leave the engine's `num_loads` in a file before a load is answered."""
     load = engine.load
 
-    async def load_and_tell(model: str) -> object:
-        info = await load(model)
+    async def load_and_tell(model: str, *, keep_alive_seconds: float | None = None) -> object:
+        info = await load(model, keep_alive_seconds=keep_alive_seconds)
         path.write_text(str(engine.num_loads))  # type: ignore[attr-defined]
         return info
 
