@@ -234,6 +234,29 @@ async def test_closing_while_it_starts_ends_the_start() -> None:
         await starting
 
 
+@pytest.mark.parametrize("num_turns", range(1, 8))
+async def test_a_start_that_is_cancelled_leaves_nothing_open(num_turns: int) -> None:
+    this = psutil.Process()
+    children = set(this.children())
+    async with hosted():
+        pass  # what Python opens once and keeps is open now
+    before = this.num_fds()
+    engine = engine_of("sleeping", Plain())
+    starting = asyncio.create_task(engine.start())
+    for _ in range(num_turns):
+        await asyncio.sleep(0)
+
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    async def is_as_before() -> bool:
+        return this.num_fds() == before and set(this.children()) <= children
+
+    await until(is_as_before)
+    await engine.close()
+
+
 async def test_a_child_that_prints_garbage_works_and_is_heard_in_the_log() -> None:
     with structlog.testing.capture_logs() as logs:
         async with hosted("noisy") as engine:
