@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from engines.protocol import EmbedRequest, FinishReason, GenerateRequest, Timing, Usage
+from engines.reranking import RerankRequest
 from gateway.errors import Problem
 from gateway.narrowing import NOT_NARROWED, Narrowing
 from gateway.policy import ModelPolicy, Policy
@@ -37,6 +38,11 @@ class Principal(Struct, frozen=True, kw_only=True):
     key_id: str | None = None  # the public part of an API key; safe to log
     role: Role = "member"
     narrowing: Narrowing = NOT_NARROWED  # what a key may do less than its team
+
+    @property
+    def is_admin(self) -> bool:
+        """Has the caller the role that admin endpoints want? Nothing else says so anywhere."""
+        return self.role == "admin"
 
 
 NOBODY = Principal(name="-", team="-")
@@ -117,8 +123,10 @@ class Call:
     model: ModelPolicy | None = None
     requests: Sequence[GenerateRequest] = ()  # one for each sequence to generate
     choices_per_prompt: int = 1  # so many requests in a row have the same prompt
+    answers_per_request: int = 1  # over 1 where one body that is passed on asks for several
     asked_max_tokens: int | None = None  # what the client itself said, before any default
     embed_request: EmbedRequest | None = None
+    rerank_request: RerankRequest | None = None
     route: Route | None = None
     target: Target | None = None
     tried: list[Tried] = field(default_factory=list[Tried])  # in the order of their turns

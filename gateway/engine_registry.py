@@ -29,6 +29,9 @@ class EngineSite(Struct, frozen=True, kw_only=True):
 
 
 BuildEngine = Callable[[str, Any, EngineSite], Engine]
+# Of a table as it is written: what variables of this machine's environment say of keys
+# that it leaves out, as key -> (variable, value).
+Defaults = Callable[[Mapping[str, object]], Mapping[str, tuple[str, object]]]
 
 
 class EngineKind(Struct, frozen=True):
@@ -36,6 +39,7 @@ class EngineKind(Struct, frozen=True):
 
     config: type[Struct]
     build: BuildEngine
+    defaults: Defaults | None
 
 
 class EngineRegistry:
@@ -44,11 +48,18 @@ class EngineRegistry:
     def __init__(self) -> None:
         self._kinds: dict[str, EngineKind] = {}
 
-    def add(self, kind: str, *, config: type[Struct], build: BuildEngine) -> None:
+    def add(
+        self,
+        kind: str,
+        *,
+        config: type[Struct],
+        build: BuildEngine,
+        defaults: Defaults | None = None,
+    ) -> None:
         """Register a kind. `build(name, config, site)` may import what is heavy; this may not."""
         if kind in self._kinds:
             raise ValueError(f"engine kind {kind!r} is registered twice")
-        self._kinds[kind] = EngineKind(config, build)
+        self._kinds[kind] = EngineKind(config, build, defaults)
 
     def add_new(self, other: "EngineRegistry") -> None:
         """Take over the kinds of another registry that are not known here yet."""
@@ -58,6 +69,14 @@ class EngineRegistry:
     def configs(self) -> Mapping[str, type[Struct]]:
         """Each kind's configuration Struct."""
         return {kind: entry.config for kind, entry in self._kinds.items()}
+
+    def defaults(self, kind: str, table: Mapping[str, object]) -> Mapping[str, tuple[str, object]]:
+        """What this machine says of keys that a table leaves out: key -> (variable, value)."""
+        of_kind = self._kinds[kind].defaults
+        if of_kind is None:
+            return {}
+        found = of_kind(table)
+        return {key: default for key, default in found.items() if key not in table}
 
     def build(self, policy: EnginePolicy, site: EngineSite) -> Engine:
         """Make one engine; it is not started."""

@@ -14,7 +14,7 @@ from gateway.call import Call
 from gateway.engine_registry import EngineRegistry, start_engines, stop_engines
 from gateway.errors import NotFound
 from gateway.hooks import Hooks, build_hooks, read_policy
-from gateway.keys import Keys, open_pepper
+from gateway.keys import Keys, open_invalidations, open_pepper
 from gateway.ledger import Ledger, open_ledger
 from gateway.ledger.audit_recorder import AuditRecorder
 from gateway.ledger.spool import Spool
@@ -220,13 +220,18 @@ class Gateway:
 
     async def _open_records(self, stack: AsyncExitStack) -> None:
         settings = self.settings
-        ledger = await stack.enter_async_context(open_ledger(settings.ledger_url))
+        ledger = await stack.enter_async_context(open_ledger(settings.ledger_url, waits=True))
         usage_spool = Spool(settings.data_dir / "usage-spool", max_bytes=MAX_USAGE_SPOOL_BYTES)
         audit_spool = Spool(settings.data_dir / "audit-spool", max_bytes=MAX_AUDIT_SPOOL_BYTES)
         self._ledger = ledger
         self._usage = await stack.enter_async_context(UsageWriter(ledger.usage, usage_spool))
         self._audit = await stack.enter_async_context(AuditRecorder(ledger.audit, audit_spool))
-        self._keys = await stack.enter_async_context(Keys(ledger, pepper=open_pepper(settings)))
+        keys = Keys(
+            ledger,
+            pepper=open_pepper(settings),
+            invalidations=open_invalidations(settings.store),
+        )
+        self._keys = await stack.enter_async_context(keys)
 
     async def _stop_engines(self) -> None:
         await stop_engines(self.engines)

@@ -23,6 +23,7 @@ from gateway.api.problems import problem_frame, problem_reply
 from gateway.api.replies import SECURITY_HEADERS
 from gateway.call import Call, ClientAddress, new_call_id
 from gateway.credentials import CHALLENGE, presented_credential
+from gateway.endpoints import ADMIN
 from gateway.errors import (
     STATUS,
     Forbidden,
@@ -34,7 +35,7 @@ from gateway.errors import (
 from gateway.gateway import Gateway
 from gateway.hooks import Hooks
 from gateway.networks import true_client
-from gateway.permission import ADMIN, has_needed_role
+from gateway.permission import has_needed_role
 
 log = structlog.get_logger()
 
@@ -136,7 +137,7 @@ class CallMiddleware(ASGIMiddleware):
                 f"{call.endpoint} is for callers with the role {ADMIN}; "
                 f"`penstock keys create --role {ADMIN}` makes a key that has it"
             )
-        await self._gateway.hooks.authorize(call)
+        await _hooks(call).authorize(call)
 
     async def _refuse(self, call: Call, error: Exception, scope: Scope, wire: "_Wire") -> None:
         problem = problem_of(error)

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.networks import UNIX, network_problem
+from gateway.ollama_variables import twin_settings
 
 
 class SettingsInvalid(ValueError):
@@ -55,7 +56,10 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings from the environment. Raises `SettingsInvalid`."""
+    """Read the settings from the environment. Raises `SettingsInvalid`.
+
+    Where neither a setting's own variable nor one of Ollama's says anything, the default holds.
+    """
     given: dict[str, object] = {}
     for field in Settings.__struct_fields__:
         variable = f"PENSTOCK_{field.upper()}"
@@ -64,6 +68,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
             continue
         expected = Settings.__annotations__[field]
         given[field] = _converted(variable, value, expected)
+    given |= {field: value for field, (_, value) in twin_settings(environ, given).items()}
     data_home = Path(environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     given.setdefault("data_dir", data_home / "penstock")
     data_dir = given["data_dir"]

@@ -1,5 +1,6 @@
 """Brings the engine kind `gguf`: llama.cpp models on this machine."""
 
+import os
 from typing import TYPE_CHECKING
 
 from gateway import hookimpl
@@ -17,8 +18,14 @@ class GgufEnginePlugin:
     def register_engines(self, registry: "EngineRegistry") -> None:
         """Name the kind, its configuration and how to build it."""
         from engines.gguf.config import GgufConfig
+        from engines.gguf.environment import ollama_defaults
 
-        registry.add("gguf", config=GgufConfig, build=_build)
+        registry.add(
+            "gguf",
+            config=GgufConfig,
+            build=_build,
+            defaults=lambda table: ollama_defaults(os.environ, table),
+        )
 
 
 def _build(name: str, config: "GgufConfig", site: "EngineSite") -> "Engine":

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from gateway.gateway import Gateway
     from gateway.metrics.exposition import Observed
 
-ADMIN = "admin"
-
 
 class MetricsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[metrics]` table of gateway.toml."""
@@ -96,7 +94,7 @@ class Metrics:
                 "gateway.toml and for this machine; send a key as `Authorization: Bearer <key>`"
             )
         call.principal = principal
-        if principal.role != ADMIN and principal.team not in table.readers:
+        if not principal.is_admin and principal.team not in table.readers:
             raise Forbidden(
                 f"team {principal.team!r} may not read metrics; "
                 "[metrics] readers in gateway.toml names those that may"

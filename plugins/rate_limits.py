@@ -237,7 +237,9 @@ class RateLimits:
         self._gateway.store.settle(
             call.id, admission.demands, used, charge_unreserved=admission.is_degraded
         )
-        if call.error is None and call.model is not None and call.requests:
+        # Of several answers in one, nobody knows how long each was.
+        is_single = call.answers_per_request == 1
+        if is_single and call.error is None and call.model is not None and call.requests:
             for tally in call.tallies:
                 self._estimates.learn(call.model.name, tally.completion_tokens)
 

@@ -1,5 +1,6 @@
 """Set before anything is imported: how Triton kernels and random examples run in these tests."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 import structlog
 from hypothesis import settings
+
+from gateway.logs import QUIET
 
 # A busy machine makes any example slow once; no test here is about time.
 settings.register_profile("penstock", deadline=None)
@@ -25,8 +28,14 @@ def _logs_as_they_were() -> Iterator[None]:
     `structlog.testing.capture_logs` hears nothing below the level that is set.
     """
     structlog.reset_defaults()
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in QUIET)]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
     yield
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
     structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

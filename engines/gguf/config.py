@@ -28,6 +28,14 @@ class GgufModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mmap: bool | None = None
 
 
+class AdapterFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA adapter in GGUF form."""
+
+    path: str
+    scale: float = 1.0
+    """How much of its change is applied."""
+
+
 class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """llama.cpp models on this machine, loaded on demand."""
 
@@ -38,6 +46,9 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models_dir: str | None = None
     """Folder of GGUF files; None: the gateway's own models folder."""
 
+    models_writable: bool = True
+    """Whether models may be pulled into, made in and deleted from the models folder."""
+
     ollama_models_dir: str | None = None
     """A models folder of Ollama's (`~/.ollama/models`), served as it stands."""
 
@@ -46,6 +57,26 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     hugging_face_cache_dir: str | None = None
     """A Hugging Face cache (`~/.cache/huggingface/hub`), whose GGUF files are used in place."""
+
+    adapters: Mapping[str, list[AdapterFile]] = {}
+    """LoRA adapters by model, beside those that the model's own name brings."""
+
+    registries: tuple[str, ...] | None = None
+    """Hosts that models may be pulled from and pushed to, as names spell them (`hf.co`,
+    `registry.example.com:5000`, `*.example.com`); None: any."""
+
+    hugging_face_url: str | None = None
+    """Where `hf.co/…` models are fetched; None: what `HF_ENDPOINT` says, or huggingface.co."""
+
+    projectors: Mapping[str, str] = {}
+    """Vision projectors (mmproj files) by model, in the place of what the model's own name
+    brings."""
+
+    max_images: int = 16
+    """How many images one conversation may have."""
+
+    max_image_pixels: int = 50_000_000
+    """How large an image may be, before it is scaled to what the model takes."""
 
     keep_alive_seconds: float = 300.0
     """How long an idle model stays loaded; 0 unloads at once, a negative number never."""

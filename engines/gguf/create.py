@@ -5,28 +5,33 @@ anywhere in the library; its files are copied where that folder does not have th
 yet. The name appears last, when every file is there.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from engines.errors import ModelNotFound, RequestRefused
-from engines.gguf.files.digests import DigestInvalid, parse_digest
-from engines.gguf.files.folder import ModelFolder
+from engines.gguf.copying import brought
 from engines.gguf.files.importing import import_file
 from engines.gguf.files.in_thread import in_thread
 from engines.gguf.files.manifests import Layer, layer
-from engines.gguf.files.model_file import ModelFile
 from engines.gguf.files.names import ModelName, parse_name, shown
 from engines.gguf.go_template.matching import check_template
+from engines.gguf.handed_over import blob_layer, files_of, kind_of, stored_blob
 from engines.gguf.library import Library
 from engines.gguf.modelfile import Modelfile, read_modelfile
 from engines.gguf.new_model import add_text, assembled, header_of, write_model
+from engines.gguf.new_weights import NewWeights
 from engines.gguf.parameters import HAS_EFFECT
+from engines.gguf.quantizing import quantization_named
 from engines.gguf.recipe import NOTHING, Recipe, recipe_of
+from engines.gguf.registry.download import HowToFetch
 from engines.protocol import Progress
 
 _PROJECTOR = "clip"  # what such a file calls its architecture
+_UNNEEDED_SECONDS = 86_400.0  # so long stays what was handed over and no model was made of
 _ORDER = [
     "model",
     "projector",
@@ -45,34 +50,54 @@ class _Base(Struct, frozen=True):
 
     layers: list[Layer]
     recipe: Recipe = NOTHING
+    weights: Path | None = None  # where the model layer's file is, whose layer may be left out
 
 
 class Create:
     """One making of one model."""
 
-    def __init__(self, library: Library, name: str, modelfile: str) -> None:
+    def __init__(
+        self,
+        library: Library,
+        name: str,
+        modelfile: str,
+        *,
+        quantize: str | None = None,
+        how: HowToFetch | None = None,
+    ) -> None:
         """Raises `RequestRefused` for what is wrong with the name or the Modelfile."""
         self._library = library
         self._folder = library.writable_folder()
         self._name: ModelName = parse_name(name)
         self._modelfile: Modelfile = read_modelfile(modelfile)
+        self._quantization = quantization_named(quantize) if quantize else None
+        self._how = how or HowToFetch()
+        self._files, self._sources = files_of(self._modelfile.sources)
         self._folder.check_writable()
 
     async def steps(self) -> AsyncGenerator[Progress, None]:
         """Do it, and tell how far it is. Raises any `EngineError`."""
         yield Progress(status="gathering model components")
-        bases = [await in_thread(self._base, source) for source in self._modelfile.sources]
-        base = _Base([one for found in bases for one in found.layers], bases[0].recipe)
+        had = await in_thread(self._gathered_before)
+        base = await in_thread(self._base)
+        async with aclosing(self._weights(base)) as steps:
+            async for step in steps:
+                if isinstance(step, Layer):
+                    base = _with_weights(base, step)
+                else:
+                    yield step
         if "model" not in {layer.kind for layer in base.layers}:
             raise RequestRefused("no FROM of the Modelfile names weights", param="modelfile")
-        for name in self._modelfile.parameters:
-            if name not in HAS_EFFECT:
-                yield Progress(status=f"parameter {name} is kept and changes nothing here")
-        if self._modelfile.template:
-            for note in await in_thread(self._template_notes, base):
-                yield Progress(status=note)
-        had = {path.name for path in self._folder.blobs.glob("sha256-*")}
-        layers = await in_thread(self._layers, base)
+        for note in await in_thread(self._notes, base):
+            yield Progress(status=note)
+        adapters: list[Layer] = []
+        async with aclosing(self._adapters(base)) as more:
+            async for step in more:
+                if isinstance(step, Layer):
+                    adapters.append(step)
+                else:
+                    yield step
+        layers = await in_thread(self._layers, base, adapters)
         for made in layers:
             word = "using existing" if made.digest.file_name in had else "creating new"
             yield Progress(status=f"{word} layer {made.digest}", digest=str(made.digest))
@@ -81,9 +106,44 @@ class Create:
         await in_thread(write_model, self._folder, self._name, manifest)
         yield Progress(status="success")
 
-    def _base(self, source: str) -> _Base:
+    async def _weights(self, base: _Base) -> AsyncGenerator[Progress | Layer, None]:
+        """Convert and quantize what is to be; the layer that was made comes last."""
+        new = NewWeights(self._folder, self._how)
+        if self._files:
+            steps = new.converted(self._files, self._name.display, self._quantization)
+        elif self._quantization and base.weights is not None:
+            steps = new.quantized(base.weights, self._quantization)
+        else:
+            return
+        async with aclosing(steps):
+            async for step in steps:
+                yield step
+        digest = new.digest
+        if digest is None:
+            assert base.weights is not None
+            digest = await in_thread(import_file, self._folder, base.weights)
+        yield layer("model", digest, self._folder.blob(digest).stat().st_size)
+
+    def _gathered_before(self) -> set[str]:
+        """The blobs that are there already; those that nobody needs any more go."""
+        self._folder.forget_unneeded(_UNNEEDED_SECONDS)
+        return {path.name for path in self._folder.blobs.glob("sha256-*")}
+
+    def _base(self) -> _Base:
+        for digest in self._files.values():
+            stored_blob(self._folder, str(digest))
+        bases = [self._based_on(source) for source in self._sources]
+        if not bases:
+            return _Base([])
+        layers = [one for found in bases for one in found.layers]
+        weights = next((found.weights for found in bases if found.weights is not None), None)
+        return _Base(layers, bases[0].recipe, weights)
+
+    def _based_on(self, source: str) -> _Base:
         if source.startswith("@"):
-            return _Base([_blob_layer(self._folder, source[1:])])
+            found = blob_layer(self._folder, source[1:])
+            is_model = found.kind == "model"
+            return _Base([found], weights=self._folder.blob(found.digest) if is_model else None)
         try:
             file = self._library.look_up(source)
         except ModelNotFound as error:
@@ -94,16 +154,23 @@ class Create:
                     param="modelfile",
                 ) from None
             raise RequestRefused(f"FROM: {error.message}", param="modelfile") from None
-        return _Base(brought(self._folder, file), recipe_of(file))
+        layers = brought(self._folder, file, leave_weights=self._quantization is not None)
+        return _Base(layers, recipe_of(file), file.path)
 
-    def _template_notes(self, base: _Base) -> list[str]:
-        """Check the TEMPLATE against the weights. Raises `RequestRefused` if nothing fits."""
-        weights = next(layer for layer in base.layers if layer.kind == "model")
-        header = header_of(self._folder, weights.digest)
-        note = check_template(self._modelfile.template or "", header.chat_template)
-        return [note] if note else []
+    def _notes(self, base: _Base) -> list[str]:
+        """What to tell of parameters and the template. Raises `RequestRefused` if none fits."""
+        notes = [
+            f"parameter {name} is kept and changes nothing here"
+            for name in self._modelfile.parameters
+            if name not in HAS_EFFECT
+        ]
+        if self._modelfile.template:
+            weights = next(layer for layer in base.layers if layer.kind == "model")
+            header = header_of(self._folder, weights.digest)
+            notes.append(check_template(self._modelfile.template, header.chat_template))
+        return [note for note in notes if note]
 
-    def _layers(self, base: _Base) -> list[Layer]:
+    def _layers(self, base: _Base, adapters: Sequence[Layer]) -> list[Layer]:
         """What the model is made of: the base's layers, and ours instead where we have some."""
         file, made = self._modelfile, list[Layer]()
 
@@ -125,12 +192,29 @@ class Create:
             replaced |= {kind} if texts else set()
             for text in texts:
                 add(kind, text.encode())
-        if file.adapters:
+        if adapters:
             replaced.add("adapter")
-            made += [self._adapter(source) for source in file.adapters]
+            made += adapters
         layers = [layer for layer in base.layers if layer.kind not in replaced] + made
         order = {kind: place for place, kind in enumerate(_ORDER)}
         return sorted(layers, key=lambda layer: order.get(layer.kind, len(order)))
+
+    async def _adapters(self, base: _Base) -> AsyncGenerator[Progress | Layer, None]:
+        """The layers of all ADAPTERs; one that PEFT wrote is converted."""
+        files, others = files_of(self._modelfile.adapters)
+        for source in others:
+            yield await in_thread(self._adapter, source)
+        if not files:
+            return
+        for digest in files.values():
+            await in_thread(stored_blob, self._folder, str(digest))
+        weights = next(layer for layer in base.layers if layer.kind == "model")
+        new = NewWeights(self._folder, self._how)
+        async with aclosing(new.adapter(files, self._folder.blob(weights.digest))) as steps:
+            async for step in steps:
+                yield step
+        assert new.digest is not None
+        yield layer("adapter", new.digest, self._folder.blob(new.digest).stat().st_size)
 
     def _adapter(self, source: str) -> Layer:
         if not source.startswith("@"):
@@ -139,7 +223,13 @@ class Create:
                 "`penstock create` does",
                 param="modelfile",
             )
-        found = _stored(self._folder, source[1:])
+        found = stored_blob(self._folder, source[1:])
+        if kind_of(self._folder, found) != "adapter":
+            raise RequestRefused(
+                f"ADAPTER {found.digest} is no adapter: a GGUF file whose general.type is "
+                "adapter, or PEFT's two files by their names",
+                param="modelfile",
+            )
         return layer("adapter", found.digest, found.size_bytes)
 
     def _settings(self, base: _Base) -> dict[str, object]:
@@ -152,43 +242,6 @@ class Create:
         return {name: value for name, value in settings.items() if value}
 
 
-def copy_model(library: Library, source: str, target: str) -> None:
-    """Give a model another name. Raises any `EngineError`."""
-    folder, name = library.writable_folder(), parse_name(target, param="destination")
-    folder.check_writable()
-    file = library.look_up(source)
-    layers = brought(folder, file)
-    if file.manifest is None:
-        write_model(folder, name, assembled(folder, layers, {}))
-    else:
-        write_model(folder, name, file.manifest)
-
-
-def brought(folder: ModelFolder, file: ModelFile) -> list[Layer]:
-    """The layers of a model, whose blobs are in `folder` from now on."""
-    if file.manifest is None or file.folder is None:
-        digest = import_file(folder, file.path)
-        return [layer("model", digest, file.size_bytes)]
-    for needed in file.manifest.all_layers:
-        if not folder.has(needed):
-            import_file(folder, file.folder.blob(needed.digest), needed.digest)
-    return list(file.manifest.layers)
-
-
-def _blob_layer(folder: ModelFolder, text: str) -> Layer:
-    found = _stored(folder, text)
-    header = header_of(folder, found.digest)
-    kind = "projector" if header.architecture == _PROJECTOR else "model"
-    return layer(kind, found.digest, found.size_bytes)
-
-
-def _stored(folder: ModelFolder, text: str) -> Layer:
-    """A blob that was handed over before."""
-    try:
-        digest = parse_digest(text)
-    except DigestInvalid as error:
-        raise RequestRefused(str(error), param="modelfile") from None
-    path = folder.blob(digest)
-    if not path.is_file():
-        raise RequestRefused(f"there is no blob {digest}: hand it over first", param="modelfile")
-    return layer("model", digest, path.stat().st_size)
+def _with_weights(base: _Base, weights: Layer) -> _Base:
+    others = [layer for layer in base.layers if layer.kind != "model"]
+    return _Base([weights, *others], base.recipe)

@@ -24,16 +24,14 @@ def details_of(file: ModelFile, known: Known) -> ModelDetails:
 
 
 def _modelfile(file: ModelFile, recipe: Recipe) -> Modelfile:
-    weights = file.manifest.of_kind("model")[0] if file.manifest else None
+    layers = file.manifest.layers if file.manifest else ()
+    files = [f"@{layer.digest}" for layer in layers if layer.kind in ("model", "projector")]
     return Modelfile(
-        sources=(f"@{weights.digest}" if weights else file.name,),
+        sources=tuple(files) or (file.name,),
         parameters=recipe.parameters,
         template=recipe.template,
         system=recipe.system,
-        adapters=tuple(
-            f"@{layer.digest}"
-            for layer in (file.manifest.of_kind("adapter") if file.manifest else [])
-        ),
+        adapters=tuple(f"@{layer.digest}" for layer in layers if layer.kind == "adapter"),
         licenses=recipe.licenses,
         messages=recipe.messages,
         renderer=recipe.settings.renderer,

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from engines.errors import RequestRefused
 from engines.gguf.catalog import Catalog
-from engines.gguf.create import Create, copy_model
+from engines.gguf.config import GgufConfig
+from engines.gguf.copying import copy_model
+from engines.gguf.create import Create
 from engines.gguf.details import details_of
 from engines.gguf.files.digests import DigestInvalid, parse_digest
 from engines.gguf.files.importing import import_file
@@ -21,6 +23,7 @@ from engines.gguf.pull import Pull
 from engines.gguf.push import Push
 from engines.gguf.registry.credentials import Credentials
 from engines.gguf.registry.download import HowToFetch
+from engines.gguf.registry.origin import check_host, origin_of
 from engines.protocol import ModelDetails, Progress
 
 
@@ -30,6 +33,7 @@ class Librarian:
     def __init__(
         self,
         catalog: Catalog,
+        config: GgufConfig | None = None,
         *,
         how: HowToFetch | None = None,
         environment: Mapping[str, str] = os.environ,
@@ -37,10 +41,13 @@ class Librarian:
         self._catalog = catalog
         self._library = catalog.library
         self._how = how or HowToFetch()
-        self._credentials = Credentials(environment)
+        config = config or GgufConfig()
+        self._registries = config.registries
+        self._credentials = Credentials(environment, hugging_face_url=config.hugging_face_url)
 
     async def pull(self, name: str) -> AsyncGenerator[Progress, None]:
         """Fetch a model by name."""
+        check_host(origin_of(name), self._registries)
         folder = self._library.writable_folder()
         pull = Pull(folder, name, credentials=self._credentials, how=self._how)
         async with aclosing(pull.steps()) as steps:
@@ -49,15 +56,19 @@ class Librarian:
 
     async def push(self, name: str) -> AsyncGenerator[Progress, None]:
         """Send a model to a registry."""
+        check_host(origin_of(name), self._registries)
         patience = self._how.patience
         push = Push(self._library, name, credentials=self._credentials, patience=patience)
         async with aclosing(push.steps()) as steps:
             async for step in steps:
                 yield step
 
-    async def create(self, name: str, modelfile: str) -> AsyncGenerator[Progress, None]:
+    async def create(
+        self, name: str, modelfile: str, *, quantize: str | None = None
+    ) -> AsyncGenerator[Progress, None]:
         """Make a model from a Modelfile."""
-        async with aclosing(Create(self._library, name, modelfile).steps()) as steps:
+        made = Create(self._library, name, modelfile, quantize=quantize, how=self._how)
+        async with aclosing(made.steps()) as steps:
             async for step in steps:
                 yield step
 

@@ -36,12 +36,14 @@ class Library:
         models_dir: Path | None,
         named: Mapping[str, Path],
         *,
+        is_writable: bool = True,
         also: Sequence[ModelFolder] = (),
         cache: HuggingFaceCache | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.folder = ModelFolder(models_dir) if models_dir is not None else None
-        self.folders = (*((self.folder,) if self.folder else ()), *also)
+        own = ModelFolder(models_dir, is_writable=is_writable) if models_dir is not None else None
+        self.folder = own
+        self.folders = (*((own,) if own else ()), *also)
         self.cache = cache
         self._plain = PlainFiles(models_dir, now=now) if models_dir is not None else None
         self._named = dict(named)
@@ -84,7 +86,10 @@ class Library:
         for folder in self.folders:
             if folder.is_writable:
                 return folder
-        raise RequestRefused("this engine has no models folder to write to: set models_dir")
+        raise RequestRefused(
+            "this engine has no models folder to write to: its policy sets no models_dir, or says "
+            "models_writable = false"
+        )
 
     def _by_ollama_name(self, text: str) -> ModelFile | None:
         try:

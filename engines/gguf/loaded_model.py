@@ -20,6 +20,7 @@ from engines.chat.gap_marks import GapMarks
 from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.errors import Unsupported
+from engines.gguf.adapter_file import Adapter
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
 from engines.gguf.go_template.matching import TemplateChoice
@@ -30,6 +31,7 @@ from engines.gguf.shapes import cache_bytes, embedding_shape, generation_shape
 from engines.gguf.step_loop import Layout, StepLoop
 from engines.gguf.threads import FixedThreads, Threads, ThreadTuner, idle_cores
 from engines.gguf.tuning import tuning_of
+from engines.gguf.vision import Reading, Vision
 from engines.gguf.vocabulary import Vocabulary
 from engines.gguf.waiting_line import WaitingLine
 from engines.metrics import ModelRecorder
@@ -55,6 +57,8 @@ class HowToLoad(NamedTuple):
     pooling: str = "mean"
     on_progress: Callable[[float], None] | None = None
     recipe: Recipe = NOTHING
+    adapters: tuple[Adapter, ...] = ()
+    projector: Path | None = None
     template: TemplateChoice | None = None  # None: the one in the file
     gpu_layers: int = -1  # -1: all that fit
 
@@ -72,6 +76,16 @@ class LoadedModel:
         self.spoken_pieces = _spoken_pieces(vocabulary)
         self.bos = [vocabulary.bos] if vocabulary.adds_bos else []
         self.width = runner.width
+        self.scores_texts = layout.pooling == "rank"
+        self.num_labels = runner.num_labels
+        self._max_images = config.max_images
+        self._vision: Vision | None = None
+        if runner.projector is not None:
+            self._vision = Vision(
+                runner.projector,
+                max_pixels=config.max_image_pixels,
+                max_batch_tokens=config.max_batch_tokens,
+            )
         self.line = WaitingLine(config.num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows
         self._chosen: TemplateChoice | None = None
@@ -103,6 +117,8 @@ class LoadedModel:
             return Runner(
                 path,
                 use_extra_buffers=how.use_extra_buffers,
+                adapters=how.adapters,
+                projector=how.projector,
                 on_progress=go_on,
                 tuning=tuning_of(config, how.gpu_layers),
             )
@@ -153,6 +169,8 @@ class LoadedModel:
         main_bytes, gpu_bytes = self._runner.allocated
         if not main_bytes and not gpu_bytes:  # it said nothing that we could read
             main_bytes = self._runner.memory_bytes + self._cache_bytes
+        elif self._runner.projector is not None:  # of which it does not say how much it took
+            main_bytes += self._runner.projector.size_bytes
         return Room(main_bytes, gpu_bytes)
 
     @property
@@ -222,6 +240,10 @@ class LoadedModel:
     def cancel(self, work: Sequence | EmbedJob) -> None:
         """Free what a request holds, within one step; a plain call, see `StepLoop.cancel`."""
         self._steps.cancel(work)
+
+    def reading(self, cache_salt: str) -> Reading:
+        """What reads one request's prompt."""
+        return Reading(self, self._vision, salt=cache_salt, max_images=self._max_images)
 
     async def tokenize(
         self, text: str, *, parse_special: bool, add_special: bool = False

@@ -111,9 +111,14 @@ def parameter_lines(parameters: Mapping[str, Value]) -> list[str]:
     for name, value in parameters.items():
         values: Sequence[Value] = value if isinstance(value, list) else [value]
         for one in values:
-            shown = str(one).lower() if isinstance(one, bool) else str(one)
-            lines.append(f"{name} {_quoted(shown, always=isinstance(one, str))}")
+            lines.append(f"{name} {_quoted(_shown(one), always=isinstance(one, str))}")
     return lines
+
+
+def _shown(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _instructions(text: str) -> Iterator[tuple[int, str, str]]:

@@ -11,9 +11,11 @@ Importing this module imports no llama_cpp; `llama()` does.
 import ctypes
 import functools
 import importlib
+import os
 import re
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ PINNED_VERSION = "0.3.36"
 # Name: number of arguments. Those whose signatures moved lately, and those where a mistake
 # would write to memory that is not ours.
 _ARGUMENTS = {
+    "llama_adapter_lora_init": 2,
     "llama_batch_init": 3,
     "llama_decode": 2,
     "llama_get_embeddings_seq": 2,
@@ -38,6 +41,7 @@ _ARGUMENTS = {
     "llama_memory_seq_rm": 4,
     "llama_model_load_from_file": 2,
     "llama_model_meta_val_str": 4,
+    "llama_model_quantize": 3,
     "llama_sampler_apply": 2,
     "llama_sampler_init_dist": 1,
     "llama_sampler_init_logit_bias": 3,
@@ -45,13 +49,25 @@ _ARGUMENTS = {
     "llama_sampler_init_top_p": 2,
     "llama_sampler_sample": 3,
     "llama_set_abort_callback": 3,
+    "llama_set_adapters_lora": 4,
     "llama_token_to_piece": 6,
     "llama_tokenize": 7,
+}
+_MTMD_ARGUMENTS = {
+    "mtmd_bitmap_init": 3,
+    "mtmd_decode_use_non_causal": 2,
+    "mtmd_encode_chunk": 2,
+    "mtmd_get_output_embd": 1,
+    "mtmd_helper_decode_image_chunk": 10,
+    "mtmd_init_from_file": 3,
+    "mtmd_input_chunk_get_tokens_text": 2,
+    "mtmd_tokenize_from_parts": 5,
 }
 _FIELDS = {
     "llama_batch": ("n_tokens", "token", "embd", "pos", "n_seq_id", "seq_id", "logits"),
     "llama_token_data_array": ("data", "size", "selected", "sorted"),
     "llama_model_params": ("load_mode", "progress_callback", "use_extra_bufts"),
+    "llama_model_quantize_params": ("nthread", "ftype", "allow_requantize"),
     "llama_context_params": (
         "abort_callback",
         "embeddings",
@@ -113,6 +129,37 @@ def llama() -> Any:
     return binding
 
 
+def has_mtmd() -> bool:
+    """Whether llama.cpp's multimodal library is there; imports nothing."""
+    from importlib.util import find_spec
+
+    folder = os.environ.get("MTMD_CPP_LIB")
+    if folder is None:
+        found = find_spec("llama_cpp")
+        if found is None or found.origin is None:
+            return False
+        folder = str(Path(found.origin).parent / "lib")
+    return any(Path(folder).glob("*mtmd*"))
+
+
+@functools.cache
+def mtmd() -> Any:
+    """The checked binding of the multimodal library. Raises `Unavailable` without one."""
+    binding = llama()
+    try:
+        found: Any = importlib.import_module("llama_cpp.mtmd_cpp")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise Unavailable(
+            f"llama.cpp was built without vision ({error}): run `python -m engines.gguf.build`"
+        ) from error
+    wrong = _wrong_arguments(found, _MTMD_ARGUMENTS)
+    if wrong:
+        raise Unavailable(f"llama.cpp's multimodal library is another one: {'; '.join(wrong)}")
+    for set_log in (found.mtmd_log_set, found.mtmd_helper_log_set):
+        set_log(_log_callback(binding), None)
+    return found
+
+
 def version() -> str:
     """The installed release of llama-cpp-python, without importing it."""
     from importlib.metadata import PackageNotFoundError
@@ -132,7 +179,12 @@ def mismatches(binding: Any) -> list[str]:
         for field in fields
         if field not in {name for name, _ in getattr(binding, struct)._fields_}
     ]
-    for name, expected in _ARGUMENTS.items():
+    return wrong + _wrong_arguments(binding, _ARGUMENTS)
+
+
+def _wrong_arguments(binding: Any, arguments: Mapping[str, int]) -> list[str]:
+    wrong: list[str] = []
+    for name, expected in arguments.items():
         function = getattr(binding, name, None)
         found = None if function is None else len(function.argtypes)
         if found != expected:
@@ -159,6 +211,38 @@ def last_lines() -> str:
 def forget_lines() -> None:
     """Start `last_lines` afresh, before a call whose failure it may have to explain."""
     _last_lines.lines = deque(maxlen=3)
+
+
+def quantize(
+    source: Path, target: Path, file_type: int, *, num_threads: int, on_line: Callable[[str], None]
+) -> None:
+    """Write `target`; `on_line` hears all that llama.cpp says, a line for each tensor among it.
+
+    For a process of its own (quantizing.py): the log is the whole process's. Raises
+    `Unavailable`."""
+    binding = llama()
+    parameters = binding.llama_model_quantize_default_params()
+    parameters.ftype = file_type
+    parameters.nthread = num_threads
+    parameters.allow_requantize = False
+    forget_lines()
+    take = _log_callback(binding)
+
+    def listen(level: int, text: bytes | None, data: object) -> None:
+        on_line((text or b"").decode("utf-8", "replace"))
+        take(level, text, data)
+
+    callback = binding.llama_log_callback(listen)
+    binding.llama_log_set(callback, None)
+    try:
+        failed = binding.llama_model_quantize(
+            str(source).encode(), str(target).encode(), ctypes.byref(parameters)
+        )
+    finally:
+        binding.llama_log_set(take, None)
+    if failed:
+        reason = last_lines() or "no reason was given"
+        raise Unavailable(f"llama.cpp could not quantize the model: {reason}")
 
 
 def forget_allocated() -> None:

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from engines.errors import RequestRefused, Unavailable
+from engines.gguf.file_format import read_file
 from engines.gguf.files.digests import Digest, digest_of
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.manifests import CONFIG_TYPE, Layer, Manifest, layer, new_manifest
 from engines.gguf.files.names import ModelName
 from engines.gguf.header import GgufHeader, MalformedGguf, read_header
+
+PROJECTOR = "clip"  # what a projector for pictures calls its architecture
 
 
 def add_text(folder: ModelFolder, kind: str, content: bytes) -> Layer:
@@ -27,6 +30,8 @@ def assembled(
     Raises `RequestRefused` if the first model layer is no GGUF file."""
     weights = next(layer for layer in layers if layer.kind == "model")
     header = header_of(folder, weights.digest)
+    for projector in (one for one in layers if one.kind == "projector"):
+        _check_projector(folder, projector.digest)
     config = msgspec.json.encode(
         {
             "model_format": "gguf",
@@ -63,6 +68,18 @@ def header_of(folder: ModelFolder, digest: Digest) -> GgufHeader:
         raise RequestRefused(f"this is no GGUF model: {error.message}", param="model") from None
     except OSError as error:
         raise Unavailable(f"blob {digest} cannot be read: {error.strerror}") from None
+
+
+def _check_projector(folder: ModelFolder, digest: Digest) -> None:
+    try:
+        said = read_file(folder.blob(digest)).scalars.get("general.architecture")
+    except MalformedGguf as error:
+        raise RequestRefused(f"this is no GGUF file: {error.message}", param="model") from None
+    if said != PROJECTOR:
+        raise RequestRefused(
+            f"blob {digest} is no projector: its general.architecture is {said!r:.60}",
+            param="model",
+        )
 
 
 def size_name(num_parameters: int) -> str:

@@ -89,16 +89,20 @@ class Pull:
     async def _of_hugging_face(self, web: Web) -> AsyncGenerator[Progress, None]:
         hub = HuggingFace(web, self.name, self._credentials)
         await hub.list()
-        file = hub.weights()
-        weights = layer("model", file.digest, file.size_bytes)
+        files = {"model": hub.weights()}
+        if (projector := hub.projector()) is not None:
+            files["projector"] = projector
+        layers = [layer(kind, file.digest, file.size_bytes) for kind, file in files.items()]
         extras = await hub.extras()
-        self._check_disk([weights])
-        async with self._pinned([file.digest, *map(digest_of, extras.values())]):
-            async for step in self._fetched(
-                _wanted(weights), lambda headers: web.open(hub.asked(file, headers))
-            ):
-                yield step
-        async for step in self._assembled(weights, extras):
+        self._check_disk(layers)
+        wanted = [*(file.digest for file in files.values()), *map(digest_of, extras.values())]
+        async with self._pinned(wanted):
+            for file, large in zip(files.values(), layers, strict=True):
+                async for step in self._fetched(
+                    _wanted(large), lambda headers, file=file: web.open(hub.asked(file, headers))
+                ):
+                    yield step
+        async for step in self._assembled(layers, extras):
             yield step
 
     async def _of_url(self, web: Web) -> AsyncGenerator[Progress, None]:
@@ -114,7 +118,7 @@ class Pull:
         found: list[Digest] = []
         async for step in self._fetched(wanted, open_range, found=found, label=url.name):
             yield step
-        async for step in self._assembled(layer("model", found[0], wanted.size_bytes), {}):
+        async for step in self._assembled([layer("model", found[0], wanted.size_bytes)], {}):
             yield step
 
     async def _described(self, web: Web) -> Wanted:
@@ -171,17 +175,17 @@ class Pull:
             await asyncio.wait({running})
 
     async def _assembled(
-        self, weights: Layer, extras: Mapping[str, bytes]
+        self, files: Sequence[Layer], extras: Mapping[str, bytes]
     ) -> AsyncGenerator[Progress, None]:
-        """Make a manifest for weights that came without one."""
-        digests = [weights.digest, *map(digest_of, extras.values())]
+        """Make a manifest for files that came without one."""
+        digests = [*(file.digest for file in files), *map(digest_of, extras.values())]
         try:
             async with self._pinned(digests):
                 more = [
                     await in_thread(add_text, self._folder, kind, text)
                     for kind, text in extras.items()
                 ]
-                manifest = await in_thread(assembled, self._folder, [weights, *more], {})
+                manifest = await in_thread(assembled, self._folder, [*files, *more], {})
                 async for step in self._named(manifest):
                     yield step
         except RequestRefused:

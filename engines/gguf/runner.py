@@ -10,6 +10,7 @@ trusts them, and a negative one writes outside its buffers.
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import Unavailable
+from engines.gguf.adapter_file import Adapter
+from engines.gguf.adapters import AppliedAdapters
 from engines.gguf.native import allocated, forget_allocated, forget_lines, last_lines, llama
+from engines.gguf.projector import ImageChunk, Projector
 from engines.gguf.tensor_types import CACHE_TYPES, bytes_per_item
 from engines.gguf.tuning import AS_IT_LIKES, Tuning
 from engines.gguf.vocabulary import Vocabulary
 
 _F32, _F16, _BF16 = 0, 1, 30  # ggml_type
-POOLINGS = {"mean": 1, "cls": 2, "last": 3}
+POOLINGS = {"mean": 1, "cls": 2, "last": 3, "rank": 4}
 _NO_MMAP, _MMAP = 0, 1
 _FLASH = {None: -1, False: 0, True: 1}
 _DATA_TOO = True
@@ -65,6 +69,8 @@ class Runner:
         path: Path,
         *,
         use_extra_buffers: bool = True,
+        adapters: Sequence[Adapter] = (),
+        projector: Path | None = None,
         on_progress: Callable[[float], bool] | None = None,
         tuning: Tuning = AS_IT_LIKES,
     ) -> None:
@@ -91,11 +97,23 @@ class Runner:
         if not self._model:
             reason = last_lines() or "no reason was given"
             raise Unavailable(f"llama.cpp could not load {path.name}: {reason}")
+        self.projector: Projector | None = None
+        try:
+            self._adapters = AppliedAdapters(self._model, adapters)
+            if projector is not None:
+                threads = max(1, len(os.sched_getaffinity(0)) // 2)  # others compute meanwhile
+                self.projector = Projector(projector, self._model, num_threads=threads)
+        except BaseException:
+            binding.llama_model_free(self._model)
+            raise
         self.vocabulary = Vocabulary(self._model)
         self.num_tokens = self.vocabulary.num_tokens
         self.trained_tokens: int = binding.llama_model_n_ctx_train(self._model)
-        self.memory_bytes: int = binding.llama_model_size(self._model)
+        self.memory_bytes: int = binding.llama_model_size(self._model) + self._adapters.size_bytes
+        if self.projector is not None:
+            self.memory_bytes += self.projector.size_bytes
         self.width: int = binding.llama_model_n_embd(self._model)
+        self.num_labels: int = binding.llama_model_n_cls_out(self._model)
         self.allocated = allocated()  # as llama.cpp says; a new one when it allocates more
         item_bytes = bytes_per_item(tuning.cache_type_k) + bytes_per_item(tuning.cache_type_v)
         self.cache_bytes_per_token = int(item_bytes * self._kv_width())
@@ -141,12 +159,21 @@ class Runner:
         """Compute a batch of at most `max_batch_tokens` rows."""
         self._check(rows)
         status = self._binding.llama_decode(self._context, self._batch.fill(rows))
-        if status == 1:
-            raise CacheFull
-        if status == 2:
-            raise Aborted
-        if status != 0:
-            raise Unavailable(f"llama.cpp failed to decode a batch of {len(rows)} (code {status})")
+        _raise_for(status, f"a batch of {len(rows)}")
+
+    def decode_image(self, image: ImageChunk, *, position: int, slot: int) -> None:
+        """Compute an image whole, into the positions from `position` on."""
+        shape = self._shape
+        assert self.projector is not None, "a model without vision is given no images"
+        self._check_slot(slot, position + image.num_tokens)
+        status = self.projector.decode(
+            self._context,
+            image,
+            position=position,
+            slot=slot,
+            batch_tokens=shape.max_batch_tokens,
+        )
+        _raise_for(status, f"an image of {image.num_tokens} tokens")
 
     def _check(self, rows: Sequence[Row]) -> None:
         shape = self._shape
@@ -209,6 +236,8 @@ class Runner:
     def embed(self, inputs: Sequence[Sequence[int]], shape: Shape, pooling: str) -> Any:
         """One vector for each input, as an array [inputs, width], computed together.
 
+        With pooling "rank" a vector is as wide as the model has labels.
+
         At most `shape.num_slots` inputs of `shape.max_batch_tokens` tokens in all.
         """
         if sum(map(len, inputs)) > shape.max_batch_tokens or len(inputs) > shape.num_slots:
@@ -240,12 +269,13 @@ class Runner:
             raise Aborted
         if status != 0:
             raise Unavailable(f"llama.cpp failed to embed {len(inputs)} inputs (code {status})")
-        vectors = np.empty((len(inputs), self.width), np.float32)
+        width = self.num_labels if pooling == "rank" else self.width
+        vectors = np.empty((len(inputs), width), np.float32)
         for slot in range(len(inputs)):
             pointer = binding.llama_get_embeddings_seq(context, slot)
             if not pointer:
                 raise Unavailable("this model gives no pooled embeddings")
-            vectors[slot] = np.ctypeslib.as_array(pointer, (self.width,))
+            vectors[slot] = np.ctypeslib.as_array(pointer, (width,))
         return vectors
 
     def _context_parameters(self) -> Any:
@@ -259,6 +289,11 @@ class Runner:
         if not context:
             reason = last_lines() or "out of memory?"
             raise Unavailable(f"llama.cpp could not make a context for {purpose}: {reason}")
+        try:
+            self._adapters.apply(context)
+        except BaseException:
+            self._binding.llama_free(context)
+            raise
         self.allocated = allocated()
         atoi = self._binding.ggml_abort_callback(_atoi_address())
         self._binding.llama_set_abort_callback(
@@ -280,6 +315,8 @@ class Runner:
             if context is not None:
                 self._binding.llama_free(context)
         self._context = self._embed_context = None
+        if self.projector is not None:
+            self.projector.close()
         if self._model:
             self.vocabulary.forget()
             self._binding.llama_model_free(self._model)
@@ -320,6 +357,15 @@ class _Batch:
         self._wants_logits[:count] = wants_logits
         self._batch.n_tokens = count
         return self._batch
+
+
+def _raise_for(status: int, what: str) -> None:
+    if status == 1:
+        raise CacheFull
+    if status == 2:
+        raise Aborted
+    if status != 0:
+        raise Unavailable(f"llama.cpp failed to decode {what} (code {status})")
 
 
 def _atoi_address() -> int:

@@ -119,7 +119,7 @@ class Scheduler:
             if budget <= 0:
                 break
             if not sequence.is_decoding:
-                count = min(sequence.num_behind, budget)
+                count = sequence.run_from(sequence.num_computed, budget)
                 works.append(Work(sequence, sequence.num_computed, count))
                 budget -= count
         return works

@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.paged.architectures import read_shape
-from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
-from engines.paged.json_fields import JsonFields
-from engines.paged.model_shape import LayerShape, ModelShape, RopeShape
+from engines.checkpoint.architectures import read_shape
+from engines.checkpoint.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
+from engines.checkpoint.json_fields import JsonFields
+from engines.checkpoint.model_shape import LayerShape, ModelShape, RopeShape
+from engines.checkpoint.tensor_files import TensorEntry, read_entries
 from engines.paged.pooling import Pooling, read_pooling
-from engines.paged.tensor_files import TensorEntry, read_entries
 from engines.protocol import Capability, Sampling
 
 if TYPE_CHECKING:

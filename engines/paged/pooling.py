@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
-from engines.paged.json_fields import JsonFields, read_json, shown
+from engines.checkpoint.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
+from engines.checkpoint.json_fields import JsonFields, read_json, shown
 
 PoolingKind = Literal["mean", "cls", "last", "max"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engines.paged.model_shape import ModelShape
+from engines.checkpoint.model_shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from engines.checkpoint.tensor_files import TensorEntry
+from engines.checkpoint.tensor_names import TensorNames, check_names
 from engines.errors import Unavailable
 from engines.paged.checkpoint import Checkpoint, CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.layers.linear import Linear, Placement
 from engines.paged.models.decoder import Decoder
 from engines.paged.models.encoder import Encoder
-from engines.paged.tensor_files import TensorEntry
-from engines.paged.tensor_names import TensorNames, check_names
 
 LoadFormat = Literal["auto", "dummy"]
 Model = Decoder | Encoder

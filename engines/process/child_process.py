@@ -128,12 +128,13 @@ class ChildProcess:
             try:
                 # Here and not in another thread: the child dies with the thread that starts it.
                 self._process = _popen(theirs.fileno())
+                # At once, since whoever cancels this start would leave the pipe open.
+                assert self._process.stdout is not None
+                await self._words.read(self._process.stdout)
                 await self._link.connect(ours)
             except BaseException:
                 ours.close()
                 raise
-        assert self._process.stdout is not None
-        await self._words.read(self._process.stdout)
 
     async def _ready_or_lost(self, ready: asyncio.Future[None]) -> None:
         lost = asyncio.ensure_future(self._link.lost.wait())
@@ -277,6 +278,7 @@ class ChildProcess:
             async with asyncio.timeout(_WORDS_SECONDS):
                 await self._words.ended.wait()
         self._words.close()
+        await self._words.ended.wait()
         await self._link.lost.wait()
         return _how(returncode)
 

@@ -63,6 +63,7 @@ class Create(Struct, frozen=True, tag="create"):
 
     name: str
     modelfile: str
+    quantize: str | None = None
 
 
 Job = Pull | Push | Create
@@ -92,8 +93,8 @@ def steps_of(engine: Engine, job: Job) -> AsyncGenerator[Progress, None]:
             return library.pull(name)
         case Push(name):
             return library.push(name)
-        case Create(name, modelfile):
-            return library.create(name, modelfile)
+        case Create(name, modelfile, quantize):
+            return library.create(name, modelfile, quantize=quantize)
 
 
 def _library(engine: Engine) -> ModelLibrary:

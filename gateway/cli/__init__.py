@@ -12,8 +12,15 @@ import click
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("serve", "Serve the models of a policy."),
     "run": ("run", "Chat with a model, or ask it one question."),
+    "pull": ("pull", "Fetch a model."),
     "list": ("list_models", "List the models that you may use."),
+    "show": ("show", "Show what a model is."),
+    "create": ("create", "Make a model from a Modelfile."),
+    "cp": ("cp", "Give a model another name."),
+    "rm": ("rm", "Remove models."),
+    "push": ("push", "Send a model to a registry."),
     "ps": ("ps", "Show what is loaded and running."),
+    "stop": ("stop", "Take models out of memory."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "policy": ("policy", "Check, explain and reload policies."),
     "usage": ("usage", "Sum up what was used, by team, key, model or day."),
@@ -21,6 +28,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "bench": ("bench", "Measure how fast a model answers."),
     "parity": ("parity", "See whether a model answers alike in two places."),
 }
+
+# What Ollama's users type -> the command that it is.
+OTHER_NAMES: Mapping[str, str] = {"ls": "list", "start": "serve"}
 
 
 class LazyGroup(click.Group):
@@ -32,6 +42,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command, or None if there is none of that name."""
+        cmd_name = OTHER_NAMES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         module, _ = COMMANDS[cmd_name]
@@ -49,7 +60,8 @@ class LazyGroup(click.Group):
         import difflib
 
         name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in COMMANDS:
+        known = (*COMMANDS, *OTHER_NAMES)
+        if name and not name.startswith("-") and name not in known:
             near = difflib.get_close_matches(name, COMMANDS, n=1)
             hint = f"did you mean `penstock {near[0]}`?" if near else "see `penstock --help`"
             ctx.fail(f"there is no command {name!r}; {hint}")

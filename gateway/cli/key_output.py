@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.keys import ApiKey
@@ -37,29 +37,6 @@ def print_table(keys: "Sequence[ApiKey]", now: datetime) -> None:
     for key in keys:
         if said := "; ".join(_said(key, now)):
             out.print(Text(f" {key.id}: {said}"), soft_wrap=True)
-
-
-def row(key: "ApiKey", now: datetime) -> dict[str, Any]:
-    """What programs read."""
-    return {
-        "id": key.id,
-        "team": key.team,
-        "name": key.name,
-        "role": key.role,
-        "state": key.state(now),
-        "created_at": key.created_at,
-        "last_used_at": key.last_used_at,
-        "expires_at": key.expires_at,
-        "disabled_at": key.disabled_at,
-        "revoked_at": key.revoked_at,
-        "rotated_at": key.rotated_at,
-        "previous_expires_at": key.previous_expires_at,
-        "previous_used_at": key.previous_used_at,
-        "models": key.models,
-        "endpoints": key.endpoints,
-        "networks": key.networks,
-        "limits": key.limits,
-    }
 
 
 def narrowed(key: "ApiKey") -> str:

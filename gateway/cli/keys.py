@@ -4,7 +4,7 @@ No gateway need be running, and one that is notices within a second.
 """
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gateway.cli.key_output import day, narrowed, print_table, row
+from gateway.cli.key_look_up import listed, only_one
+from gateway.cli.key_output import day, narrowed, print_table
 from gateway.narrowing import NOT_NARROWED, Narrowing
 
 if TYPE_CHECKING:
@@ -94,11 +95,12 @@ def create(
 
     async def created() -> "NewKey":
         from gateway.cli.audit import done_by_user
+        from gateway.keys import row_of
         from gateway.ledger import new_entry
 
         async with _keys(settings) as (keys, ledger), ledger.audited() as record:
             new = await keys.create(team, name, expires, role=role, narrowing=narrowing)
-            after = row(new.key, datetime.now(UTC))
+            after = row_of(new.key, datetime.now(UTC))
             await record(new_entry(done_by_user(), "keys.create", new.key.id, after=after))
             return new
 
@@ -118,12 +120,14 @@ def create(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_keys(team: str | None, *, as_json: bool) -> None:
     """List every key, revoked and expired ones too; never a secret."""
-    keys = _run(_listed(_settings(), team))
+    keys = _run(listed(_settings(), team))
     now = datetime.now(UTC)
     if as_json:
         import msgspec
 
-        rows = [row(key, now) for key in keys]
+        from gateway.keys import row_of
+
+        rows = [row_of(key, now) for key in keys]
         click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
         return
     if not keys:
@@ -145,14 +149,15 @@ def rotate(id: str, grace: timedelta | None) -> None:
 
     async def rotated() -> "NewKey":
         from gateway.cli.audit import done_by_user
+        from gateway.keys import row_of
         from gateway.ledger import new_entry
 
         async with _keys(_settings()) as (keys, ledger), ledger.audited() as record:
-            found = await keys.rotate(_only_one(id, await keys.list()).id, grace)
+            found = await keys.rotate(only_one(id, await keys.list()).id, grace)
             assert found is not None, "keys are never deleted"
             new, change = found
             now = datetime.now(UTC)
-            before, after = row(change.before, now), row(change.after, now)
+            before, after = row_of(change.before, now), row_of(change.after, now)
             await record(
                 new_entry(done_by_user(), "keys.rotate", new.key.id, before=before, after=after)
             )
@@ -229,13 +234,14 @@ def _changed(id: str, verb: str, action: Action) -> "KeyChange":
 
     async def changed() -> "KeyChange":
         from gateway.cli.audit import done_by_user
+        from gateway.keys import row_of
         from gateway.ledger import new_entry
 
         async with _keys(_settings()) as (keys, ledger), ledger.audited() as record:
-            change = await action(keys, _only_one(id, await keys.list()).id)
+            change = await action(keys, only_one(id, await keys.list()).id)
             assert change is not None, "keys are never deleted"
             now = datetime.now(UTC)
-            before, after = row(change.before, now), row(change.after, now)
+            before, after = row_of(change.before, now), row_of(change.after, now)
             if change.before != change.after:
                 entry = new_entry(
                     done_by_user(), f"keys.{verb}", change.after.id, before=before, after=after
@@ -278,13 +284,6 @@ async def _keys(settings: "Settings") -> "AsyncGenerator[tuple[Keys, Ledger], No
             yield keys, ledger
         finally:
             await keys.close()
-
-
-async def _listed(settings: "Settings", team: str | None) -> "Sequence[ApiKey]":
-    from gateway.ledger import open_ledger
-
-    async with open_ledger(settings.ledger_url) as ledger:
-        return await ledger.keys(team)
 
 
 def _run(work: "Coroutine[Any, Any, Answer]") -> Answer:
@@ -331,19 +330,3 @@ def _check_policy_has(settings: "Settings", *, team: str | None, limits: str | N
                 "do nothing; PENSTOCK_POLICY names another policy, --force makes the key all the "
                 "same"
             )
-
-
-def _only_one(given: str, keys: "Sequence[ApiKey]") -> "ApiKey":
-    from gateway.keys import id_in
-
-    key_id = id_in(given)
-    fitting = [key for key in keys if key.id == key_id]
-    fitting = fitting or [key for key in keys if key_id and key.id.startswith(key_id)]
-    if not fitting:
-        raise click.ClickException(
-            f"there is no key {key_id!r}; `penstock keys list` shows the keys that there are"
-        )
-    if len(fitting) > 1:
-        ids = ", ".join(key.id for key in fitting[:10])
-        raise click.ClickException(f"{key_id!r} is the start of {len(fitting)} keys: {ids}")
-    return fitting[0]

@@ -8,7 +8,7 @@ script. `show`, `diff` and `reload` ask a running gateway, as an admin.
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,7 @@ from gateway.cli.client import GatewayClient, client_options, default_url
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from gateway.keys import KeyRow
     from gateway.policy import Policy
 
 
@@ -45,31 +46,67 @@ def check(directory: Path) -> None:
 
 @command.command("explain")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--team", required=True, help="Who would call: a table of teams.toml.")
+@click.option(
+    "--team", help="Who would call: a table of teams.toml. A key's own if --key is given."
+)
 @click.option("--endpoint", required=True, help="What they would call, such as openai.chat.")
 @click.option("--model", help="The model name in the call, if it has one.")
-@click.option("--key", default="-", help="The public id of the caller's key.")
-def explain(directory: Path, team: str, endpoint: str, model: str | None, key: str) -> None:
+@click.option(
+    "--key", "key_id", metavar="ID", help="The key they would call with, by its public id."
+)
+def explain(
+    directory: Path, team: str | None, endpoint: str, model: str | None, key_id: str | None
+) -> None:
     """Say what would happen to a call, and which line decided it.
 
-    With a PENSTOCK_STORE that gateways share, also how full its limits are at this
-    moment. Exits with 1 if the call would be refused by the policy.
+    A key is looked up in the ledger. With a PENSTOCK_STORE that gateways share, also how
+    full the call's limits are at this moment. Exits with 1 if the policy would refuse it.
     """
     from gateway.policy import explain as explaining
 
     policy = _read(directory)
-    lines = explaining.explain(policy, team=team, endpoint=endpoint, model=model)
+    key = _key_row(key_id, team) if key_id is not None else None
+    team = team or (key.team if key is not None else None)
+    if team is None:
+        raise click.UsageError("say who would call: --team, or --key for one of its keys")
+    lines = explaining.explain(policy, team=team, endpoint=endpoint, model=model, key=key)
     _warn_about_endpoint(endpoint, _endpoint_names())
     _print_aligned([(line.text, line.where, line.refused) for line in lines])
     if lines[-1].refused:
         raise SystemExit(1)
     if model is not None and "rate_limits" in policy.plugins:
         found = policy.resolve(model)
-        caller = {"team": team, "key": key, "model": found.name if found else model}
-        _print_fills(policy, {**caller, "endpoint": endpoint})
+        caller = {
+            "team": team,
+            "key": key.id if key is not None else "-",
+            "model": found.name if found else model,
+            "endpoint": endpoint,
+            "key_limits": key.limits if key is not None else None,
+        }
+        _print_fills(policy, caller)
 
 
-def _print_fills(policy: "Policy", caller: Mapping[str, str]) -> None:
+def _key_row(key_id: str, team: str | None) -> "KeyRow":
+    """The key as the ledger has it now. It must be one of the team's, if one was named."""
+    import asyncio
+    from datetime import UTC, datetime
+
+    from gateway.cli.key_look_up import listed, only_one
+    from gateway.keys import row_of
+    from gateway.ledger import LedgerNotOpened
+    from gateway.settings import read_settings
+
+    try:
+        keys = asyncio.run(listed(read_settings(), None))
+    except LedgerNotOpened as error:
+        raise click.ClickException(str(error)) from None
+    key = only_one(key_id, keys)
+    if team not in (None, key.team):
+        raise click.UsageError(f"key {key.id} is of team {key.team!r}, not of {team!r}")
+    return row_of(key, datetime.now(UTC))
+
+
+def _print_fills(policy: "Policy", caller: Mapping[str, Any]) -> None:
     """How full the shared store says that the call's limits are; nothing if there is none."""
     import asyncio
 

@@ -1,294 +1,211 @@
-"""`penstock run MODEL`: an interactive chat, or one question and its answer.
+"""`penstock run MODEL`: an interactive conversation, or one question and its answer.
 
 Talks to a running gateway; where none runs, to one that lives as long as the
 command does. Either way the words travel the same road as every client's.
 """
 
-import contextlib
-import logging
+import json
+import stat
 import sys
-import threading
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import httpx
 
-from gateway.cli.client import GatewayClient, client_options, default_url
+from gateway.cli.client import GatewayAnswered, GatewayClient
+from gateway.cli.embedded import library_options, opened_client
+from gateway.cli.interrupted import ending_with
+from gateway.cli.quantities import is_duration
 
-HELP = """\
-/clear      forget the conversation
-/system …   set the system message
-/set NAME VALUE   temperature, top_p, top_k, seed, max_tokens
-/bye        leave (also Ctrl-D)
-\"\"\"         begins and ends a message of several lines"""
+if TYPE_CHECKING:
+    from gateway.cli.answering import Display
+    from gateway.cli.conversation import Conversation
+
+_THOUGHTS: dict[str, bool | str] = {"true": True, "false": False, "low": "low", "medium": "medium",
+                                    "high": "high", "max": "max"}  # fmt: skip
 
 
-@click.command("run")
+class _RunCommand(click.Command):
+    """`--think` alone means yes; with a word it wants `=`, or it would take the prompt's first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        whole = ["--think=true" if word == "--think" else word for word in args[:end]]
+        return super().parse_args(ctx, whole + args[end:])
+
+
+@click.command("run", cls=_RunCommand)
 @click.argument("model")
 @click.argument("prompt", nargs=-1)
 @click.option("--system", help="System message.")
 @click.option("--temperature", type=click.FloatRange(0, 2), help="0 is greedy.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.")
-@click.option("--policy", type=click.Path(path_type=Path), help="Policy, if no gateway runs.")
-@client_options
+@click.option("--format", "format_", help='"json", or a file with a JSON schema.')
+@click.option("--think", type=click.Choice(list(_THOUGHTS)), help="Think first; --think=high.")
+@click.option("--hidethinking", is_flag=True, help="Do not show what it thinks.")
+@click.option("--keepalive", help="How long the model stays loaded: 10m, 0, -1 (for ever).")
+@click.option("--verbose", is_flag=True, help="Show timings.")
+@click.option("--nowordwrap", is_flag=True, help="Do not break lines between words.")
+@click.option("--dimensions", type=click.IntRange(1), help="Of a vector (embedding models).")
+@click.option(
+    "--truncate/--no-truncate", default=None, help="Cut an input that is too long to embed."
+)
+@click.option("--insecure", is_flag=True, help="Pull over http, if the model is not there.")
+@library_options
 def command(  # noqa: PLR0913 - one parameter for each option
     model: str,
     prompt: tuple[str, ...],
     system: str | None,
     temperature: float | None,
     max_tokens: int | None,
+    format_: str | None,
+    think: str | None,
+    keepalive: str | None,
+    dimensions: int | None,
     policy: Path | None,
     url: str | None,
     key: str | None,
+    *,
+    hidethinking: bool,
+    verbose: bool,
+    nowordwrap: bool,
+    truncate: bool | None,
+    insecure: bool,
 ) -> None:
     """Chat with MODEL, or ask it PROMPT and print the answer.
 
-    PROMPT may also come from a pipe: `cat notes | penstock run starter`.
+    PROMPT may also come from a pipe: `cat notes | penstock run starter "Sum it up:"`. A model
+    that is not there is pulled first. Paths of pictures are sent to models that see.
     """
-    options = {"temperature": temperature, "max_tokens": max_tokens}
-    with _client(url, key, policy) as client:
-        chat = _Chat(client, model, system, {k: v for k, v in options.items() if v is not None})
-        question = " ".join(prompt) or _piped()
-        if question:
-            chat.ask(question)
+    from gateway.cli.answering import Display
+    from gateway.cli.conversation import Conversation
+
+    options = {"temperature": temperature, "num_predict": max_tokens}
+    conversation = Conversation(
+        model=model,
+        system=system,
+        options={name: value for name, value in options.items() if value is not None},
+        format=_format(format_),
+        think=None if think is None else _THOUGHTS[think],
+        keep_alive=_keep_alive(keepalive),
+    )
+    display = Display(verbose=verbose, word_wrap=not nowordwrap, thinking=not hidethinking)
+    question = _question(prompt)
+    with opened_client(url, key, policy) as client, ending_with("stopped"):
+        shown = _found_or_pulled(client, model, insecure=insecure)
+        abilities: Sequence[str] = shown.get("capabilities") or ()
+        if "embedding" in abilities and "completion" not in abilities:
+            _embed(client, conversation, question, {"dimensions": dimensions, "truncate": truncate})
+        elif question is not None:
+            _ask_once(client, conversation, display, question, sees="vision" in abilities)
         else:
-            chat.talk()
+            _converse(client, conversation, display, shown)
 
 
-def _piped() -> str:
-    return "" if sys.stdin.isatty() else sys.stdin.read().strip()
+def _question(prompt: tuple[str, ...]) -> str | None:
+    """What was asked on the command line and through a pipe; None: nothing, so converse."""
+    piped = _piped(waits=not prompt)
+    if not prompt and piped is None:
+        return None
+    return " ".join(part for part in (piped, *prompt) if part)
 
 
-@contextmanager
-def _client(
-    url: str | None, key: str | None, policy: Path | None
-) -> Generator[GatewayClient, None, None]:
-    """A client of the named or running gateway, or of one started for this command."""
-    with GatewayClient(url or default_url(), key) as client:
-        if url is not None or (policy is None and client.is_up()):
-            yield client
-            return
-    with _embedded_gateway(policy) as own_url, GatewayClient(own_url, key) as client:
-        yield client
-
-
-@contextmanager
-def _embedded_gateway(policy: Path | None) -> Generator[str, None, None]:
-    """A gateway on a free loopback port, in a thread of this process."""
-    import uvicorn
-
-    from gateway.app import create_app
-    from gateway.cli.serve import bound_socket, explained, settings_of, start_failure
-    from gateway.logs import configure_logs
-
-    settings = settings_of(policy=policy)
-    configure_logs("error", settings.log_format)
-    try:
-        app = create_app(settings)
-    except Exception as error:
-        raise explained(error) from error
-    listener = bound_socket("127.0.0.1", 0, only_this_port=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="on"))
-    ready = threading.Event()
-    gateway = app.state.gateway
-    gateway.on_ready.append(ready.set)
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-
-    def run() -> None:
-        with contextlib.suppress(SystemExit):  # a failed start is told below
-            server.run(sockets=[listener])
-
-    thread = threading.Thread(target=run, name="gateway", daemon=True)
-    thread.start()
-    while not ready.wait(0.05):
-        if not thread.is_alive():
-            raise start_failure(gateway.failure or RuntimeError("the gateway did not start"))
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-        listener.close()
-
-
-class _Chat:
-    """One conversation on the terminal."""
-
-    def __init__(
-        self, client: GatewayClient, model: str, system: str | None, options: dict[str, Any]
-    ) -> None:
-        from rich.console import Console
-
-        self._client = client
-        self._model = model
-        self._options = options
-        self._messages: list[dict[str, str]] = []
-        self._system = system
-        self._console = Console(stderr=True, highlight=False)
-
-    def ask(self, question: str) -> None:
-        """Send one message and print the answer as it comes."""
-        self._messages.append({"role": "user", "content": question})
+def _piped(*, waits: bool) -> str | None:
+    """What stands in a pipe or a file at standard input; None if nobody put one there."""
+    if sys.stdin.isatty():
+        return None
+    if not waits:
         try:
-            answer = self._stream()
-        except BaseException:
-            self._messages.pop()  # an answer that failed is not part of the conversation
+            mode = Path("/dev/stdin").stat().st_mode if sys.stdin.fileno() == 0 else 0
+        except (OSError, ValueError):  # no file at all, as in a test
+            mode = stat.S_IFREG
+        if not (stat.S_ISFIFO(mode) or stat.S_ISREG(mode)):
+            return None
+    return sys.stdin.read().strip()
+
+
+def _format(given: str | None) -> Any:
+    if given is None or given == "json":
+        return given
+    try:
+        return json.loads(Path(given).read_bytes())
+    except (OSError, ValueError) as error:
+        raise click.UsageError(
+            f"--format {given} is neither json nor a file with a JSON schema: {error}"
+        ) from None
+
+
+def _keep_alive(given: str | None) -> str | float | None:
+    if given is None:
+        return None
+    try:
+        return float(given)  # seconds
+    except ValueError:
+        if is_duration(given):
+            return given
+    raise click.UsageError(f"--keepalive {given} is no duration: 10m, 1h30m, 0, -1 (for ever)")
+
+
+def _found_or_pulled(client: GatewayClient, model: str, *, insecure: bool) -> dict[str, Any]:
+    """What the gateway says of a model; it is pulled if it is not there and the caller may."""
+    from gateway.cli.model_card import card_of
+    from gateway.cli.pull import pull
+
+    try:
+        return card_of(client, model)
+    except GatewayAnswered as missing:
+        if missing.status != 404:
             raise
-        self._messages.append({"role": "assistant", "content": answer})
-
-    def talk(self) -> None:
-        """Read messages until the user leaves."""
-        self._console.print(f"[dim]{self._model} at {self._client.url}; /? for help[/dim]")
-        while (line := self._read()) is not None:
-            if line.startswith("/"):
-                if not self._obey(line):
-                    return
-            elif line.strip():
-                self._ask_kindly(line)
-
-    def _ask_kindly(self, line: str) -> None:
         try:
-            self.ask(line)
+            pull(client, model, insecure=insecure)
+        except GatewayAnswered:
+            raise missing from None  # no library here, or not for this caller
         except click.ClickException as error:
-            self._console.print(f"[red]{error.message}[/red]")
-        except KeyboardInterrupt:
-            self._console.print("\n[dim]stopped[/dim]")
-
-    def _stream(self) -> str:
-        body = {"model": self._model, "messages": self._conversation(), **self._options}
-        pieces: list[str] = []
-        with self._waiting() as arrived:
-            for chunk in self._client.chat(body):
-                for choice in chunk["choices"]:
-                    text = choice["delta"].get("content") or ""
-                    if text:
-                        arrived()
-                        click.echo(text, nl=False)
-                        pieces.append(text)
-        click.echo()
-        return "".join(pieces)
-
-    def _conversation(self) -> list[dict[str, str]]:
-        system = [{"role": "system", "content": self._system}] if self._system else []
-        return [*system, *self._messages]
-
-    @contextmanager
-    def _waiting(self) -> Generator[Any, None, None]:
-        """A progress line until the first word: how long, and what is being loaded."""
-        if not self._console.is_terminal:
-            yield lambda: None
-            return
-        shown = _Waiting(self._console, self._client)
-        shown.start()
-        try:
-            yield shown.stop
-        finally:
-            shown.stop()
-
-    def _read(self) -> str | None:
-        try:
-            line = input(">>> ")
-            if not line.startswith('"""'):
-                return line
-            lines = [line[3:]]
-            while not lines[-1].endswith('"""'):
-                lines.append(input("... "))
-        except EOFError:
-            click.echo()
-            return None
-        except KeyboardInterrupt:
-            click.echo()
-            return ""
-        return "\n".join(lines)[:-3]
-
-    def _obey(self, line: str) -> bool:
-        """Carry out a slash command; False when it means to leave."""
-        word, _, rest = line.partition(" ")
-        match word:
-            case "/bye" | "/exit" | "/quit":
-                return False
-            case "/clear":
-                self._messages.clear()
-                self._console.print("[dim]forgotten[/dim]")
-            case "/system":
-                self._system = rest.strip() or None
-            case "/set":
-                self._set(rest)
-            case "/?" | "/help":
-                self._console.print(HELP, markup=False)
-            case _:
-                self._console.print(f"[red]there is no {word}; /? lists what there is[/red]")
-        return True
-
-    def _set(self, rest: str) -> None:
-        name, _, value = rest.strip().partition(" ")
-        kinds: dict[str, type] = {
-            "temperature": float, "top_p": float, "top_k": int, "seed": int, "max_tokens": int,
-        }  # fmt: skip
-        try:
-            self._options[name] = kinds[name](value)
-        except KeyError:
-            self._console.print(f"[red]{name!r} cannot be set; there are: {', '.join(kinds)}[/red]")
-        except ValueError:
-            self._console.print(f"[red]{value!r} is not a value of {name}[/red]")
+            raise click.ClickException(
+                f"{missing.said}, and it could not be pulled: {error.message}"
+            ) from None
+    return card_of(client, model)
 
 
-class _Waiting:
-    """A bar on the terminal while a model loads and reads the prompt."""
+def _ask_once(
+    client: GatewayClient,
+    conversation: "Conversation",
+    display: "Display",
+    question: str,
+    *,
+    sees: bool,
+) -> None:
+    from gateway.cli.answering import ask
+    from gateway.cli.pictures import pictures_in
 
-    def __init__(self, console: Any, client: GatewayClient) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    if not question:
+        client.post("/api/chat", conversation.load_body())  # as Ollama does it: `run MODEL ""`
+        return
+    text, images, _ = pictures_in(question) if sees else (question, [], [])
+    ask(client, conversation, display, text, images)
 
-        self._progress = Progress(
-            TextColumn("[dim]{task.description}[/dim]"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-        self._client = client
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def start(self) -> None:
-        """Show the bar after a moment; an answer that comes at once needs none."""
-        self._thread.start()
+def _converse(
+    client: GatewayClient, conversation: "Conversation", display: "Display", shown: dict[str, Any]
+) -> None:
+    from rich.console import Console
 
-    def stop(self) -> None:
-        """Take the bar away."""
-        if not self._stopped.is_set():
-            self._stopped.set()
-            self._thread.join()
+    from gateway.cli.repl import converse
+    from gateway.cli.waiting import Waiting
 
-    def _follow(self) -> None:
-        if self._stopped.wait(0.3):
-            return
-        with self._progress:
-            task = self._progress.add_task("waiting", total=None)
-            since = time.monotonic()
-            while not self._stopped.wait(0.2):
-                loading = self._loading() if time.monotonic() - since > 0.2 else None
-                if loading is None:
-                    self._progress.update(task, description="thinking", total=None)
-                else:
-                    name, fraction = loading
-                    self._progress.update(
-                        task, description=f"loading {name}", total=1.0, completed=fraction
-                    )
+    with Waiting(Console(stderr=True, highlight=False), client):
+        client.post("/api/chat", conversation.load_body())
+    converse(client, conversation, display, shown)
 
-    def _loading(self) -> tuple[str, float] | None:
-        """The model that is being loaded and how far it is, if the caller may know."""
-        try:
-            answer = httpx.get(f"{self._client.url}/admin/models", timeout=1.0)
-            models: list[dict[str, Any]] = (
-                answer.json()["models"] if answer.status_code == 200 else []
-            )
-        except (httpx.HTTPError, ValueError, KeyError):
-            return None
-        return next(
-            ((m["name"], m["loading"]) for m in models if m.get("loading") is not None), None
-        )
+
+def _embed(
+    client: GatewayClient, conversation: "Conversation", text: str | None, options: dict[str, Any]
+) -> None:
+    if not text:
+        raise click.UsageError(f"{conversation.model} makes vectors of texts: give it one")
+    asked = {name: value for name, value in options.items() if value is not None}
+    body = {"model": conversation.model, "input": text, **asked}
+    if conversation.keep_alive is not None:
+        body["keep_alive"] = conversation.keep_alive
+    click.echo(json.dumps(client.post("/api/embed", body)["embeddings"][0]))

@@ -49,7 +49,8 @@ def command(
     settings = settings_of(
         policy=policy, host=host, port=port, log_level=log_level, log_format=log_format
     )
-    port_was_chosen = port is not None or bool(os.environ.get("PENSTOCK_PORT"))
+    chosen_by = ("PENSTOCK_PORT", "OLLAMA_HOST")
+    port_was_chosen = port is not None or any(os.environ.get(name) for name in chosen_by)
     with bound_socket(settings.host, settings.port, only_this_port=port_was_chosen) as listener:
         if settings.admin_port is None:
             serve(settings, [listener])
@@ -130,6 +131,7 @@ def serve(settings: "Settings", listeners: Sequence[socket.socket]) -> None:
     A second signal ends them at once, a third one the process. SIGHUP reloads the policy.
     """
     from gateway.app import create_app
+    from gateway.cli.ollama_log import log_ollama_variables
     from gateway.listener import allow_open_files, server_of
     from gateway.logs import configure_logs
 
@@ -145,6 +147,7 @@ def serve(settings: "Settings", listeners: Sequence[socket.socket]) -> None:
     signal.signal(signal.SIGHUP, _on_hang_up(server, gateway))
     urls = [_url_of(listener) for listener in listeners]
     gateway.on_ready.append(settle_memory)
+    gateway.on_ready.append(lambda: log_ollama_variables(settings, gateway))
     gateway.on_ready.append(lambda: _say_where(urls, gateway.policy))
     # uvicorn answers a failed start with a traceback; what failed is told below.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

@@ -178,7 +178,7 @@ class Keys:
         """
         claim = new_claim(key_id)
         digest, now = self._new_digest(claim), self._now()
-        ends_at = now if grace == timedelta(0) else _later(now, grace, "grace")
+        ends_at = now if grace == timedelta(0) else _later(now, grace, "grace_seconds")
 
         def rotated(key: ApiKey) -> ApiKey:
             self._check_not_ended(key)
@@ -187,7 +187,7 @@ class Keys:
                     f"the secret before the last rotation works until "
                     f"{key.previous_expires_at:%Y-%m-%d %H:%M} UTC, and only one may: wait until "
                     "then, or rotate with a grace of 0, which ends both",
-                    param="grace",
+                    param="grace_seconds",
                 )
             return _with(
                 key,
@@ -203,6 +203,14 @@ class Keys:
 
         change = await self._changed(key_id, rotated)
         return None if change is None else (NewKey(written(claim), change.after), change)
+
+    async def announce(self, key_id: str) -> None:
+        """Forget a key, and have others forget it; for after a transaction that changed it.
+
+        Within one, whoever looked before it ended has remembered the key as it was.
+        """
+        self._known.forget(key_id)
+        await self._invalidations.announce(key_id)
 
     async def flush(self) -> None:
         """Write the last uses to the ledger, or keep them if it does not answer."""
@@ -299,7 +307,7 @@ def _check_text(param: str, text: str) -> None:
 
 
 def _later(
-    now: datetime, expires_in: timedelta | None, param: str = "expires_in"
+    now: datetime, expires_in: timedelta | None, param: str = "expires_seconds"
 ) -> datetime | None:
     if expires_in is None:
         return None

@@ -15,7 +15,6 @@ from gateway.endpoints import matches
 from gateway.errors import BadRequest, Forbidden
 from gateway.narrowing import Narrowing
 from gateway.networks import network_problem
-from gateway.permission import ADMIN
 from gateway.policy import Policy, TeamPolicy
 
 Lists = Sequence[Sequence[str] | None]  # None: a list that takes nothing away
@@ -27,8 +26,8 @@ def check_minting(policy: Policy, maker: Principal, *, team: str, narrowing: Nar
     Raises `BadRequest` for a team or limits that the policy does not have, and
     `Forbidden` for a key that could do what its maker may not.
     """
-    if maker.role != ADMIN:
-        raise Forbidden(f"keys are made by callers with the role {ADMIN}")
+    if not maker.is_admin:
+        raise Forbidden("keys are made by callers with the role admin")
     if team not in policy.teams:
         raise BadRequest(f"the policy has no team {team[:40]!r}", param="team")
     if narrowing.limits is not None and narrowing.limits not in policy.limits:

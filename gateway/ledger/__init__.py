@@ -8,9 +8,11 @@ An SQLite file by default, PostgreSQL by URL. No call waits here on the hot path
 gateway/keys keeps what it looked up, and usage goes through writer.py.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.ledger import api_keys
@@ -27,7 +29,7 @@ from gateway.ledger.audit import (
     note,
 )
 from gateway.ledger.database import Database
-from gateway.ledger.opening import LedgerNotOpened, open_engine
+from gateway.ledger.opening import LedgerAway, LedgerNotOpened, engine_at, upgrade
 from gateway.ledger.tables import MAX_NAME_CHARACTERS
 from gateway.ledger.usage import (
     GROUPS,
@@ -50,6 +52,7 @@ __all__ = [
     "KeyChange",
     "KeyState",
     "Ledger",
+    "LedgerAway",
     "LedgerNotOpened",
     "RecordRefused",
     "UsageQuery",
@@ -62,6 +65,10 @@ __all__ = [
     "open_ledger",
 ]
 
+log = structlog.get_logger()
+
+OPEN_AGAIN_SECONDS = 1.0
+
 
 class Ledger:
     """The records of one gateway, or of several that share a database.
@@ -70,9 +77,20 @@ class Ledger:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
         self._database = Database(engine)
         self.usage = UsageRecords(self._database)
         self.audit = AuditLog(self._database)
+
+    @property
+    def was_opened(self) -> bool:
+        """Has its database answered since the start? Until then nothing can be asked of it."""
+        return self._database.is_open
+
+    async def open(self) -> None:
+        """Bring the schema up to date. Raises `LedgerNotOpened`, of a server away `LedgerAway`."""
+        await upgrade(self._engine)
+        self._database.is_open = True
 
     async def insert_key(self, key: ApiKey) -> None:
         """Keep a new key."""
@@ -142,10 +160,41 @@ class Ledger:
 
 
 @asynccontextmanager
-async def open_ledger(url: str) -> AsyncGenerator[Ledger, None]:
-    """The ledger at this SQLAlchemy URL, with its schema up to date. Raises `LedgerNotOpened`."""
-    ledger = Ledger(await open_engine(url))
+async def open_ledger(url: str, *, waits: bool = False) -> AsyncGenerator[Ledger, None]:
+    """The ledger at this SQLAlchemy URL, with its schema up to date. Raises `LedgerNotOpened`.
+
+    With `waits`, a server that is away is none of these: the ledger is opened as soon as
+    the server answers, and raises `LedgerUnavailable` until then.
+    """
+    ledger = Ledger(await engine_at(url))
+    opening: asyncio.Task[None] | None = None
     try:
+        try:
+            await ledger.open()
+        except LedgerAway as error:
+            if not waits:
+                raise
+            log.error("ledger_away", reason=str(error))
+            opening = asyncio.create_task(_opened_later(ledger))
         yield ledger
     finally:
+        if opening is not None:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
         await ledger.close()
+
+
+async def _opened_later(ledger: Ledger) -> None:
+    said = ""
+    while not ledger.was_opened:
+        await asyncio.sleep(OPEN_AGAIN_SECONDS)
+        try:
+            await ledger.open()
+        except LedgerAway:
+            continue
+        except LedgerNotOpened as error:
+            # It is there and cannot be used, which a person may mend; the log says so once.
+            if (reason := str(error)) != said:
+                log.error("ledger_not_opened", reason=reason)
+            said = reason
+    log.info("ledger_opened")

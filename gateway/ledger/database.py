@@ -40,6 +40,7 @@ class Database:
         self._busy: set[Any] = set()
         self._shared: dict[asyncio.Task[Any] | None, AsyncConnection] = {}
         self._left_alone_until = 0.0
+        self.is_open = False  # until its schema is up to date
         if not self._is_sqlite:
             event.listen(engine.sync_engine, "connect", self._note_open)
 
@@ -83,7 +84,7 @@ class Database:
     async def _begun(
         self, seconds: float, *, writes_first: bool
     ) -> AsyncGenerator[AsyncConnection, None]:
-        if self._monotonic() < self._left_alone_until:
+        if not self.is_open or self._monotonic() < self._left_alone_until:
             raise LedgerUnavailable
         mine: set[Any] = set()
         loop = asyncio.get_running_loop()

@@ -7,7 +7,9 @@ SQLite's write lock, so the second one waits and then finds nothing to do.
 
 import asyncio
 import sqlite3
-from contextlib import closing
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,33 +38,83 @@ class LedgerNotOpened(Exception):
     """The ledger cannot be used: a wrong URL, a file that is no ledger, no server there."""
 
 
+class LedgerAway(LedgerNotOpened):
+    """The server does not answer now, and may later: nothing is known to be wrong."""
+
+
 async def open_engine(given: str) -> AsyncEngine:
     """Connect to the database at this SQLAlchemy URL and upgrade it. Raises `LedgerNotOpened`."""
+    engine = await engine_at(given)
+    try:
+        await upgrade(engine)
+    except BaseException:
+        await engine.dispose()
+        raise
+    return engine
+
+
+async def engine_at(given: str) -> AsyncEngine:
+    """The engine of this URL, which no server was asked about yet. Raises `LedgerNotOpened`."""
     url = _url_of(given)
+    with _explained(url):
+        if (file := _file_of(url)) is not None:
+            await asyncio.to_thread(create_once, file, _write_empty_database)
+        return _engine_for(url)
+
+
+async def upgrade(engine: AsyncEngine) -> None:
+    """Bring the schema up to date. Raises `LedgerNotOpened`, of a server away `LedgerAway`."""
+    with _explained(engine.url):
+        await _upgrade(engine)
+        if (file := _file_of(engine.url)) is not None:
+            keep_private(file)  # not before it has shown to be a ledger
+
+
+@contextmanager
+def _explained(url: URL) -> Generator[None, None, None]:
     shown = url.render_as_string(hide_password=True)
     try:
-        file = _file_of(url)
-        if file is not None:
-            await asyncio.to_thread(create_once, file, _write_empty_database)
-        engine = _engine_for(url)
-        try:
-            await _upgrade(engine)
-        except BaseException:
-            await engine.dispose()
-            raise
-        if file is not None:
-            keep_private(file)  # not before it has shown to be a ledger
+        yield
     except CommandError as error:
         raise LedgerNotOpened(
             f"the ledger {shown} was written by another version of Penstock ({error}); "
             "start the version that wrote it, or set PENSTOCK_LEDGER to another ledger"
         ) from error
-    except (SQLAlchemyError, sqlite3.Error, OSError, ModuleNotFoundError) as error:
-        raise LedgerNotOpened(
+    except _failures(url) as error:
+        kind = LedgerAway if _is_away(url, error) else LedgerNotOpened
+        raise kind(
             f"the ledger {shown} cannot be opened: {reason_of(error)}; "
             "PENSTOCK_LEDGER (a SQLAlchemy URL) or PENSTOCK_DATA_DIR names another place"
         ) from error
-    return engine
+
+
+def _failures(url: URL) -> tuple[type[Exception], ...]:
+    """What opening a database raises; asyncpg lets errors of its own through."""
+    failures = (SQLAlchemyError, sqlite3.Error, OSError, ModuleNotFoundError)
+    if url.drivername != _ASYNCPG:
+        return failures
+    # Slow to import, and SQLite needs none of it.
+    asyncpg: Any = import_module("asyncpg")
+    return (*failures, asyncpg.PostgresError)
+
+
+def _is_away(url: URL, error: BaseException) -> bool:
+    """No server, one that says nothing in time, or one that has said: later."""
+    if url.drivername != _ASYNCPG:
+        return False
+    exceptions: Any = import_module("asyncpg.exceptions")
+    away = (
+        OSError,
+        exceptions.PostgresConnectionError,
+        exceptions.OperatorInterventionError,  # it starts, or ends
+        exceptions.InsufficientResourcesError,  # too many connections
+    )
+    seen: BaseException | None = error
+    while seen is not None:  # SQLAlchemy's error, its adapter's, and in the end the driver's
+        if isinstance(seen, away):
+            return True
+        seen = getattr(seen, "orig", None) or seen.__cause__
+    return False
 
 
 def reason_of(error: BaseException) -> str:

@@ -6,7 +6,6 @@ from typing import Any, cast
 from gateway.call import Principal
 from gateway.oidc.issuer_policy import IssuerPolicy
 from gateway.oidc.token import MAX_NAME_CHARACTERS, TokenRefused
-from gateway.permission import ADMIN
 
 
 class TeamUnknown(Exception):
@@ -32,7 +31,7 @@ def principal_of(
         # Two issuers may call two people by one name.
         name=f"{name}:{subject}",
         team=_team_of(policy, claims, teams),
-        role=ADMIN if is_admin else "member",
+        role="admin" if is_admin else "member",
     )
 
 

@@ -6,9 +6,14 @@ insides. What a plugin would do is said only if the policy lists that plugin.
 
 from collections.abc import Iterator, Sequence
 
-from msgspec import Struct
-
 from gateway.endpoints import deciding_pattern, needs_admin
+from gateway.policy.explain_key import (
+    CallersKey,
+    Line,
+    key_told,
+    networks_told,
+    permission_told,
+)
 from gateway.policy.explain_targets import targets_told
 from gateway.policy.limits import applied_limits, limit_in_words, manner_in_words
 from gateway.policy.problems import header, quoted, way_out
@@ -21,34 +26,30 @@ from gateway.policy.schema import (
 )
 
 
-class Line(Struct, frozen=True):
-    """One thing that would happen, and where it was decided."""
-
-    text: str
-    where: str
-    refused: bool = False  # the call ends here
-
-
-def explain(policy: Policy, *, team: str, endpoint: str, model: str | None) -> Sequence[Line]:
+def explain(
+    policy: Policy, *, team: str, endpoint: str, model: str | None, key: CallersKey | None = None
+) -> Sequence[Line]:
     """The fate of one call, in the order in which it would be decided.
 
     The last line of a refused call says why. `model` is None for endpoints that
-    name no model.
+    name no model; `key` is one of the team's, to be told what it takes away.
     """
     lines: list[Line] = []
-    for line in _fate(policy, team, endpoint, model):
+    for line in _fate(policy, team, endpoint, model, key):
         lines.append(line)
         if line.refused:
             break
     return lines
 
 
-def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterator[Line]:
+def _fate(
+    policy: Policy, team: str, endpoint: str, model: str | None, key: CallersKey | None
+) -> Iterator[Line]:
     caller = policy.teams.get(team)
     found = policy.resolve(model) if model is not None else None
     if model is not None and found is not None:
         yield from _name(policy, model, found)
-    yield from _access(policy, caller, team, endpoint)
+    yield from _access(policy, caller, team, endpoint, key)
     if model is None:
         return
     if found is None:
@@ -56,36 +57,55 @@ def _fate(policy: Policy, team: str, endpoint: str, model: str | None) -> Iterat
         yield Line(f"refused: there is no model {quoted(model)}{hint}", "models.toml", refused=True)
         return
     if caller is not None and "allow_lists" in policy.plugins:
-        yield _permission(caller, "models", found.name)
+        yield _of_team(caller, "models", found.name)
+        if key is not None and key.models is not None:
+            where = f"key {key.id}"
+            yield permission_told(where, "models", key.models, found.name, where)
     limits = policy.limits.get(caller.limits) if caller and caller.limits else None
     if "defaults" in policy.plugins:
         yield from _defaults(found, model_table(policy, found), limits)
     if "routing" in policy.plugins:
         table = model_table(policy, found)
-        yield from (Line(text, f"{table} {key}") for text, key in targets_told(found, team))
+        key_id = key.id if key is not None else None
+        yield from (
+            Line(text, f"{table} {field}") for text, field in targets_told(found, team, key_id)
+        )
         if caller is not None and caller.show_targets:
             where = f"teams.toml {header(caller.name)} show_targets"
             yield Line("answers say which targets were tried, in x-penstock-targets", where)
-    yield from _limits(policy, team, found.name, endpoint)
+    yield from _limits(policy, team, found.name, endpoint, key)
 
 
-def _access(policy: Policy, caller: TeamPolicy | None, team: str, endpoint: str) -> Iterator[Line]:
-    """Whether the team may use the endpoint at all, and from where."""
+def _access(
+    policy: Policy, caller: TeamPolicy | None, team: str, endpoint: str, key: CallersKey | None
+) -> Iterator[Line]:
+    """Whether the team and its key may use the endpoint at all, and from where."""
     if "allow_lists" not in policy.plugins:
         yield Line("no plugin checks what a team may use", "gateway.toml plugins")
     elif caller is None:
         hint = way_out(team, policy.teams)
         yield Line(f"refused: {team} is not a team{hint}", "teams.toml", refused=True)
     else:
-        yield _permission(caller, "endpoints", endpoint)
+        yield _of_team(caller, "endpoints", endpoint)
         if caller.networks is not None:
-            listed = ", ".join(quoted(network) for network in caller.networks[:6])
-            where = f"teams.toml {header(caller.name)} networks"
-            yield Line(f"only from an address in {listed}", where)
+            yield networks_told(caller.networks, f"teams.toml {header(caller.name)} networks")
+    if key is not None:
+        yield from key_told(policy, key, endpoint=endpoint)
     if endpoint.startswith("admin."):
-        yield Line(f"only with the role admin, like every {quoted('admin.*')}", "the key or token")
+        yield _role_told(f"like every {quoted('admin.*')}", key)
     elif needs_admin(endpoint):
-        yield Line("only with the role admin, like all that manages models", "the key or token")
+        yield _role_told("like all that manages models", key)
+
+
+def _role_told(why: str, key: CallersKey | None) -> Line:
+    is_refused = key is not None and key.role != "admin"
+    said = f"only with the role admin, {why}"
+    return Line(f"{'refused: ' * is_refused}{said}", "the key or token", refused=is_refused)
+
+
+def _of_team(team: TeamPolicy, field: str, name: str) -> Line:
+    patterns = team.endpoints if field == "endpoints" else team.models
+    return permission_told(team.name, field, patterns, name, f"teams.toml {header(team.name)}")
 
 
 def model_table(policy: Policy, model: ModelPolicy) -> str:
@@ -104,28 +124,6 @@ def _name(policy: Policy, asked: str, model: ModelPolicy) -> Iterator[Line]:
         yield Line(f"{asked} is not listed; it goes where {where.split(' ', 1)[1]} says", where)
 
 
-def _permission(team: TeamPolicy, field: str, name: str) -> Line:
-    """Whether the team may use an endpoint or a model, and the pattern that says so."""
-    patterns = team.endpoints if field == "endpoints" else team.models
-    where = f"teams.toml {header(team.name)} {field}"
-    if (allowing := deciding_pattern(name, patterns)) is not None:
-        return Line(f"{team.name} may use {name}", f"{where} {quoted(allowing)}")
-    for pattern in patterns:
-        if pattern.startswith("!") and deciding_pattern(name, [pattern[1:]]) is not None:
-            return Line(
-                f"refused: {team.name} may not use {name}",
-                f"{where} {quoted(pattern)}",
-                refused=True,
-            )
-    if not patterns:
-        noun = field.removesuffix("s")
-        return Line(f"refused: {team.name} may use no {noun} at all", where, refused=True)
-    listed = ", ".join(quoted(pattern) for pattern in patterns[:6])
-    return Line(
-        f"refused: {team.name} may not use {name}", f"{where} has only {listed}", refused=True
-    )
-
-
 def _defaults(model: ModelPolicy, table: str, limits: LimitPolicy | None) -> Iterator[Line]:
     said: list[str] = []
     where: list[str] = []
@@ -142,11 +140,16 @@ def _defaults(model: ModelPolicy, table: str, limits: LimitPolicy | None) -> Ite
         yield Line("; ".join(said), ", ".join(where))
 
 
-def _limits(policy: Policy, team: str, model: str, endpoint: str) -> Iterator[Line]:
-    for applied in applied_limits(policy, team=team, model=model, endpoint=endpoint):
+def _limits(
+    policy: Policy, team: str, model: str, endpoint: str, key: CallersKey | None
+) -> Iterator[Line]:
+    of_key = key.limits if key is not None else None
+    for applied in applied_limits(
+        policy, team=team, model=model, endpoint=endpoint, key_limits=of_key
+    ):
         where = f"limits.toml {header(applied.table.name)}"
-        own = applied.table.per is None
-        whose = "" if own else _whose(applied.scopes)
+        is_teams = applied.table.per is None and applied.scopes == ("team",)
+        whose = "" if is_teams else _whose(applied.scopes)
         said = limit_in_words(applied.table)
         if not said:
             yield Line("calls are not limited", where)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from gateway.endpoints import deciding_pattern
 from gateway.policy.schema import (
     BreakerPolicy,
     CanaryPolicy,
@@ -16,13 +17,13 @@ _STICKY_NOUNS = {"key": "keys", "session": "sessions", "prefix": "beginnings of 
 Told = tuple[str, str]  # what happens, and the key of the model that decided it
 
 
-def targets_told(model: ModelPolicy, team: str) -> Iterator[Told]:
-    """The targets of a call of this team in the order of their turns."""
+def targets_told(model: ModelPolicy, team: str, key: str | None = None) -> Iterator[Told]:
+    """The targets of a call of this team, and key if there is one, in the order of their turns."""
     for target in model.targets:
         if target.drain:
             yield f"{named(target, model)} is drained: no new calls", "targets"
         elif target.canary is not None and target.weight:
-            yield from _canary(target, target.canary, model, team)
+            yield from _canary(target, target.canary, model, (team, key))
     groups = _by_priority(model)
     for index, group in enumerate(groups):
         text = _shared_out(group, model)
@@ -71,17 +72,21 @@ def _noun(model: ModelPolicy) -> str:
 
 
 def _canary(
-    target: TargetPolicy, canary: CanaryPolicy, model: ModelPolicy, team: str
+    target: TargetPolicy, canary: CanaryPolicy, model: ModelPolicy, caller: tuple[str, str | None]
 ) -> Iterator[Told]:
-    """The calls of this team that would go to a canary."""
+    """The calls of this team, and of its key if one was named, that would go to a canary."""
+    team, key = caller
     share = f"{canary.percent:g} of 100 {_noun(model)}"
     what = f"first to {named(target, model)}, as its canary"
     if not canary.is_for_some or team in canary.teams:
         whose = f" of {team}" if canary.is_for_some else ""
         yield f"{share}{whose} go {what}", "targets canary"
         return
-    for key in canary.keys:
-        yield f"with a key {key}: {share} go {what}", "targets canary"
+    if key is not None and deciding_pattern(key, canary.keys) is not None:
+        yield f"{share} of key {key} go {what}", "targets canary"
+        return
+    for pattern in canary.keys if key is None else ():
+        yield f"with a key {pattern}: {share} go {what}", "targets canary"
     for header, value in canary.headers.items():
         yield f"with a header {header}: {value}, {share} go {what}", "targets canary"
 

@@ -5,7 +5,7 @@ span tables are in check.py. Which plugins and engine kinds exist is told by the
 caller: this package imports neither.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -33,6 +33,7 @@ from gateway.policy.schema import (
 )
 
 StructT = TypeVar("StructT", bound=Struct)
+EngineDefaults = Callable[[str, Mapping[str, object]], Mapping[str, object]]
 
 _MAX_NAME = 200  # characters
 
@@ -42,13 +43,15 @@ def load_policy(
     *,
     plugin_tables: Mapping[str, type[Struct] | None],
     engine_configs: Mapping[str, type[Struct]],
+    engine_defaults: EngineDefaults | None = None,
     hooks_of: Mapping[str, Collection[str]] | None = None,
 ) -> Policy:
     """Read and check one directory. Raises `PolicyInvalid` with every problem in it.
 
     `plugin_tables` has every installed plugin and the Struct of its own table of
     gateway.toml, None if it takes no table. `engine_configs` has the kinds that
-    listed plugins register. `hooks_of` (plugin -> the hooks it implements) makes more
+    listed plugins register; `engine_defaults` is asked for keys that a table of a kind
+    leaves out. `hooks_of` (plugin -> the hooks it implements) makes more
     checks possible.
     """
     files = read_files(directory)
@@ -62,7 +65,9 @@ def load_policy(
         digest=files.digest,
         plugins=plugins,
         tables=_plugin_tables(files, plugins, plugin_tables, converter),
-        engines=_engines(files, engine_configs, converter, kinds_known=kinds_known),
+        engines=_engines(
+            files, engine_configs, engine_defaults, converter, kinds_known=kinds_known
+        ),
         models=models,
         teams=_tables(files, "teams.toml", TeamPolicy, converter),
         limits=_tables(files, "limits.toml", LimitPolicy, converter),
@@ -156,6 +161,7 @@ def _plugin_tables(
 def _engines(
     files: Files,
     configs: Mapping[str, type[Struct]],
+    defaults: EngineDefaults | None,
     converter: Converter,
     *,
     kinds_known: bool,
@@ -173,6 +179,8 @@ def _engines(
                 converter.report(place.key("kind"), _unknown_kind(kind, configs))
             continue
         rest = {key: value for key, value in tree.items() if key != "kind"}
+        if defaults is not None:
+            rest = {**defaults(kind, rest), **rest}
         config = converter.table(rest, configs[kind], place, {})
         if config is not None:
             engines[name] = EnginePolicy(name=name, kind=kind, config=config)

@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,7 +200,25 @@ def cluster(
             )
             for engine in engines
         ]
+        for server in servers:
+            know_keys(server, [key for of_team in keys.values() for key in of_team])
         yield Cluster(servers, engines, keys, store_url, peak)
+
+
+def know_keys(server: Server, keys: Sequence[str]) -> None:
+    """Have a gateway know these keys, so that no call has to wait for the ledger.
+
+    Two hundred calls with new keys on a machine that has better to do are a 503 for some:
+    a look-up has a second. That is no matter of limits.
+    """
+    with httpx.Client(timeout=CLIENT_SECONDS) as client:
+        for key in keys:
+            headers = {"authorization": f"Bearer {key}"}
+            for _ in range(100):
+                if client.get(f"{server.url}/v1/models", headers=headers).status_code == 200:
+                    break
+            else:
+                raise AssertionError("a key that was made is not known")
 
 
 async def _keys(settings: Settings, count: int) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What a policy says of memory and keep-alive holds for calls over HTTP, in a thread or a process."""
+"""What a policy says of memory and keep-alive holds over HTTP, in a thread or a process."""
 
 import re
 import time
@@ -76,7 +76,9 @@ def test_a_models_own_keep_alive_holds_and_it_is_loaded_once_for_each_call(
             pass
         assert loaded(server) == {"b"}
         metrics = httpx.get(f"{server.url}/metrics").text
-        loads = re.findall(r'penstock_model_load_seconds_count{.*model_name="(.)".*} (\S+)', metrics)
+        loads = re.findall(
+            r'penstock_model_load_seconds_count{.*model_name="(.)".*} (\S+)', metrics
+        )
         assert dict(loads) == {"a": "2.0", "b": "1.0"}
 
 

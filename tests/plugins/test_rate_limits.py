@@ -105,6 +105,20 @@ async def test_an_engine_that_does_not_count_is_charged_the_prompt_as_it_was_cou
     assert await stage.used() == {"tokens_per_minute": 12}
 
 
+async def test_several_answers_to_one_request_teach_nothing_about_the_length_of_one():
+    stage = stage_of(standard(tokens_per_minute=1_000_000), default_output_tokens=100)
+
+    for _ in range(30):
+        several = stage.call()
+        several.answers_per_request = 3
+        await stage.run(several, output=900)
+    assert stage.plugin._estimates.output_tokens("chat-small") == 100
+
+    for _ in range(30):
+        await stage.run(stage.call(), output=300)
+    assert stage.plugin._estimates.output_tokens("chat-small") == 300
+
+
 async def test_the_prompt_counts_once_for_all_choices_and_the_answers_each():
     stage = stage_of(standard(tokens_per_minute=1000))
 

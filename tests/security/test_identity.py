@@ -17,7 +17,6 @@ import httpx
 import pytest
 
 from gateway.logs import configure_logs, masked
-from tests.gateway.cli.test_keys import logs_as_before  # noqa: F401 - a fixture
 from tests.gateway.oidc.test_hostile_tokens import FORGED, pem
 from tests.identity_provider import b64, public, rsa_key, signed
 from tests.security.gate import Gate, open_gate
@@ -159,7 +158,6 @@ def test_a_refusal_shows_nothing_of_what_was_sent_or_kept(gate: Gate, key: str) 
 def test_cve_2024_9606_no_credential_is_in_any_log_line(
     gate: Gate,
     key: str,
-    logs_as_before: None,  # noqa: F811
 ) -> None:
     lines = io.StringIO()
     configure_logs("debug", "json", lines)

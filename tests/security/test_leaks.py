@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -11,7 +10,7 @@ import structlog
 
 from engines.errors import EngineError
 from gateway.keys.text import new_claim, written
-from gateway.logs import QUIET, configure_logs
+from gateway.logs import configure_logs
 from tests.security.attacker import exchange
 from tests.security.conftest import Stage
 
@@ -20,19 +19,11 @@ CANARY = "canary-9f8e7d6c5b4a"
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
+def log() -> io.StringIO:
     """Everything that this process logs, at the most talkative level."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in QUIET}
     stream = io.StringIO()
     configure_logs("debug", "json", stream)
-    yield stream
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, old in levels.items():
-        logging.getLogger(name).setLevel(old)
-    structlog.reset_defaults()
+    return stream
 
 
 CREDENTIALS = {

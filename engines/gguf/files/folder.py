@@ -13,6 +13,7 @@ lives (engines/gguf/files/file_lock.py), so that kill -9 leaves no pin that hold
 import contextlib
 import os
 import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -120,6 +121,18 @@ class ModelFolder:
         with _locked(self.blobs):
             self._collect(digests)
 
+    def forget_unneeded(self, older_than_seconds: float) -> None:
+        """Remove the blobs of at least this age that no name and no pull needs."""
+        latest = time.time() - older_than_seconds
+        old: list[Digest] = []
+        for path in _entries(self.blobs):
+            with contextlib.suppress(DigestInvalid, OSError):
+                digest = parse_digest(path.name)
+                if path.stat().st_mtime < latest:
+                    old.append(digest)
+        if old:
+            self.discard(old)
+
     def pin(self, digests: Iterable[Digest]) -> "Pin":
         """What keeps these blobs, there or yet to come, whatever names are removed meanwhile.
 
@@ -156,7 +169,7 @@ class ModelFolder:
         if not self.is_writable:
             raise RequestRefused(
                 f"the models folder {str(self.path)!r} is only read here; "
-                "set `ollama_models_writable` for the engine to change it",
+                "`models_writable`, or of a folder of Ollama's `ollama_models_writable`, says so",
                 param="model",
             )
 

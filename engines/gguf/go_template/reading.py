@@ -40,7 +40,10 @@ _TOKEN = re.compile(
 )
 _CONSTANTS = {"true": True, "false": False, "nil": None}
 _ESCAPES = re.compile(r"\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[0-7]{3}|.)", re.DOTALL)
-_NAMED_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_NAMED_ESCAPES = {
+    "n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v",
+    "\\": "\\", '"': '"', "'": "'",
+}  # fmt: skip
 
 
 class _Token(Struct, frozen=True):
@@ -288,9 +291,9 @@ def _text(quoted: str) -> str:
             return chr(int(code[1:], 16))
         if code.isdecimal():
             return chr(int(code, 8))
-        return _NAMED_ESCAPES.get(code, code)
+        return _NAMED_ESCAPES[code]
 
     try:
         return _ESCAPES.sub(meant, quoted[1:-1])
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, KeyError):
         raise CannotTranslate(f"{quoted[:40]} has an escape that makes no sense") from None

@@ -75,8 +75,8 @@ _ROOT: Mapping[str, Value] = {
     "Response": Value("''", "text"),
     "Prompt": Value("''", "text"),
     "Suffix": Value("''", "text"),
-    "Think": Value("enable_thinking", "text"),
-    "IsThinkSet": Value("(enable_thinking is defined)", "text"),
+    "Think": Value("enable_thinking", "any"),
+    "IsThinkSet": Value("(enable_thinking is defined)", "bool"),
     "ThinkLevel": Value("reasoning_effort", "text"),
 }
 _TURN = {
@@ -125,6 +125,11 @@ def printed(value: Value) -> str:
         return _JSON.format(value.code)
     if value.kind in ("conversation", "turn", "message", "messages"):
         raise CannotTranslate(f"it prints a {value.kind}")
+    if value.kind == "bool":
+        return f"('true' if {value.code} else 'false')"
+    if value.kind == "any":
+        code = f"({value.code})"
+        return f"({code} if {code} is string or {code} is not defined else {code} | tojson)"
     return value.code
 
 
@@ -143,7 +148,7 @@ def _compared(sign: str) -> Callable[[Sequence[Value]], Value]:
     def write(arguments: Sequence[Value]) -> Value:
         first, *others = arguments
         parts = [f"({first.code}) {sign} ({other.code})" for other in others]
-        return Value(f"({' or '.join(parts)})", "text")
+        return Value(f"({' or '.join(parts)})", "bool")
 
     return write
 
@@ -152,7 +157,7 @@ def _joined(word: str) -> Callable[[Sequence[Value]], Value]:
     def write(arguments: Sequence[Value]) -> Value:
         kinds = {argument.kind for argument in arguments}
         code = f" {word} ".join(f"({argument.code})" for argument in arguments)
-        return Value(f"({code})", kinds.pop() if len(kinds) == 1 else "text")
+        return Value(f"({code})", kinds.pop() if len(kinds) == 1 else "any")
 
     return write
 
@@ -182,8 +187,8 @@ _FUNCTIONS: Mapping[str, tuple[int, int, Callable[[Sequence[Value]], Value]]] = 
     "ge": (2, 2, _compared(">=")),
     "and": (1, _MANY, _joined("and")),
     "or": (1, _MANY, _joined("or")),
-    "not": (1, 1, lambda arguments: Value(f"(not ({arguments[0].code}))", "text")),
-    "len": (1, 1, lambda arguments: Value(f"(({arguments[0].code}) | length)", "number")),
+    "not": (1, 1, lambda arguments: Value(f"(not ({arguments[0].code}))", "bool")),
+    "len": (1, 1, lambda arguments: Value(f"((({arguments[0].code}) or []) | length)", "number")),
     "slice": (2, 3, _sliced),
     "index": (2, 2, _indexed),
     "json": (1, 1, lambda arguments: Value(_JSON.format(arguments[0].code), "text")),

@@ -170,11 +170,11 @@ class _Writer:
         over = self._value(node.over)
         item = self._new_name("item")
         scope: dict[str, Value] = {}
-        head, begin = f"for {item} in {over.code}", ""
+        head, begin = f"for {item} in ({over.code}) or []", ""  # nil has nothing to go through
         element = Value(item, over.element_kind)
         if over.kind == "map":
             key = self._new_name("key")
-            head = f"for {key}, {item} in ({over.code}).items()"
+            head = f"for {key}, {item} in (({over.code}) or {{}}).items()"
             scope[node.key] = Value(key, "text")
         elif node.key and node.key != "_":
             key = self._new_name(node.key)
@@ -192,7 +192,8 @@ class _Writer:
 
     def _value(self, expression: Expression) -> Value:
         if isinstance(expression, Literal):
-            return Value(literal(expression.value), "text")
+            kind = "bool" if isinstance(expression.value, bool) else "text"
+            return Value(literal(expression.value), kind)
         if isinstance(expression, Dot):
             return self._dots[-1]
         if isinstance(expression, Variable):

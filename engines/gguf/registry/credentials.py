@@ -30,14 +30,22 @@ class _DockerConfig(Struct):
 class Credentials:
     """Reads them anew each time; nothing is kept."""
 
-    def __init__(self, environment: Mapping[str, str], home: Path | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        home: Path | None = None,
+        *,
+        hugging_face_url: str | None = None,
+    ) -> None:
+        self._hugging_face_url = hugging_face_url
         self._environment = environment
         self._home = home or Path(environment.get("HOME") or "/nonexistent")
 
     @property
     def hugging_face_url(self) -> str:
-        """Where Hugging Face is: `HF_ENDPOINT`, or the real one."""
-        return (self._environment.get("HF_ENDPOINT") or DEFAULT_HUGGING_FACE).rstrip("/")
+        """Where Hugging Face is: what the policy says, `HF_ENDPOINT`, or the real one."""
+        said = self._hugging_face_url or self._environment.get("HF_ENDPOINT")
+        return (said or DEFAULT_HUGGING_FACE).rstrip("/")
 
     def of_hugging_face(self) -> str | None:
         """The `Authorization` for Hugging Face, None where nobody is logged in."""

@@ -23,6 +23,7 @@ HOSTS = ("hf.co", "huggingface.co")
 EXTRAS = ("template", "system", "params")
 _MAX_LISTING_BYTES = 32 * 1024 * 1024
 _MAX_EXTRA_BYTES = 1024 * 1024
+_PROJECTORS = ("F16", "BF16", "Q8_0", "F32")  # they are small, and lose much by being smaller
 _PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "Q5_K_M", "Q8_0", "F16", "BF16")
 
 
@@ -98,6 +99,14 @@ class HuggingFace:
             )
         return self._checked(found)
 
+    def projector(self) -> HubFile | None:
+        """The file that lets the model see pictures, if the repository has one."""
+        files = [sibling for sibling in self._siblings if _is_projector(sibling.rfilename)]
+        by_tag = {quantization_of(sibling.rfilename): sibling for sibling in reversed(files)}
+        found = next((by_tag[tag] for tag in _PROJECTORS if tag in by_tag), None)
+        found = found or (files[0] if files else None)
+        return self._checked(found) if found is not None else None
+
     async def extras(self) -> Mapping[str, bytes]:
         """The content of those of `EXTRAS` that the repository has."""
         names = {sibling.rfilename for sibling in self._siblings}
@@ -147,3 +156,8 @@ def _is_weights(path: str) -> bool:
     name = path.rpartition("/")[2].lower()
     # A projector is for pictures, an importance matrix for quantizing.
     return name.endswith(".gguf") and not name.startswith(("mmproj", "imatrix"))
+
+
+def _is_projector(path: str) -> bool:
+    name = path.rpartition("/")[2].lower()
+    return name.endswith(".gguf") and name.startswith("mmproj")

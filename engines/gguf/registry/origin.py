@@ -2,6 +2,8 @@
 
 import ipaddress
 import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from msgspec import Struct
 from yarl import URL
@@ -32,6 +34,19 @@ def origin_of(text: str) -> Origin:
     if found is not None:
         return Origin(name, scheme=found[1].lower())
     return Origin(name, scheme="http" if is_loopback(name.host) else "https")
+
+
+def check_host(origin: Origin, allowed: Sequence[str] | None) -> None:
+    """Raise `RequestRefused` for a host that is not among the allowed ones; None allows all."""
+    host = (origin.url.authority if origin.url is not None else origin.name.host).lower()
+    bare = host.rpartition(":")[0] or host
+    if allowed is None or any(fnmatchcase(h, one.lower()) for one in allowed for h in (host, bare)):
+        return
+    raise RequestRefused(
+        f"models may not be pulled from or pushed to {host} here; the policy's `registries` are "
+        f"{', '.join(allowed) or 'none'}",
+        param="model",
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -2,12 +2,12 @@
 
 from torch import Tensor, nn
 
+from engines.checkpoint.model_shape import LayerShape, ModelShape
 from engines.paged.kernels.attention import attention
 from engines.paged.kernels.rope import rope_and_store
 from engines.paged.layers.linear import Placement, make_linear
 from engines.paged.layers.norm import RmsNorm
 from engines.paged.layers.rotary import Rope
-from engines.paged.model_shape import LayerShape, ModelShape
 from engines.paged.step_inputs import StepInputs
 
 

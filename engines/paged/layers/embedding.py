@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engines.checkpoint.model_shape import ModelShape
 from engines.paged.layers.linear import Linear, Placement, make_linear
-from engines.paged.model_shape import ModelShape
 
 # Rows of the token table are padded to this: matrix products over an odd number of
 # outputs fall off the tensor cores' fast path.

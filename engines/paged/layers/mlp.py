@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
+from engines.checkpoint.model_shape import Activation, ModelShape
 from engines.paged.kernels.activation import gated
 from engines.paged.layers.linear import Placement, make_linear
-from engines.paged.model_shape import Activation, ModelShape
 
 
 class GatedMlp(nn.Module):

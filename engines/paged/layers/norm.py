@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
+from engines.checkpoint.model_shape import ModelShape
 from engines.paged.kernels.rms_norm import add_rms_norm, rms_norm
 from engines.paged.layers.linear import Placement
-from engines.paged.model_shape import ModelShape
 
 
 class RmsNorm(nn.Module):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engines.paged.model_shape import RopeShape
+from engines.checkpoint.model_shape import RopeShape
 
 
 @dataclass(frozen=True, slots=True)

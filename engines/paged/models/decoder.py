@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engines.checkpoint.model_shape import LayerShape, ModelShape
 from engines.paged.layers.attention import PagedAttention
 from engines.paged.layers.embedding import TokenEmbedding, make_head
 from engines.paged.layers.linear import Placement
 from engines.paged.layers.mlp import GatedMlp
 from engines.paged.layers.norm import RmsNorm
 from engines.paged.layers.rotary import Rope, long_rope_offset, rotary_table
-from engines.paged.model_shape import LayerShape, ModelShape
 from engines.paged.step_inputs import KVCache, StepInputs
 
 

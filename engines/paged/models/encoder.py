@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engines.checkpoint.model_shape import ModelShape
 from engines.paged.layers.linear import Placement, make_linear
-from engines.paged.model_shape import ModelShape
 
 
 class LayerNorm(nn.Module):

@@ -39,7 +39,7 @@ class _Page(Struct, kw_only=True):
 @get("/admin/audit", name="admin.audit")
 async def list_audit(request: Request[Any, Any, Any]) -> ASGIApp:
     """What was done, newest first."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     query = read_query(request, _Query)
     rows = await gateway.ledger.audit.rows(
         before=query.before,
@@ -55,7 +55,7 @@ async def list_audit(request: Request[Any, Any, Any]) -> ASGIApp:
 @get("/admin/audit/verification", opt={"endpoint": "admin.audit"})
 async def verify_audit(request: Request[Any, Any, Any]) -> ASGIApp:
     """Go through the whole chain; `seq` and `hash` are a head that was noted elsewhere."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     asked = read_query(request, _Expected)
     if (asked.seq is None) != (asked.hash is None):
         raise BadRequest("seq and hash name a row together; send both", param="seq")

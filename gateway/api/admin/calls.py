@@ -44,7 +44,7 @@ class _Calls(Struct, kw_only=True):
 @get("/admin/calls", name="admin.calls")
 async def list_calls(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every call in flight in this process, oldest first; this one too."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     query = read_query(request, _Query)
     shown = [_shown(call) for call in sorted(gateway.calls.values(), key=lambda call: call.id)]
     fitting = [
@@ -64,7 +64,7 @@ async def list_calls(request: Request[Any, Any, Any]) -> ASGIApp:
 @delete("/admin/calls/{call_id:str}", opt={"endpoint": "admin.calls"}, status_code=200)
 async def end_call(request: Request[Any, Any, Any]) -> ASGIApp:
     """End a call: its client is told so, its engine is free within a step."""
-    gateway, call = await admitted(request)
+    gateway, call = admitted(request)
     call_id = cast(str, request.path_params["call_id"])
     ended = gateway.calls.get(call_id)
     if ended is None or ended.task is None:

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,7 +14,8 @@ from litestar.types import ASGIApp
 from msgspec import Struct
 
 from gateway.api.admin.admission import admitted, entry_of, json_reply, read_query
-from gateway.errors import PolicyRefused
+from gateway.errors import BadRequest, PolicyRefused
+from gateway.keys import row_of
 from gateway.ledger import DoneBy
 from gateway.policy.explain import Line, explain
 from gateway.reload import LastReload
@@ -27,8 +29,9 @@ class _NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    team: str
     endpoint: str
+    team: str | None = None  # the key's own, where one is named
+    key: str | None = None  # a public id
     model: str | None = None
 
 
@@ -54,7 +57,7 @@ class _Explained(Struct, kw_only=True):
 @get("/admin/policy", name="admin.policy")
 async def show_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """The policy that calls get now."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     read_query(request, _NoQuery)
     policy = gateway.policy
     shown: Any = msgspec.to_builtins(policy, enc_hook=str)
@@ -71,7 +74,7 @@ async def show_policy(request: Request[Any, Any, Any]) -> ASGIApp:
 @post("/admin/policy/check", opt={"endpoint": "admin.policy"}, status_code=200)
 async def check_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """Read the directory again and say whether it holds and what it would change."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     read_query(request, _NoQuery)
     try:
         found = await gateway.reloader.check()
@@ -83,16 +86,27 @@ async def check_policy(request: Request[Any, Any, Any]) -> ASGIApp:
 @get("/admin/policy/explain", opt={"endpoint": "admin.policy"})
 async def explain_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """What would happen to such a call, and which line decides it."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     asked = read_query(request, _Asked)
-    lines = explain(gateway.policy, team=asked.team, endpoint=asked.endpoint, model=asked.model)
+    key = None
+    if asked.key is not None:
+        found = await gateway.keys.get(asked.key)
+        if found is None:
+            raise BadRequest(f"there is no key {asked.key[:64]!r}; GET /admin/keys", param="key")
+        key = row_of(found, datetime.now(UTC))
+    team = asked.team or (key.team if key is not None else None)
+    if team is None:
+        raise BadRequest("say who would call: a team, or one of its keys", param="team")
+    if key is not None and team != key.team:
+        raise BadRequest(f"key {key.id} is of team {key.team!r}", param="team")
+    lines = explain(gateway.policy, team=team, endpoint=asked.endpoint, model=asked.model, key=key)
     return json_reply(_Explained(refused=lines[-1].refused, lines=lines))
 
 
 @post("/admin/policy/reload", opt={"endpoint": "admin.policy"}, status_code=200)
 async def reload_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """Serve the directory as it is now; 409 with every problem if it does not hold."""
-    gateway, call = await admitted(request)
+    gateway, call = admitted(request)
     read_query(request, _NoQuery)
     return json_reply(await gateway.reloader.reload(_done_by(call)))
 

@@ -40,7 +40,7 @@ _WANTED = msgspec.json.Decoder(_Wanted)
 @get("/admin/targets", name="admin.targets")
 async def show_targets(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every target that was used: breaker, latency, what runs there."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     read_query(request, _NoQuery)
     return json_reply(gateway.targets_report())
 
@@ -58,7 +58,7 @@ async def resume_target(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 async def _changed(request: Request[Any, Any, Any], *, drained: bool) -> ASGIApp:
-    gateway, call = await admitted(request)
+    gateway, call = admitted(request)
     wanted = await read_body(request, _WANTED, max_bytes=gateway.settings.max_body_bytes)
     if wanted.engine not in gateway.engines:
         hint = way_out(wanted.engine, gateway.engines)

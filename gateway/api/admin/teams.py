@@ -41,7 +41,7 @@ class _Teams(Struct):
 @get("/admin/teams", name="admin.teams")
 async def list_teams(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every team of the policy."""
-    gateway, call = await admitted(request)
+    gateway, call = admitted(request)
     read_query(request, _NoQuery)
     keys, calls = await _active_keys(gateway), _calls(gateway)
     return json_reply(_Teams([_team(call, name, keys, calls) for name in call.policy.teams]))
@@ -50,7 +50,7 @@ async def list_teams(request: Request[Any, Any, Any]) -> ASGIApp:
 @get("/admin/teams/{name:str}", opt={"endpoint": "admin.teams"})
 async def show_team(request: Request[Any, Any, Any]) -> ASGIApp:
     """One team of the policy."""
-    gateway, call = await admitted(request)
+    gateway, call = admitted(request)
     name = cast(str, request.path_params["name"])
     read_query(request, _NoQuery)
     if name not in call.policy.teams:

@@ -53,7 +53,7 @@ class _Usage(Struct, kw_only=True):
 @get("/admin/usage", name="admin.usage")
 async def show_usage(request: Request[Any, Any, Any]) -> ASGIApp:
     """Sums over groups of calls; `by=call` is one row for each call, newest first."""
-    gateway, _ = await admitted(request)
+    gateway, _ = admitted(request)
     asked = read_query(request, _Query)
     query = _to_query(asked)
     if asked.by == "call":

@@ -15,7 +15,6 @@ from gateway.api.ollama.opening import tell_ignored
 from gateway.call import Call, Target
 from gateway.errors import Forbidden, ModelUnknown
 from gateway.gateway import Gateway
-from gateway.permission import ADMIN
 
 KeepAlive = float | str | None
 
@@ -23,7 +22,7 @@ KeepAlive = float | str | None
 def keep_alive_of(call: Call, given: KeepAlive) -> float | None:
     """For how long the model is to stay; None: as its engine says. Raises `BadRequest`."""
     seconds = keep_alive_seconds(given)
-    if seconds is None or call.principal.role == ADMIN:
+    if seconds is None or call.principal.is_admin:
         return seconds
     tell_ignored(call, ["keep_alive"])
     return None
@@ -47,7 +46,7 @@ async def load(gateway: Gateway, call: Call, name: str, given: KeepAlive) -> Non
 
 async def unload(gateway: Gateway, call: Call, name: str) -> None:
     """Free the model when its running requests have finished. Raises `Refusal`, `EngineError`."""
-    if call.principal.role != ADMIN:
+    if not call.principal.is_admin:
         await pipeline.authorize(gateway, call, name)
         raise Forbidden("models are unloaded by callers with the role admin")
     engine, target = await _first_target(gateway, call, name)

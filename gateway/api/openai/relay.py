@@ -146,11 +146,20 @@ def to_request(body: AnyRequest, call_id: str, wire: WireRequest) -> GenerateReq
             Message(role=message.role, parts=(Text(_text(message.content)),))
             for message in body.messages or ()
         ],
-        prompt=None if body.prompt is None else _text(body.prompt),
+        prompt=None if body.prompt is None else _prompt(body.prompt),
         # A number below 1 is some servers' word for "no limit".
         max_tokens=next((cap for cap in caps if cap is not None and cap > 0), None),
         wire=wire,
     )
+
+
+def num_answers(body: AnyRequest) -> int:
+    """How many answers are computed for a body: `n` or `best_of` of each of its prompts."""
+    prompt: Any = body.prompt
+    several = cast(list[Any], prompt) if isinstance(prompt, list) else []
+    # A list of numbers is one prompt, in tokens.
+    prompts = len(several) if several and not isinstance(several[0], int) else 1
+    return prompts * max(body.n or 1, body.best_of or 1)
 
 
 async def relayed(
@@ -167,8 +176,10 @@ async def relayed(
     """
     assert wire is not None
     call.session = body.prompt_cache_key or body.user or ""
+    request = to_request(body, call.id, wire)
+    call.answers_per_request = num_answers(body)
     try:
-        streams = await pipeline.run(gateway, call, [to_request(body, call.id, wire)])
+        streams = await pipeline.run(gateway, call, [request])
     except ModelUnknown:
         if call.route is None:
             decode_body(wire.body, decoder)
@@ -226,6 +237,14 @@ async def _frames(
         return
     if done:
         yield done
+
+
+def _prompt(prompt: Any) -> str | list[int]:
+    """All prompts of a body as one: their text, or their token ids."""
+    items = cast(list[Any], prompt) if isinstance(prompt, list) else []
+    lists = [cast(list[Any], item) if isinstance(item, list) else [item] for item in items]
+    tokens = [token for each in lists for token in each if isinstance(token, int)]
+    return tokens or _text(prompt)
 
 
 def _text(content: Any) -> str:

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from engines.checkpoint.architectures import FAMILIES, read_shape
+from engines.checkpoint.json_fields import JsonFields
+from engines.checkpoint.tensor_files import SINGLE, read_entries
 from engines.errors import EngineError
-from engines.paged.architectures import FAMILIES, read_shape
 from engines.paged.checkpoint import Checkpoint
-from engines.paged.json_fields import JsonFields
-from engines.paged.tensor_files import SINGLE, read_entries
 from tests.engines.paged.random_checkpoints import DECODERS, make
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)

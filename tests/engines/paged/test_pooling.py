@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engines.paged.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
+from engines.checkpoint.checkpoint_errors import CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.pooling import Pooling, read_pooling
 
 TRANSFORMER = {"path": "", "type": "sentence_transformers.models.Transformer"}

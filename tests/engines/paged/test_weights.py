@@ -8,10 +8,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from engines.checkpoint.tensor_files import INDEX, SINGLE
 from engines.errors import Unavailable
 from engines.paged.checkpoint import Checkpoint, CheckpointUnavailable, CheckpointUnsupported
 from engines.paged.models.decoder import Decoder
-from engines.paged.tensor_files import INDEX, SINGLE
 from engines.paged.weights import load, num_bytes
 from engines.starter import SAFETENSORS_DIR
 from tests.engines.paged.forward import Driver

@@ -26,6 +26,7 @@ from engines.protocol import (
     TextDelta,
     Tool,
 )
+from engines.reranking import RerankRequest
 from tests.engines.process.children import Plain, Script
 from tests.engines.process.hosted import (
     asking,
@@ -44,10 +45,13 @@ async def test_every_method_answers_as_it_does_in_the_gateways_process() -> None
     here = ScriptedEngine(model_names=["scripted-model"])
     embed = EmbedRequest(id="e1", model="scripted-model", inputs=["two words", [1, 2, 3]])
 
+    rerank = RerankRequest(id="k1", model="scripted-model", query="b", documents=["a b", "c"])
+
     async with hosted() as engine:
         assert list(await engine.models()) == list(await here.models())
         assert await engine.load("scripted-model") == await here.load("scripted-model")
         assert await engine.embed(embed) == await here.embed(embed)
+        assert await engine.rerank(rerank) == await here.rerank(rerank)
         assert await engine.count_tokens(asking("a b c")) == 3
         await engine.unload("scripted-model")
         assert [model.loaded for model in await engine.models()] == [False]
@@ -228,6 +232,29 @@ async def test_closing_while_it_starts_ends_the_start() -> None:
 
     with pytest.raises(Unavailable):
         await starting
+
+
+@pytest.mark.parametrize("num_turns", range(1, 8))
+async def test_a_start_that_is_cancelled_leaves_nothing_open(num_turns: int) -> None:
+    this = psutil.Process()
+    children = set(this.children())
+    async with hosted():
+        pass  # what Python opens once and keeps is open now
+    before = this.num_fds()
+    engine = engine_of("sleeping", Plain())
+    starting = asyncio.create_task(engine.start())
+    for _ in range(num_turns):
+        await asyncio.sleep(0)
+
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    async def is_as_before() -> bool:
+        return this.num_fds() == before and set(this.children()) <= children
+
+    await until(is_as_before)
+    await engine.close()
 
 
 async def test_a_child_that_prints_garbage_works_and_is_heard_in_the_log() -> None:

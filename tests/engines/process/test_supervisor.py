@@ -54,7 +54,8 @@ async def test_a_child_that_is_killed_ends_its_streams_cleanly_and_another_serve
 
 
 async def test_calls_are_turned_away_at_once_while_there_is_no_child() -> None:
-    async with hosted(first_delay_seconds=30.0, max_delay_seconds=30.0) as engine:
+    # Long enough for a busy machine to take its time between any two lines of this.
+    async with hosted(first_delay_seconds=3000.0, max_delay_seconds=3000.0) as engine:
         os.kill(pid_of(engine), signal.SIGKILL)
 
         async def is_down() -> bool:
@@ -65,7 +66,7 @@ async def test_calls_are_turned_away_at_once_while_there_is_no_child() -> None:
             with pytest.raises(Unavailable, match="try again") as failure:
                 await attempt(engine)
             assert failure.value.retry_after is not None
-            assert 10.0 < failure.value.retry_after < 60.0
+            assert 1000.0 < failure.value.retry_after < 4000.0
         health = await engine.health()
 
     assert not health.ready

@@ -1,32 +1,16 @@
 import getpass
 import json
-import logging
 import sqlite3
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
-from gateway.logs import QUIET
 
 Penstock = Callable[..., Result]
-
-
-@pytest.fixture(autouse=True)
-def logs_as_before() -> Generator[None, None, None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in QUIET}
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, old in levels.items():
-        logging.getLogger(name).setLevel(old)
-    structlog.reset_defaults()
 
 
 @pytest.fixture

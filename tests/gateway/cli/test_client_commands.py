@@ -72,7 +72,7 @@ def test_run_names_a_model_that_is_not_there(server: Server) -> None:
     result = penstock("run", "no-such-model", "hi", "--url", server.url)
 
     assert result.exit_code == 1
-    assert "'no-such-model' does not exist" in result.output
+    assert "model 'no-such-model' not found" in result.output
 
 
 def test_run_tells_an_error_in_mid_stream(server: Server, script: list[Step]) -> None:
@@ -84,7 +84,7 @@ def test_run_tells_an_error_in_mid_stream(server: Server, script: list[Step]) ->
     assert "the engine died" in result.output
 
 
-@pytest.mark.parametrize("words", [["run", "m", "hi"], ["list"], ["ps"]])
+@pytest.mark.parametrize("words", [["run", "m", "hi"], ["usage"]])
 def test_without_a_gateway_one_is_told_how_to_start_it(words: list[str]) -> None:
     result = penstock(*words, "--url", "http://127.0.0.1:9")
 
@@ -98,16 +98,18 @@ def test_list_shows_the_models_that_the_caller_may_use(server: Server) -> None:
     as_json = penstock("list", "--json", "--url", server.url)
 
     assert "chat-small" in table.stdout
-    assert "chat-small" in [model["id"] for model in json.loads(as_json.stdout)]
+    assert "chat-small" in [model["name"] for model in json.loads(as_json.stdout)]
 
 
-def test_ps_shows_engines_and_loaded_models(server: Server) -> None:
+def test_ps_shows_loaded_models_and_to_admins_engines(server: Server) -> None:
     penstock("run", "chat-small", "load", "it", "--url", server.url)
 
     shown = penstock("ps", "--url", server.url)
-    as_json = json.loads(penstock("ps", "--json", "--url", server.url).stdout)
+    with_engines = penstock("ps", "--engines", "--url", server.url)
+    as_json = json.loads(penstock("ps", "--engines", "--json", "--url", server.url).stdout)
 
-    assert "scripted-model" in shown.stdout
+    assert "chat-small" in shown.stdout
+    assert "scripted-model" in with_engines.stdout
     assert [engine["name"] for engine in as_json["engines"]] == ["scripted"]
     assert as_json["models"][0]["loaded"] is True
 

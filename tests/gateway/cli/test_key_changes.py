@@ -13,7 +13,6 @@ from gateway.settings import Settings
 from tests.gateway.cli.test_keys import (  # noqa: F401 - fixtures
     Penstock,
     environment,
-    logs_as_before,
     penstock,
     rows,
 )

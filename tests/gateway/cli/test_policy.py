@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 
 from gateway.cli import main
 from gateway.cli.policy import command
+from gateway.keys import id_in
 from gateway.store import Bucket, Demand, open_store
 from tests.fakes import ScriptedEngine
 from tests.redis_server import redis_server
@@ -115,7 +116,9 @@ def test_explain_of_a_broken_policy_says_what_is_broken(tmp_path):
     assert 'limits: "bluk" is not in limits.toml (did you mean "bulk"?)' in result.stderr
 
 
-def test_explain_says_how_full_the_limits_are_that_gateways_share(monkeypatch):
+def test_explain_says_how_full_the_limits_are_that_gateways_share(monkeypatch, tmp_path):
+    monkeypatch.setenv("PENSTOCK_DATA_DIR", str(tmp_path))
+    key = _key("--team", "apps", "--limits", "bulk")
     with redis_server() as server:
         monkeypatch.setenv("PENSTOCK_STORE", server.url + "?timeout_seconds=10")
         bucket = Bucket(kind="leases", key="standard:concurrent_calls:team=apps", limit=32)
@@ -126,18 +129,60 @@ def test_explain_says_how_full_the_limits_are_that_gateways_share(monkeypatch):
 
         asyncio.run(take())
         result = _run(
-            "explain", PROD, "--team", "apps", "--endpoint", "openai.chat", "--model", "starter",
-            "--key", "k1",
+            "explain", PROD, "--key", key, "--endpoint", "openai.chat", "--model", "starter",
         )  # fmt: skip
 
     assert result.exit_code == 0
-    assert [line.split("  ")[0] for line in result.stdout.splitlines()][-5:] == [
+    assert [line.split("  ")[0] for line in result.stdout.splitlines()][-7:] == [
         'requests_per_minute of team "apps": 0 of 600 requests used',
         'tokens_per_minute of team "apps": 0 of 200,000 tokens used',
         'concurrent_calls of team "apps": 1 of 32 running',
-        'tokens_per_minute of key "k1": 0 of 100,000 tokens used',
-        'concurrent_calls of key "k1": 0 of 16 running',
+        # The key's own table, and the one with `per`.
+        f'tokens_per_minute of key "{key}": 0 of 500,000 tokens used',
+        f'concurrent_calls of key "{key}": 0 of 8 running',
+        f'tokens_per_minute of key "{key}": 0 of 100,000 tokens used',
+        f'concurrent_calls of key "{key}": 0 of 16 running',
     ]
+
+
+def test_explain_tells_what_a_key_takes_away(monkeypatch, tmp_path):
+    monkeypatch.setenv("PENSTOCK_DATA_DIR", str(tmp_path))
+    key = _key("--team", "apps", "--model", "chat-*", "--network", "192.0.2.0/24")
+
+    refused = _run("explain", PROD, "--key", key, "--endpoint", "openai.chat", "--model", "starter")
+    allowed = _run("explain", PROD, "--key", key[:5], "--endpoint", "openai.models")
+
+    assert (refused.exit_code, allowed.exit_code) == (1, 0)
+    assert f"refused: key {key} may not use starter" in refused.stdout
+    assert f"key {key} acts for apps, as member" in allowed.stdout
+    assert 'only from an address in "192.0.2.0/24"' in allowed.stdout
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--key", "nobody"], "there is no key"),
+        (["--team", "batch", "--key", "KEY"], "is of team 'apps', not of 'batch'"),
+        ([], "say who would call"),
+    ],
+)
+def test_explain_of_nobody_says_what_is_missing(monkeypatch, tmp_path, asked, said):
+    monkeypatch.setenv("PENSTOCK_DATA_DIR", str(tmp_path))
+    key = _key("--team", "apps")
+
+    result = _run(
+        "explain", PROD, "--endpoint", "openai.chat", *[key if x == "KEY" else x for x in asked]
+    )
+
+    assert result.exit_code != 0
+    assert said in result.stderr
+
+
+def _key(*options: str) -> str:
+    """A key made for a test; its public id."""
+    environment = {"PENSTOCK_POLICY": PROD}
+    made = CliRunner().invoke(main, ["keys", "create", "--name", "x", *options], env=environment)
+    return id_in(made.stdout.strip())
 
 
 def test_explain_says_when_the_shared_store_does_not_answer(monkeypatch):

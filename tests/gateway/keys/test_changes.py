@@ -139,7 +139,7 @@ async def test_three_secrets_are_never_good_at_once(desk: Desk) -> None:
     with pytest.raises(BadRequest, match="works until") as refused:
         await desk.keys.rotate(first.key.id, HOUR)
 
-    assert refused.value.param == "grace"
+    assert refused.value.param == "grace_seconds"
     assert second is not None
     assert await desk.keys.verify(first.secret)
     assert await desk.keys.verify(second[0].secret)

@@ -13,7 +13,7 @@ from engines.gguf.library import Library
 from engines.gguf.recipe import recipe_of
 from tests.engines.gguf.registry.fake_host import FakeHost, redirect_to, status
 from tests.engines.gguf.registry.pulling import blob, check, pulled
-from tests.gguf_files import write_gguf
+from tests.gguf_files import write_gguf, write_projector
 
 COMMIT = "c0ffee" + "0" * 34
 API = "/api/models/Org/Tiny-GGUF"
@@ -52,7 +52,6 @@ async def hub(weights: bytes) -> AsyncGenerator[Hub]:
     async with FakeHost().running() as host:
         hub = Hub(host)
         hub.put("README.md", b"# Tiny", lfs=None)
-        hub.put("mmproj-Q8_0.gguf", b"eyes")
         hub.put("tiny-Q8_0.gguf", weights)
         hub.put("tiny-Q4_K_M.gguf", weights + b"more")
         hub.put("params", b'{"stop":["END"]}', lfs=None)
@@ -72,6 +71,31 @@ async def test_the_tag_chooses_the_file_and_small_files_come_along(
     assert (recipe.system, recipe.parameters) == ("be kind", {"stop": ["END"]})
     assert recipe.settings.model_family == "llama"
     check(tmp_path)
+
+
+async def test_a_projector_for_pictures_comes_along(
+    hub: Hub, tmp_path: Path, weights: bytes
+) -> None:
+    eyes = write_projector(tmp_path / "eyes").read_bytes()
+    hub.put("mmproj-model-Q8_0.gguf", b"smaller eyes")
+    hub.put("mmproj-model-F16.gguf", eyes)
+
+    await hub.pulled(tmp_path / "models", ":q8_0")
+
+    file = Library(tmp_path / "models", {}).look_up("hf.co/org/tiny-gguf:Q8_0")
+    assert file.path.read_bytes() == weights
+    (projector,) = recipe_of(file).projectors
+    assert projector.read_bytes() == eyes
+    check(tmp_path / "models")
+
+
+async def test_a_projector_that_is_none_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.put("mmproj-F16.gguf", b"<html>")
+
+    with pytest.raises(RequestRefused, match="this is no GGUF file"):
+        await hub.pulled(tmp_path, ":q8_0")
+
+    assert Library(tmp_path, {}).list() == []
 
 
 async def test_without_a_tag_it_is_the_middling_one(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from engines.checkpoint.model_shape import RopeShape
 from engines.paged.checkpoint import Checkpoint
 from engines.paged.layers.rotary import long_rope_offset, rotary_table
-from engines.paged.model_shape import RopeShape
 from engines.paged.models.decoder import Decoder
 from engines.paged.weights import load
 from tests.engines.paged.forward import Driver

@@ -69,7 +69,13 @@ def test_every_route_wants_a_known_caller_a_team_that_may_and_the_role(
 
 
 def test_the_routes_are_those_of_the_api() -> None:
-    assert len(ROUTES) == 18
+    assert len(ROUTES) == 23
+
+
+def test_nothing_but_the_role_makes_an_admin() -> None:
+    for name in ("anonymous", "admin"):
+        assert not Principal(name=name, team="admin").is_admin
+    assert Principal(name="laptop", team="apps", role="admin").is_admin
 
 
 def test_a_refusal_has_the_houses_shape_and_names_the_role(server: Server) -> None:

@@ -92,7 +92,11 @@ def test_pages_and_filters_give_every_key_once(stage: Stage) -> None:
         ({"team": "search", "name": " "}, "name"),
         ({"team": "search", "name": "a\nb"}, "name"),
         ({"team": "search", "name": "x", "expires_seconds": 0}, "expires_seconds"),
-        ({"team": "search", "name": "x", "role": "admin"}, "role"),
+        ({"team": "search", "name": "x", "role": "root"}, "role"),
+        ({"team": "search", "name": "x", "models": ["!chat-secret"]}, "models"),
+        ({"team": "search", "name": "x", "models": []}, "models"),
+        ({"team": "search", "name": "x", "networks": ["10.0.0.0/33"]}, "networks"),
+        ({"team": "search", "name": "x", "limits": "bulk"}, "limits"),
         ({"team": "search", "name": "x", "id": "mine"}, "id"),
     ],
 )

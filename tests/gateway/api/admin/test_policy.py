@@ -22,6 +22,24 @@ def test_a_call_is_explained_by_the_lines_that_decide_it(stage: Stage) -> None:
     assert "may not use admin.keys" in refused["lines"][-1]["text"]
 
 
+def test_a_key_is_explained_with_what_it_takes_away(stage: Stage) -> None:
+    made = stage.post("keys", {"team": "search", "name": "x", "models": ["other"]}).json()["key"]
+
+    told = stage.get(
+        "policy/explain", key=made["id"], endpoint="openai.chat", model="chat-small"
+    ).json()
+
+    assert told["refused"]
+    assert told["lines"][-1]["text"] == f"refused: key {made['id']} may not use chat-small"
+    for asked, param in (
+        ({"key": "nobody"}, "key"),
+        ({"key": made["id"], "team": "me"}, "team"),
+        ({}, "team"),
+    ):
+        refused = stage.get("policy/explain", endpoint="openai.chat", **asked)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
 def test_a_reload_names_who_wanted_it(stage: Stage) -> None:
     (stage.gateway.settings.policy / "teams.toml").write_text(TEAMS + "[new]\n")
 
