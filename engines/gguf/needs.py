@@ -25,15 +25,21 @@ _MAX_REMEMBERED = 1000
 
 
 class Needs:
-    """Asked before every load. `of` may be called from any thread, the rest from the loop's."""
+    """Asked before every load. `of` may be called from any thread, `measured` from the loop's."""
 
     def __init__(self, memory: Path | None) -> None:
         self._memory = memory
         self._measured: dict[str, Room] = _remembered(memory) if memory is not None else {}
+        # What was said last of each file, and on what grounds: all who wait for a load ask.
+        self._said: dict[Path, tuple[object, list[Need]]] = {}
 
     def of(self, known: Known, config: GgufConfig, *, gpu_bytes: int) -> list[Need]:
         """The ways to load a model, the best first. Raises `MalformedGguf`, `OSError`."""
-        sizes = sizes_of(read_file(known.version.path), known.header, config)
+        path, grounds = known.version.path, (known.version, config, gpu_bytes)
+        said = self._said.get(path)
+        if said is not None and said[0] == grounds:
+            return said[1]
+        sizes = sizes_of(read_file(path), known.header, config)
         needs = needs_of(
             sizes,
             config,
@@ -41,8 +47,10 @@ class Needs:
             gpu_bytes=gpu_bytes,
         )
         key = _key(known, config)
-        others = sum(path.stat().st_size for path in known.companions)
-        return [self._corrected(_with(need, others), key) for need in needs]
+        others = sum(other.stat().st_size for other in known.companions)
+        needs = [self._corrected(_with(need, others), key) for need in needs]
+        self._said[path] = (grounds, needs)
+        return needs
 
     def _corrected(self, need: Need, key: str) -> Need:
         room = self._measured.get(f"{key}-{need.gpu_layers}")
@@ -56,6 +64,7 @@ class Needs:
             return
         log.debug("model_measured", model=known.version.name, expected=need.room, measured=counted)
         self._measured[key] = counted
+        self._said.pop(known.version.path, None)
         while len(self._measured) > _MAX_REMEMBERED:
             del self._measured[next(iter(self._measured))]
         if self._memory is None:

@@ -115,3 +115,11 @@ def test_a_model_may_ask_for_less_than_the_operator_allows() -> None:
 
     assert (free.context_tokens, free.num_threads, free.max_batch_tokens) == (1000, 3, 512)
     assert (bound.context_tokens, bound.num_threads) == (500, 1)
+
+
+def test_layers_on_a_gpu_are_the_models_to_say_where_the_policy_does_not() -> None:
+    none, any_number = Recipe(parameters={"num_gpu": 0}), Recipe(parameters={"num_gpu": -1})
+
+    assert none.configured(GgufConfig()).num_gpu_layers == 0
+    assert none.configured(GgufConfig(num_gpu_layers=7)).num_gpu_layers == 7
+    assert any_number.configured(GgufConfig()).num_gpu_layers is None
