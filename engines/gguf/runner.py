@@ -189,6 +189,32 @@ class Runner:
         else:
             self._binding.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
+    def save(self, slot: int, max_bytes: int) -> npt.NDArray[np.uint8] | None:
+        """A copy of all that a slot holds, or None if it is larger than `max_bytes`."""
+        self._check_slot(slot, 0)
+        size = self._binding.llama_state_seq_get_size(self._context, slot)
+        if not 0 < size <= max_bytes:
+            return None
+        state = np.empty(size, np.uint8)
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        written = self._binding.llama_state_seq_get_data(self._context, pointer, size, slot)
+        return state if written == size else None
+
+    def restore(self, slot: int, state: npt.NDArray[np.uint8], num_tokens: int) -> bool:
+        """Give the empty `slot` what `save` gave for `num_tokens`; False, and empty, if it fails.
+
+        `state` must be the unchanged work of this very model's `save`: llama.cpp trusts it.
+        """
+        self._check_slot(slot, num_tokens)
+        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        size = len(state)
+        read = self._binding.llama_state_seq_set_data(self._context, pointer, size, slot)
+        last = self._binding.llama_memory_seq_pos_max(self._memory, slot)
+        if read == size and last == num_tokens - 1:
+            return True
+        self.clear(slot)
+        return False
+
     def _check_slot(self, slot: int, length: int) -> None:
         if not (0 <= slot < self._shape.num_slots and 0 <= length <= self._shape.context_tokens):
             raise ValueError(f"slot {slot}, length {length} is outside of {self._shape}")
