@@ -9,13 +9,13 @@ record costs well under a microsecond (docs/experiments.md).
 """
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from msgspec import Struct
 
 from engines.errors import Overloaded, RequestRefused
+from engines.histogram import Buckets, Histogram, length_bounds
 
 # Upper bounds, in seconds. vLLM's own, so that its dashboards read them; its gaps between
 # tokens begin at 10 ms, where everything that a small model does would be one bucket.
@@ -32,24 +32,12 @@ REQUEST_BOUNDS = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
+LOAD_BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 STEP_TOKENS_BOUNDS = (1, 8, *(2**power for power in range(4, 15)))
 STEP_SEQUENCES_BOUNDS = tuple(2**power for power in range(11))
 
 STOP, LENGTH, ABORT, ERROR = "stop", "length", "abort", "error"
 """How a request ends: the model's end or a stop text, no tokens left, nobody waits, a failure."""
-
-
-class Buckets(Struct, frozen=True):
-    """A histogram as it was at one moment; `counts` has one more than `bounds`, for the rest."""
-
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]  # of this bucket alone, not of those below it
-    sum: float
-
-    @property
-    def count(self) -> int:
-        """How many values were seen."""
-        return sum(self.counts)
 
 
 class RequestMetrics(Struct, frozen=True, kw_only=True):
@@ -84,6 +72,14 @@ class StepMetrics(Struct, frozen=True, kw_only=True):
     step_seconds: Buckets
 
 
+class LoadMetrics(Struct, frozen=True, kw_only=True):
+    """How often one model was loaded and let go, since the engine was started."""
+
+    num_failed: int
+    unloads: Mapping[str, int]  # by why: expired, evicted, asked, replaced, failed, closed
+    seconds: Buckets  # that loads took which went well
+
+
 class ModelMetrics(Struct, frozen=True, kw_only=True):
     """One model of one engine. What it counts survives an unload; a new process begins anew."""
 
@@ -94,34 +90,10 @@ class ModelMetrics(Struct, frozen=True, kw_only=True):
     cache_used: float = 0.0  # by requests; what is kept for later prompts does not count
     cache: Mapping[str, str] = {}  # how the KV cache is divided, as `cache_config_info` says it
     memory_bytes: int | None = None  # None while it is not loaded
+    gpu_bytes: int = 0  # of `memory_bytes`
+    loads: LoadMetrics | None = None  # None: it never was
     requests: RequestMetrics
     steps: StepMetrics
-
-
-class Histogram:
-    """Counts values by size; see `Buckets`."""
-
-    __slots__ = ("_bounds", "_counts", "_sum")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = tuple(map(float, bounds))
-        self._counts = [0] * (len(self._bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float, times: int = 1) -> None:
-        """Count a value that was seen so many times."""
-        self._counts[bisect_left(self._bounds, value)] += times
-        self._sum += value * times
-
-    def snapshot(self) -> Buckets:
-        """How it is now."""
-        return Buckets(self._bounds, tuple(self._counts), self._sum)
-
-
-def length_bounds(longest: int) -> tuple[float, ...]:
-    """1, 2, 5, 10, 20, 50, … up to `longest`, as vLLM divides lengths."""
-    steps = (digit * 10**power for power in range(10) for digit in (1, 2, 5))
-    return tuple(float(step) for step in steps if step <= longest)
 
 
 class RequestRecorder:
@@ -317,6 +289,31 @@ class StepRecorder:
             computed_tokens=self._computed_tokens.snapshot(),
             sequences=self._sequences.snapshot(),
             step_seconds=self._step_seconds.snapshot(),
+        )
+
+
+class LoadRecorder:
+    """Counts the loads of one model. Lives on the event loop, which alone writes it."""
+
+    def __init__(self) -> None:
+        self.num_failed = 0
+        self._unloads: dict[str, int] = {}
+        self._seconds = Histogram(LOAD_BOUNDS)
+
+    def loaded(self, seconds: float) -> None:
+        """It took so long, and went well."""
+        self._seconds.observe(seconds)
+
+    def unloaded(self, why: str) -> None:
+        """It was let go."""
+        self._unloads[why] = self._unloads.get(why, 0) + 1
+
+    def snapshot(self) -> LoadMetrics:
+        """How it is now."""
+        return LoadMetrics(
+            num_failed=self.num_failed,
+            unloads=dict(self._unloads),
+            seconds=self._seconds.snapshot(),
         )
 
 

@@ -109,7 +109,10 @@ class Catalog:
         recipe: Recipe,
         able: frozenset[Capability],
     ) -> ModelInfo:
-        longest = recipe.configured(self._config).context_tokens or MAX_DEFAULT_CONTEXT_TOKENS
+        longest = (
+            recipe.configured(self._config.for_model(file.name)).context_tokens
+            or MAX_DEFAULT_CONTEXT_TOKENS
+        )
         return ModelInfo(
             name=file.name,
             capabilities=able,

@@ -1,8 +1,31 @@
 """What a policy's engines.toml may say about an engine of kind `gguf`."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from msgspec import Struct
+import msgspec
+from msgspec import Meta, Struct
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class GgufModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is different for one model; None: as for all of its engine."""
+
+    keep_alive_seconds: float | None = None
+    num_slots: Positive | None = None
+    context_tokens: Positive | None = None
+    cache: Literal["auto", "exact", "shared"] | None = None
+    cache_type_k: CacheType | None = None
+    cache_type_v: CacheType | None = None
+    flash_attention: bool | None = None
+    pool_tokens: Positive | None = None
+    max_batch_tokens: Positive | None = None
+    num_threads: Positive | None = None
+    num_gpu_layers: Count | None = None
+    mmap: bool | None = None
 
 
 class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,9 +50,19 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keep_alive_seconds: float = 300.0
     """How long an idle model stays loaded; 0 unloads at once, a negative number never."""
 
-    max_loaded_models: int = 2
-    """How many models may be loaded at once; the one idle for longest makes room, a busy one
-    never does."""
+    max_loaded_models: Positive | None = None
+    """How many models may be loaded at once; None: as many as there is memory for."""
+
+    max_memory_bytes: Positive | None = None
+    """Memory that all models may take together, apart from GPUs'; None: four fifths of what this
+    machine, or its container, has."""
+
+    max_gpu_memory_bytes: Positive | None = None
+    """The same for GPUs; None: what they have."""
+
+    min_residency_seconds: Annotated[float, Meta(ge=0)] = 10.0
+    """How long a busy model stays before it makes way for one that waits for room. An idle one
+    is evicted at once."""
 
     num_slots: int = 16
     """How many sequences of one model are decoded together; more wait their turn."""
@@ -64,9 +97,69 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Threads that compute; None: as many as prove fastest while they compute, one for each
     core at most."""
 
+    num_gpu_layers: Count | None = None
+    """Layers that are computed on a GPU, where llama.cpp was built for one; None: as many as its
+    memory has room for, 0: none."""
+
+    cache_type_k: CacheType | None = None
+    """In what the keys of a shared cache are kept; None: f16. Of q8_0 it takes half the memory."""
+
+    cache_type_v: CacheType | None = None
+    """The same for the values; quantized ones need flash attention."""
+
+    flash_attention: bool | None = None
+    """Whether attention is computed in blocks, which saves memory; None: where llama.cpp can."""
+
+    mmap: bool = False
+    """Whether weights are mapped from their file, not read. Loads are quicker then, and who cuts
+    the file short or writes into it ends the process."""
+
     use_extra_buffers: bool | None = None
     """Whether weights are repacked for this CPU (AMX among it); None: the probe decides."""
 
     probe: bool = True
     """Load and step a file not seen before in a child process first. Some files end the process
     that loads them."""
+
+    models: Mapping[str, GgufModelConfig] = {}
+    """What is different for single models, by their names at this engine."""
+
+    def __post_init__(self) -> None:
+        _check(self, "")
+        for name in self.models:
+            _check(self.for_model(name), f"models.{name!r}: ")
+
+    def for_model(self, name: str) -> "GgufConfig":
+        """The configuration of one model; `models` is empty in it."""
+        own = self.models.get(name)
+        if own is None:
+            spelled = {_folded(key): model for key, model in self.models.items()}
+            own = spelled.get(_folded(name))
+        changes = {} if own is None else msgspec.structs.asdict(own)
+        changes = {field: value for field, value in changes.items() if value is not None}
+        return msgspec.structs.replace(self, models={}, **changes)
+
+    @property
+    def is_cache_chosen(self) -> bool:
+        """Whether types or flash attention are set, which an exact cache does not let be chosen."""
+        chosen = (self.cache_type_k, self.cache_type_v, self.flash_attention)
+        return any(choice is not None for choice in chosen)
+
+
+def _folded(name: str) -> str:
+    """The same for the spellings of a name that mean one model."""
+    return name.lower().removesuffix(":latest")
+
+
+def _check(config: GgufConfig, where: str) -> None:
+    if config.cache == "exact" and config.is_cache_chosen:
+        raise ValueError(
+            f'{where}cache = "exact" has its own types and flash attention: leave cache_type_k, '
+            'cache_type_v and flash_attention out, or set cache = "shared"'
+        )
+    quantized = (config.cache_type_v or "f16").startswith("q")
+    if quantized and config.flash_attention is False:
+        raise ValueError(
+            f"{where}cache_type_v = {config.cache_type_v!r} needs flash attention: leave "
+            "flash_attention out"
+        )

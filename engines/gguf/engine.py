@@ -22,14 +22,14 @@ from engines.gguf.catalog import Catalog, Version
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob, Vectors, normalized
 from engines.gguf.librarian import Librarian
-from engines.gguf.loaded_model import HowToLoad, LoadedModel
+from engines.gguf.loaded_model import LoadedModel
+from engines.gguf.loader import Loader
 from engines.gguf.measuring import metrics_of
-from engines.gguf.probe import Probe, default_memory
-from engines.gguf.runner import POOLINGS
+from engines.gguf.probe import default_memory
 from engines.gguf.sequence import Sequence as Running
-from engines.metrics import ModelMetrics, ModelRecorder, RecordedRequest
+from engines.metrics import ModelMetrics, RecordedRequest
 from engines.outbox import Mailbox
-from engines.pool import Lease, Pool
+from engines.pool import Lease, Limits, Pool
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -61,18 +61,23 @@ class GgufEngine:
         folder = Path(config.models_dir).expanduser() if config.models_dir else models_dir
         self._catalog = Catalog(folder, config)
         self._librarian = Librarian(self._catalog)
-        memory = data_dir / "probes.json" if data_dir else default_memory(os.environ)
-        self._probe = Probe(memory)
+        self._loader = Loader(self._catalog, config, data_dir or default_memory(os.environ))
         self._pool = Pool(
-            self._open,
-            max_loaded_models=config.max_loaded_models,
-            keep_alive_seconds=config.keep_alive_seconds,
+            self._loader.open,
+            limits=Limits(
+                keep_alive_seconds=config.keep_alive_seconds,
+                max_waiting=config.max_waiting,
+                min_residency_seconds=config.min_residency_seconds,
+            ),
+            budget=self._loader.budget(),
         )
         self._is_closed = False
         self._versions: dict[str, Version] = {}
-        self._recorders: dict[str, ModelRecorder] = {}  # of every model that was ever loaded
-        self._loading: dict[str, float] = {}  # how far each load under way is, 0 to 1
-        self.num_loads = 0  # models opened so far, for tests and metrics
+
+    @property
+    def num_loads(self) -> int:
+        """Models opened so far, for tests."""
+        return self._loader.num_loads
 
     async def start(self) -> None:
         """Nothing to wait for: models are loaded when they are asked for."""
@@ -97,7 +102,7 @@ class GgufEngine:
         """Every model that was ever loaded."""
         return [
             metrics_of(recorder, self._pool.find(name), name=name, pool=self._pool)
-            for name, recorder in self._recorders.items()
+            for name, recorder in self._loader.recorders.items()
         ]
 
     async def models(self) -> Sequence[ModelInfo]:
@@ -284,57 +289,25 @@ class GgufEngine:
         if self._versions.setdefault(name, version) != version:
             self._pool.retire(name)
             self._versions[name] = version
-        return await self._pool.lease(name, keep_alive_seconds=keep_alive_seconds)
-
-    async def _open(self, name: str) -> LoadedModel:
-        """Load a model: what `Pool` calls when one is wanted."""
-        self._loading[name] = 0.0
-        try:
-            return await self._probed_and_loaded(name)
-        finally:
-            del self._loading[name]
-
-    async def _probed_and_loaded(self, name: str) -> LoadedModel:
-        def progressed(done: float) -> None:  # on the model's thread
-            if name in self._loading:  # a load that was given up goes on for a moment
-                self._loading[name] = done
-
-        known = await asyncio.to_thread(self._catalog.look_up, name)
-        version, header, recipe = known.version, known.header, known.recipe
-        if recipe.adapters:
-            raise Unsupported(f"model {name!r} has an adapter, which is not supported yet")
-        use_extra_buffers = self._config.use_extra_buffers
-        if self._config.probe:
-            use_extra_buffers = await self._probe(
-                version.path,
-                use_extra_buffers=use_extra_buffers,
-                is_embedding_model=header.is_embedding_model,
-            )
-        how = HowToLoad(
-            use_extra_buffers=use_extra_buffers is not False,
-            is_embedding_model=header.is_embedding_model,
-            pooling=header.pooling_type if header.pooling_type in POOLINGS else "mean",
-            on_progress=progressed,
-            recipe=recipe,
-            template=known.template,
+        return await self._pool.lease(
+            name,
+            keep_alive_seconds=keep_alive_seconds,
+            needs=None if self._pool.serves(name) else await self._loader.needs(name),
+            default_keep_alive_seconds=self._loader.config_of(name).keep_alive_seconds,
         )
-        model = await LoadedModel.open(
-            name, version.path, recipe.configured(self._config), how, self._recorder(name)
-        )
-        self.num_loads += 1
-        return model
-
-    def _recorder(self, name: str) -> ModelRecorder:
-        if name not in self._recorders:
-            context_tokens = self._catalog.look_up(name).info.context_tokens
-            self._recorders[name] = ModelRecorder(context_tokens=context_tokens)
-        return self._recorders[name]
 
     def _with_state(self, info: ModelInfo) -> ModelInfo:
         model = self._pool.find(info.name)
         if model is None:
-            return msgspec.structs.replace(info, loading=self._loading.get(info.name))
-        return msgspec.structs.replace(info, loaded=True, memory_bytes=model.memory_bytes)
+            return msgspec.structs.replace(info, loading=self._loader.loading.get(info.name))
+        left = self._pool.idle_seconds_left(info.name)
+        return msgspec.structs.replace(
+            info,
+            loaded=True,
+            memory_bytes=model.memory_bytes,
+            gpu_bytes=model.room.gpu_bytes,
+            expires_at=None if left is None else time.time() + left,
+        )
 
 
 async def _embed_tokens(model: LoadedModel, text: str | Sequence[int]) -> Sequence[int]:

@@ -23,14 +23,17 @@ from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
 from engines.gguf.go_template.matching import TemplateChoice
 from engines.gguf.recipe import NOTHING, Recipe
-from engines.gguf.runner import Runner, Shape
+from engines.gguf.runner import Runner
 from engines.gguf.sequence import Sequence
+from engines.gguf.shapes import cache_bytes, embedding_shape, generation_shape
 from engines.gguf.step_loop import Layout, StepLoop
 from engines.gguf.threads import FixedThreads, Threads, ThreadTuner, idle_cores
+from engines.gguf.tuning import tuning_of
 from engines.gguf.vocabulary import Vocabulary
 from engines.gguf.waiting_line import WaitingLine
 from engines.metrics import ModelRecorder
 from engines.outbox import Mailbox, Outbox
+from engines.pool import Room
 from engines.protocol import Sampling
 
 if TYPE_CHECKING:
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-MAX_DEFAULT_CONTEXT_TOKENS = 8192
 # A text this long takes milliseconds to tokenize; shorter ones are not worth a thread's wake-up.
 _MAX_INLINE_CHARS = 4000
 
@@ -53,6 +55,7 @@ class HowToLoad(NamedTuple):
     on_progress: Callable[[float], None] | None = None
     recipe: Recipe = NOTHING
     template: TemplateChoice | None = None  # None: the one in the file
+    gpu_layers: int = -1  # -1: all that fit
 
 
 class LoadedModel:
@@ -68,12 +71,13 @@ class LoadedModel:
         self.spoken_pieces = _spoken_pieces(vocabulary)
         self.bos = [vocabulary.bos] if vocabulary.adds_bos else []
         self.width = runner.width
-        self.memory_bytes = runner.memory_bytes + _cache_bytes(runner, layout.generation)
         self.line = WaitingLine(config.num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows
         self._chosen: TemplateChoice | None = None
         self.recorder = layout.recorder
         self._steps = steps
+        self._runner = runner  # to look at; only its thread may call it
+        self._cache_bytes = cache_bytes(runner, layout.generation)
 
     @classmethod
     async def open(
@@ -95,7 +99,12 @@ class LoadedModel:
             return not steps.is_stopping
 
         def load() -> Runner:
-            return Runner(path, use_extra_buffers=how.use_extra_buffers, on_progress=go_on)
+            return Runner(
+                path,
+                use_extra_buffers=how.use_extra_buffers,
+                on_progress=go_on,
+                tuning=tuning_of(config, how.gpu_layers),
+            )
 
         def layout(runner: Runner) -> Layout:
             generation = None if how.is_embedding_model else generation_shape(runner, config)
@@ -136,6 +145,19 @@ class LoadedModel:
         """End every stream with `Unavailable` and wait until the memory is free."""
         self._steps.stop()
         await asyncio.to_thread(self._steps.join)
+
+    @property
+    def room(self) -> Room:
+        """What llama.cpp says that it took; more once the model has embedded something."""
+        main_bytes, gpu_bytes = self._runner.allocated
+        if not main_bytes and not gpu_bytes:  # it said nothing that we could read
+            main_bytes = self._runner.memory_bytes + self._cache_bytes
+        return Room(main_bytes, gpu_bytes)
+
+    @property
+    def memory_bytes(self) -> int:
+        """All of that."""
+        return self.room.memory_bytes
 
     @property
     def has_failed(self) -> bool:
@@ -263,57 +285,12 @@ class LoadedModel:
         )
 
 
-def generation_shape(runner: Runner, config: GgufConfig) -> Shape:
-    """How large the KV cache is and how it is divided; see `GgufConfig.cache`."""
-    context_tokens = _context_tokens(runner, config)
-    exact_tokens = context_tokens * config.num_slots
-    exact_bytes = exact_tokens * runner.cache_bytes_per_token
-    exact = config.cache == "exact" or (
-        config.cache == "auto" and exact_bytes <= config.max_exact_cache_bytes
-    )
-    pool_tokens = max(config.pool_tokens or 2 * context_tokens, context_tokens)
-    return Shape(
-        num_slots=config.num_slots,
-        context_tokens=context_tokens,
-        pool_tokens=exact_tokens if exact else pool_tokens,
-        exact=exact,
-        max_batch_tokens=max(config.max_batch_tokens, config.num_slots),
-    )
-
-
-def embedding_shape(runner: Runner, config: GgufConfig) -> Shape:
-    """How much the embedding context takes at once: one longest input, or several shorter."""
-    tokens = min(_context_tokens(runner, config), config.max_embed_tokens)
-    return Shape(
-        num_slots=config.num_slots,
-        context_tokens=tokens,
-        pool_tokens=tokens,
-        exact=False,
-        max_batch_tokens=tokens,
-    )
-
-
-def _context_tokens(runner: Runner, config: GgufConfig) -> int:
-    trained = max(1, runner.trained_tokens)
-    if config.context_tokens is None:
-        return min(trained, MAX_DEFAULT_CONTEXT_TOKENS)
-    if config.context_tokens > trained:
-        log.warning("context_capped", asked=config.context_tokens, trained=trained)
-    return min(config.context_tokens, trained)
-
-
 def threads_for(config: GgufConfig) -> Threads:
     """What decides how many threads compute a step."""
     if config.num_threads is not None:
         return FixedThreads(config.num_threads)
     cores = len(os.sched_getaffinity(0))
     return ThreadTuner(cores, start=idle_cores(cores, os.getloadavg()[0]))
-
-
-def _cache_bytes(runner: Runner, shape: Shape | None) -> int:
-    if shape is None:
-        return 0
-    return shape.pool_tokens * runner.cache_bytes_per_token
 
 
 def _spoken_pieces(vocabulary: Vocabulary) -> list[bytes]:

@@ -8,12 +8,14 @@ installed before the first call.
 Importing this module imports no llama_cpp; `llama()` does.
 """
 
+import ctypes
 import functools
 import importlib
+import re
 import threading
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -71,8 +73,19 @@ _FIELDS = {
     ),
 }
 _WARNING, _ERROR = 3, 4  # llama.cpp writes dozens of lines below these for every load
+# As in "load_tensors:        CUDA0 model buffer size =  4095.05 MiB".
+_BUFFER = re.compile(rb"(\S+)\s+(?:\w+ )?buffer size =\s*([0-9.]+) MiB")
+_GPU_KINDS = (1, 2)  # ggml_backend_dev_type: a GPU of its own memory, or of the machine's
 
 _last_lines = threading.local()
+_allocated = threading.local()
+
+
+class Allocated(NamedTuple):
+    """Bytes of the machine's memory and of GPUs'."""
+
+    main_bytes: int = 0
+    gpu_bytes: int = 0
 
 
 @functools.cache
@@ -152,9 +165,62 @@ def forget_lines() -> None:
     _last_lines.lines = deque(maxlen=3)
 
 
+def forget_allocated() -> None:
+    """Start `allocated` afresh, before a model is loaded on this thread."""
+    _allocated.so_far = Allocated()
+
+
+def allocated() -> Allocated:
+    """What llama.cpp said that it allocated on this thread since `forget_allocated`."""
+    return getattr(_allocated, "so_far", Allocated())
+
+
+def _note_buffer(line: bytes) -> None:
+    if (found := _BUFFER.search(line)) is None:
+        return
+    device, size = found[1], int(float(found[2]) * 2**20)
+    main, gpu = allocated()
+    # "CUDA_Host" is memory of the machine that the GPU may read.
+    is_main = device.startswith(b"CPU") or device.endswith(b"Host")
+    _allocated.so_far = Allocated(main + size, gpu) if is_main else Allocated(main, gpu + size)
+
+
+def gpu_memory() -> tuple[int, int]:
+    """Free and total bytes of all GPUs that llama.cpp can use; zeros where there are none.
+
+    Asks the driver; any thread may call. Raises `Unavailable` as `llama` does."""
+    if not llama().llama_supports_gpu_offload():
+        return 0, 0
+    library = _ggml()
+    free_bytes = total_bytes = 0
+    for number in range(library.ggml_backend_dev_count()):
+        device = library.ggml_backend_dev_get(number)
+        if library.ggml_backend_dev_type(device) in _GPU_KINDS:
+            free, total = ctypes.c_size_t(), ctypes.c_size_t()
+            library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+            free_bytes, total_bytes = free_bytes + free.value, total_bytes + total.value
+    return free_bytes, total_bytes
+
+
+@functools.cache
+def _ggml() -> Any:
+    """ggml's list of devices, which the binding leaves out."""
+    library: Any = importlib.import_module("llama_cpp._ggml").libggml
+    size_pointer = ctypes.POINTER(ctypes.c_size_t)
+    library.ggml_backend_dev_count.restype = ctypes.c_size_t
+    library.ggml_backend_dev_get.restype = ctypes.c_void_p
+    library.ggml_backend_dev_get.argtypes = (ctypes.c_size_t,)
+    library.ggml_backend_dev_type.argtypes = (ctypes.c_void_p,)
+    library.ggml_backend_dev_memory.argtypes = (ctypes.c_void_p, size_pointer, size_pointer)
+    library.ggml_backend_dev_memory.restype = None
+    return library
+
+
 @functools.cache
 def _log_callback(binding: Any) -> Any:
     def take(level: int, text: bytes | None, _: object) -> None:
+        if text and b"buffer size =" in text:
+            _note_buffer(text)
         if level not in (_WARNING, _ERROR) or not text:
             return
         line = text.decode("utf-8", "replace").strip()

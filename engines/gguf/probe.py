@@ -103,9 +103,9 @@ class Probe:
 
 
 def default_memory(environment: Mapping[str, str]) -> Path:
-    """Where verdicts are kept when nobody says otherwise."""
+    """The folder where verdicts are kept when nobody says otherwise."""
     cache = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "penstock" / "probes.json"
+    return Path(cache) / "penstock"
 
 
 def identity(path: Path, *, use_extra_buffers: bool | None) -> str:

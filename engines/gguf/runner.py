@@ -18,12 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import Unavailable
-from engines.gguf.native import forget_lines, last_lines, llama
+from engines.gguf.native import allocated, forget_allocated, forget_lines, last_lines, llama
+from engines.gguf.tensor_types import CACHE_TYPES, bytes_per_item
+from engines.gguf.tuning import AS_IT_LIKES, Tuning
 from engines.gguf.vocabulary import Vocabulary
 
 _F32, _F16, _BF16 = 0, 1, 30  # ggml_type
 POOLINGS = {"mean": 1, "cls": 2, "last": 3}
-_NO_MMAP = 0
+_NO_MMAP, _MMAP = 0, 1
+_FLASH = {None: -1, False: 0, True: 1}
 _DATA_TOO = True
 
 
@@ -63,7 +66,9 @@ class Runner:
         *,
         use_extra_buffers: bool = True,
         on_progress: Callable[[float], bool] | None = None,
+        tuning: Tuning = AS_IT_LIKES,
     ) -> None:
+        self._tuning = tuning
         self._binding = binding = llama()
         self._context: Any = None
         self._num_threads = 1
@@ -74,13 +79,14 @@ class Runner:
         parameters = binding.llama_model_default_params()
         parameters.use_extra_bufts = use_extra_buffers
         # A mapped file that is truncated or replaced in place kills the process (SIGBUS).
-        parameters.load_mode = _NO_MMAP
-        parameters.n_gpu_layers = -1
+        parameters.load_mode = _MMAP if tuning.mmap else _NO_MMAP
+        parameters.n_gpu_layers = tuning.gpu_layers
         progress = binding.llama_progress_callback(
             lambda done, _: True if on_progress is None else on_progress(done)
         )
         parameters.progress_callback = progress
         forget_lines()
+        forget_allocated()
         self._model = binding.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
             reason = last_lines() or "no reason was given"
@@ -90,7 +96,9 @@ class Runner:
         self.trained_tokens: int = binding.llama_model_n_ctx_train(self._model)
         self.memory_bytes: int = binding.llama_model_size(self._model)
         self.width: int = binding.llama_model_n_embd(self._model)
-        self.cache_bytes_per_token = 2 * 2 * self._kv_width()
+        self.allocated = allocated()  # as llama.cpp says; a new one when it allocates more
+        item_bytes = bytes_per_item(tuning.cache_type_k) + bytes_per_item(tuning.cache_type_v)
+        self.cache_bytes_per_token = int(item_bytes * self._kv_width())
         # Their state cannot be cut at a position: a prefix is reused whole or not at all.
         self.has_cuttable_cache: bool = not (
             binding.llama_model_is_recurrent(self._model)
@@ -119,6 +127,11 @@ class Runner:
             # it always takes the first: one row after another, whatever the batch.
             parameters.flash_attn_type = 1
             parameters.type_k, parameters.type_v = _F16, _BF16
+        else:
+            tuning = self._tuning
+            parameters.flash_attn_type = _FLASH[tuning.flash_attention]
+            parameters.type_k = CACHE_TYPES[tuning.cache_type_k]
+            parameters.type_v = CACHE_TYPES[tuning.cache_type_v]
         self._shape = shape
         self._context = self._make_context(parameters, f"{shape.pool_tokens} tokens of KV cache")
         self._memory = self._binding.llama_get_memory(self._context)
@@ -272,6 +285,7 @@ class Runner:
         if not context:
             reason = last_lines() or "out of memory?"
             raise Unavailable(f"llama.cpp could not make a context for {purpose}: {reason}")
+        self.allocated = allocated()
         atoi = self._binding.ggml_abort_callback(_atoi_address())
         self._binding.llama_set_abort_callback(
             context, atoi, ctypes.cast(self._abort_flag, ctypes.c_void_p)

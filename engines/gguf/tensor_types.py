@@ -52,3 +52,16 @@ TENSOR_TYPES: Mapping[int, TensorType] = {
     41: TensorType("q1_0", 128, 18),
     42: TensorType("q2_0", 64, 18),
 }
+
+CACHE_TYPES: Mapping[str, int] = {
+    kind.name: number
+    for number, kind in TENSOR_TYPES.items()
+    if kind.name in ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+}
+"""In what a KV cache may be kept, and ggml's number for it."""
+
+
+def bytes_per_item(cache_type: str) -> float:
+    """Bytes that one number of a KV cache takes."""
+    kind = TENSOR_TYPES[CACHE_TYPES[cache_type]]
+    return kind.block_bytes / kind.block_items

@@ -27,7 +27,7 @@ from engines.paged.loaded_model import LoadedModel
 from engines.paged.measuring import metrics_of
 from engines.paged.requests import Request
 from engines.paged.sequence import Sequence as Running
-from engines.pool import Lease, Pool
+from engines.pool import Budget, Lease, Limits, Need, Pool
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -53,8 +53,10 @@ class PagedEngine:
         self._catalog = Catalog(folder, config)
         self._pool: Pool[LoadedModel] = Pool(
             self._open,
-            max_loaded_models=config.max_loaded_models,
-            keep_alive_seconds=config.keep_alive_seconds,
+            limits=Limits(
+                keep_alive_seconds=config.keep_alive_seconds, max_waiting=config.max_waiting
+            ),
+            budget=Budget.of_models(config.max_loaded_models),
         )
         self._is_closed = False
         self._loading: dict[str, float] = {}  # how far each load under way is, 0 to 1
@@ -224,7 +226,7 @@ class PagedEngine:
             await asyncio.to_thread(self._catalog.find, name)
         return await self._pool.lease(name, keep_alive_seconds=keep_alive_seconds)
 
-    async def _open(self, name: str) -> LoadedModel:
+    async def _open(self, name: str, _: Need) -> LoadedModel:
         """Load a model: what `Pool` calls when one is wanted."""
         self._loading[name] = 0.0
 
@@ -251,7 +253,14 @@ class PagedEngine:
         model = self._pool.find(info.name)
         if model is None:
             return msgspec.structs.replace(info, loading=self._loading.get(info.name))
-        return msgspec.structs.replace(info, loaded=True, memory_bytes=model.memory_bytes)
+        left = self._pool.idle_seconds_left(info.name)
+        return msgspec.structs.replace(
+            info,
+            loaded=True,
+            memory_bytes=model.memory_bytes,
+            gpu_bytes=model.room.gpu_bytes,
+            expires_at=None if left is None else time.time() + left,
+        )
 
 
 def _trouble(models: Sequence[LoadedModel]) -> str:

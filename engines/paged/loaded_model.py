@@ -23,11 +23,12 @@ from engines.paged.block_pool import BlockPool
 from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 from engines.paged.embed_line import EmbedLine
-from engines.paged.loading import CHAT_POOLING, Loaded, load_model
+from engines.paged.loading import CHAT_POOLING, Loaded, device_of, load_model
 from engines.paged.scheduler import Scheduler
 from engines.paged.sequence import Sequence, StepPlan
 from engines.paged.step_loop import StepLoop
 from engines.paged.tokenizer import Tokenizer
+from engines.pool import Room
 from engines.protocol import Sampling
 
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ class LoadedModel:
         self.spoken_pieces = tokenizer.spoken_pieces
         self.context_tokens = loaded.context_tokens
         self.memory_bytes = loaded.memory_bytes
+        self.is_on_gpu = device_of(config).type == "cuda"
         self.turning = loaded.turning
         self.pooling = checkpoint.pooling or CHAT_POOLING
         self.embedder = loaded.embedder
@@ -122,6 +124,13 @@ class LoadedModel:
             await asyncio.to_thread(self._steps.join)
         if self._executor is not None:
             await asyncio.to_thread(self._executor.shutdown)
+
+    @property
+    def room(self) -> Room:
+        """What it takes; its own `memory_fraction` is what bounds that."""
+        if self.is_on_gpu:
+            return Room(gpu_bytes=self.memory_bytes)
+        return Room(main_bytes=self.memory_bytes)
 
     @property
     def has_failed(self) -> bool:

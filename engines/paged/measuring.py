@@ -10,9 +10,10 @@ def metrics_of(
 ) -> ModelMetrics:
     """One model as it is now; what it counted is kept while it is not loaded."""
     counted = {"requests": recorder.requests.snapshot(), "steps": recorder.steps.snapshot()}
+    loads = pool.loads_of(name)
     loading = pool.num_waiting_for(name)
     if model is None:
-        return ModelMetrics(model=name, loading=loading, **counted)
+        return ModelMetrics(model=name, loading=loading, loads=loads, **counted)
     return ModelMetrics(
         model=name,
         running=model.num_running,
@@ -21,5 +22,7 @@ def metrics_of(
         cache_used=model.cache_used or 0.0,
         cache=model.cache,
         memory_bytes=model.memory_bytes,
+        gpu_bytes=model.room.gpu_bytes,
+        loads=loads,
         **counted,
     )

@@ -1,58 +1,10 @@
 import asyncio
-from dataclasses import dataclass, field
-from typing import cast
 
 import pytest
 
 from engines.errors import Unavailable
-from engines.gguf.loaded_model import LoadedModel
-from engines.pool import Pool
+from tests.engines.pool.stand_in import Loads, pool_of
 from tests.fakes import FakeClock
-
-
-@dataclass(eq=False)
-class StandIn:
-    """What the pool sees of a loaded model."""
-
-    name: str
-    has_failed: bool = False
-    is_closed: bool = False
-
-    async def close(self) -> None:
-        await asyncio.sleep(0)
-        self.is_closed = True
-
-
-@dataclass
-class Loads:
-    """Opens stand-ins, and holds or fails a load when the test says so."""
-
-    opened: list[StandIn] = field(default_factory=list)
-    holds: dict[str, asyncio.Event] = field(default_factory=dict)
-    failures: list[Exception] = field(default_factory=list)
-
-    async def open(self, name: str) -> LoadedModel:
-        if name in self.holds:
-            await self.holds[name].wait()
-        await asyncio.sleep(0)
-        if self.failures:
-            raise self.failures.pop(0)
-        model = StandIn(name)
-        self.opened.append(model)
-        return cast(LoadedModel, model)
-
-    @property
-    def names(self) -> list[str]:
-        return [model.name for model in self.opened]
-
-
-def pool_of(loads: Loads, clock: FakeClock | None = None, *, most: int = 2) -> Pool:
-    return Pool(
-        loads.open,
-        max_loaded_models=most,
-        keep_alive_seconds=300.0,
-        clock=clock or FakeClock(),
-    )
 
 
 async def test_callers_who_come_during_a_load_share_it() -> None:
@@ -163,7 +115,7 @@ async def test_a_failed_model_is_opened_anew() -> None:
 
     lease = await pool.lease("a")
 
-    assert lease.model is cast(LoadedModel, loads.opened[1])
+    assert lease.model is loads.opened[1]
 
 
 async def test_unload_waits_for_the_running_and_newcomers_get_a_new_copy() -> None:
@@ -181,7 +133,7 @@ async def test_unload_waits_for_the_running_and_newcomers_get_a_new_copy() -> No
     await unloading
 
     assert loads.opened[0].is_closed
-    assert (await newcomer).model is cast(LoadedModel, loads.opened[1])
+    assert (await newcomer).model is loads.opened[1]
 
 
 async def test_a_caller_who_gives_up_holds_nothing() -> None:
