@@ -87,6 +87,10 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pool_tokens: int | None = None
     """Tokens that the shared pool holds over all sequences; None: twice `context_tokens`."""
 
+    max_saved_bytes: Count = 512 * 1024 * 1024
+    """Memory for what slots held before another prompt took them or their model was unloaded, over
+    all models; prompts that begin alike get it back. 0: none is saved."""
+
     max_batch_tokens: int = 512
     """Tokens computed in one step: one for each running answer, the rest for prompts."""
 

@@ -6,14 +6,13 @@ from typing import Any
 
 from engines.chat.answer import Admitted, Ended, Generated
 from engines.errors import EngineError, Unavailable
+from engines.gguf.layout import Layout
 from engines.gguf.runner import Aborted, CacheFull, Row, Runner, Shape
 from engines.gguf.sampler import Candidates, Sampler, logprobs
 from engines.gguf.scheduler import Scheduler
 from engines.gguf.sequence import Sequence as Running
 from engines.gguf.sequence import Work
 from engines.gguf.slots import Slots
-from engines.gguf.threads import Threads
-from engines.metrics import StepRecorder
 from engines.outbox import Outbox
 from engines.protocol import FinishReason
 
@@ -23,6 +22,8 @@ MIN_PROMPT_SHARE = 32
 # Interrupting a step throws away what it did for the others, so only a prompt that
 # makes up most of a long step is worth it.
 MIN_ABORTED_TOKENS = 64
+# What idle slots may keep of a shared pool: an eighth. The rest is saved outside (decision 0047).
+IDLE_POOL_DIVISOR = 8
 
 
 class Generation:
@@ -32,21 +33,24 @@ class Generation:
         self,
         runner: Runner,
         shape: Shape,
-        threads: Threads,
+        layout: Layout,
         outbox: Outbox[Any],
-        recorder: StepRecorder,
     ) -> None:
+        self._recorder = recorder = layout.recorder.steps
         slots = Slots(
             shape.num_slots,
             pool_tokens=shape.pool_tokens,
             can_cut=runner.has_cuttable_cache,
             keeps_together=shape.exact,
+            # A step looks at every cell of a shared pool, whoever wrote it.
+            idle_tokens=None if shape.exact else shape.pool_tokens // IDLE_POOL_DIVISOR,
         )
         self.scheduler = Scheduler(
             slots,
             runner,
             context_tokens=shape.context_tokens,
             on_preemption=recorder.preempted,
+            saved=layout.saved,
         )
         self.interruptible: Running | None = None  # whose cancelling may abort the step
         self._runner = runner
@@ -54,8 +58,7 @@ class Generation:
         self._outbox = outbox
         self._room = Candidates(runner.num_tokens)
         self._end_ids = frozenset(runner.vocabulary.end_ids)
-        self._threads = threads
-        self._recorder = recorder
+        self._threads = layout.threads
         self._iteration_tokens = 0  # see StepRecorder.stepped
         self._seconds_per_prompt_token = 0.0
 
@@ -111,6 +114,10 @@ class Generation:
         self.scheduler.drop(sequence)
         if sequence.sampler is not None:
             sequence.sampler.close()
+
+    def save_idle(self) -> None:
+        """Save what idle slots hold, before the model is freed."""
+        self.scheduler.save_idle()
 
     def end_all(self, reason: BaseException) -> None:
         """End every sequence with `reason`."""
@@ -171,8 +178,7 @@ class Generation:
 
     def _take_token(self, sequence: Running, row: int) -> None:
         assert sequence.sampler is not None
-        logits = self._runner.logits(row)
-        token = sequence.sampler.sample(self._runner.context, row, logits, sequence.constraint)
+        token = sequence.sampler.sample(self._runner, row, sequence.constraint)
         now = time.monotonic()
         if not sequence.first_token_at:
             sequence.first_token_at = now
@@ -183,6 +189,7 @@ class Generation:
             return
         logprob = None
         if sequence.num_logprobs is not None:
+            logits = self._runner.logits(row)
             logprob = logprobs(logits, token, sequence.num_logprobs, self._runner.vocabulary.pieces)
         self._outbox.post(sequence.mailbox, Generated(token, logprob))
         self.scheduler.append(sequence, token)

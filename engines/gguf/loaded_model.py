@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,11 +22,13 @@ from engines.errors import Unsupported
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
 from engines.gguf.go_template.matching import TemplateChoice
+from engines.gguf.layout import Layout
 from engines.gguf.recipe import NOTHING, Recipe
-from engines.gguf.runner import Runner
+from engines.gguf.runner import Runner, Shape
+from engines.gguf.saved_caches import ModelCaches, SavedCaches
 from engines.gguf.sequence import Sequence
 from engines.gguf.shapes import cache_bytes, embedding_shape, generation_shape
-from engines.gguf.step_loop import Layout, StepLoop
+from engines.gguf.step_loop import StepLoop
 from engines.gguf.threads import FixedThreads, Threads, ThreadTuner, idle_cores
 from engines.gguf.tuning import tuning_of
 from engines.gguf.vocabulary import Vocabulary
@@ -56,6 +58,8 @@ class HowToLoad(NamedTuple):
     recipe: Recipe = NOTHING
     template: TemplateChoice | None = None  # None: the one in the file
     gpu_layers: int = -1  # -1: all that fit
+    version: Hashable = None  # of the file: what it computed is reused by the same alone
+    saved: SavedCaches | None = None
 
 
 class LoadedModel:
@@ -115,6 +119,7 @@ class LoadedModel:
                     how.pooling,
                     threads_for(config),
                     recorder,
+                    _saved_of(how, config, generation),
                 )
             )
             return layouts[0]
@@ -291,6 +296,14 @@ def threads_for(config: GgufConfig) -> Threads:
         return FixedThreads(config.num_threads)
     cores = len(os.sched_getaffinity(0))
     return ThreadTuner(cores, start=idle_cores(cores, os.getloadavg()[0]))
+
+
+def _saved_of(how: HowToLoad, config: GgufConfig, generation: Shape | None) -> ModelCaches | None:
+    """The saved caches that were computed just as this model will compute."""
+    if how.saved is None or generation is None:
+        return None
+    tuning = tuning_of(config, how.gpu_layers)
+    return how.saved.of((how.version, how.use_extra_buffers, tuning, generation.exact))
 
 
 def _spoken_pieces(vocabulary: Vocabulary) -> list[bytes]:

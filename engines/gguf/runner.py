@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import Unavailable
+from engines.gguf import slot_states
 from engines.gguf.native import allocated, forget_allocated, forget_lines, last_lines, llama
 from engines.gguf.tensor_types import CACHE_TYPES, bytes_per_item
 from engines.gguf.tuning import AS_IT_LIKES, Tuning
@@ -202,28 +203,15 @@ class Runner:
         else:
             self._binding.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
-    def save(self, slot: int, max_bytes: int) -> npt.NDArray[np.uint8] | None:
+    def save(self, slot: int, max_bytes: int) -> slot_states.State | None:
         """A copy of all that a slot holds, or None if it is larger than `max_bytes`."""
         self._check_slot(slot, 0)
-        size = self._binding.llama_state_seq_get_size(self._context, slot)
-        if not 0 < size <= max_bytes:
-            return None
-        state = np.empty(size, np.uint8)
-        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        written = self._binding.llama_state_seq_get_data(self._context, pointer, size, slot)
-        return state if written == size else None
+        return slot_states.copy_of(self._context, slot, max_bytes=max_bytes)
 
-    def restore(self, slot: int, state: npt.NDArray[np.uint8], num_tokens: int) -> bool:
-        """Give the empty `slot` what `save` gave for `num_tokens`; False, and empty, if it fails.
-
-        `state` must be the unchanged work of this very model's `save`: llama.cpp trusts it.
-        """
+    def restore(self, slot: int, state: slot_states.State, num_tokens: int) -> bool:
+        """Give the empty `slot` what `save` gave for `num_tokens`; False, and empty, if it fails."""
         self._check_slot(slot, num_tokens)
-        pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        size = len(state)
-        read = self._binding.llama_state_seq_set_data(self._context, pointer, size, slot)
-        last = self._binding.llama_memory_seq_pos_max(self._memory, slot)
-        if read == size and last == num_tokens - 1:
+        if slot_states.put_back(self._context, slot, state, num_tokens=num_tokens):
             return True
         self.clear(slot)
         return False

@@ -51,7 +51,9 @@ class SavedCaches:
         """Those of one model, for its step thread."""
         return ModelCaches(self, model)
 
-    def find(self, model: Hashable, tokens: Sequence[int], salt: str, *, whole: bool) -> Found | None:
+    def find(
+        self, model: Hashable, tokens: Sequence[int], salt: str, *, whole: bool
+    ) -> Found | None:
         """The one that shares most with a prompt; with `whole`, only one that is all prefix."""
         best: Found | None = None
         with self._lock:
