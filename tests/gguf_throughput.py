@@ -22,24 +22,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
+
+import aiohttp
 
 from engines.gguf.config import GgufConfig
 from engines.gguf.engine import GgufEngine
 from engines.protocol import Finished, GenerateRequest, Sampling, Started
-from gateway.bench.http_subject import HttpSubject, Server, connected
+from gateway.bench.http_subject import HttpSubject, Server
 from gateway.bench.load import AtOnce
 from gateway.bench.plan import Plan, carry_out
 from gateway.bench.question import Conversation, Question
 from gateway.bench.summary import ratios_of, spread_of
 from gateway.cli.serve import SWITCH_INTERVAL_SECONDS
-from tests.forwarding import listening
+from tests.forwarding import listening, processor_seconds
 from tests.gguf_files import MERGED_WORDS, write_gguf
 from tests.serving import write_policy
 
 MODEL = "real-sized"
+ONE_BY_ONE = "one by one"
 SHAPE = {
     "layers": 12, "width": 768, "heads": 12, "kv_heads": 4, "feed_forward": 2048,
     "extra_tokens": 31_727, "context_tokens": 8192, "chat_template": None,
@@ -114,23 +118,23 @@ class Words:
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str], port: int, **environ: str) -> Iterator[None]:
-    """A server in a process of its own, listening."""
+def running(command: Sequence[str], port: int, **environ: str) -> Iterator[int]:
+    """A server in a process of its own, listening; yields its process id."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, env={**os.environ, **environ}, stdout=log, stderr=subprocess.STDOUT
         )
         try:
             asyncio.run(listening(port))
-            yield
+            yield process.pid
         finally:
             process.terminate()
             process.wait(60)
 
 
 @contextlib.contextmanager
-def servers(options: argparse.Namespace) -> Iterator[list[Server]]:
-    """Everything that is compared, each started and listening."""
+def servers(options: argparse.Namespace) -> Iterator[dict[str, tuple[Server, int]]]:
+    """Everything that is compared, each started and listening, with its process id."""
     model = model_in(options.folder)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -143,21 +147,21 @@ def servers(options: argparse.Namespace) -> Iterator[list[Server]]:
             "PENSTOCK_MODELS_DIR": str(options.folder),
         }
         command = [sys.executable, "-m", "gateway", "serve", "--port", "9411"]
-        stack.enter_context(running([*command, "--log-level", "error"], 9411, **environ))
-        found = [_server("penstock", 9411, "many")]
+        ours = stack.enter_context(running([*command, "--log-level", "error"], 9411, **environ))
+        found = {"penstock": (_server("penstock", 9411, "many"), ours)}
         if options.llama_server:
             command = [options.llama_server, "-m", str(model), "-np", "16", "-kvu", "-c", "16384"]
             command += ["--cache-ram", "0", "--port", "9412"]
             command += ["-t", str(options.threads)] if options.threads else []
-            stack.enter_context(running(command, 9412))
-            found.append(_server("llama-server", 9412, MODEL))
+            name, pid = "llama-server", stack.enter_context(running(command, 9412))
+            found[name] = (_server(name, 9412, MODEL), pid)
         if options.llama_cpp_python:
             command = [options.llama_cpp_python, "-m", "llama_cpp.server", "--model", str(model)]
             command += ["--n_ctx", "8192", "--interrupt_requests", "False", "--port", "9413"]
             command += ["--n_threads", str(options.threads)] if options.threads else []
-            stack.enter_context(running(command, 9413))
-            found.append(_server("llama_cpp.server", 9413, MODEL))
-        yield [*found, _server("one by one", 9411, "one")]
+            name, pid = "llama_cpp.server", stack.enter_context(running(command, 9413))
+            found[name] = (_server(name, 9413, MODEL), pid)
+        yield {**found, ONE_BY_ONE: (_server(ONE_BY_ONE, 9411, "one"), ours)}
 
 
 def _server(name: str, port: int, model: str) -> Server:
@@ -170,35 +174,54 @@ def _server(name: str, port: int, model: str) -> Server:
     )
 
 
-class Quiet:
-    """A `Watcher` that says which run it is."""
+class Processor:
+    """A `Watcher` that notes what each server's processor computed in its rounds."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self.seconds = dict.fromkeys(pids, 0.0)
+        self._pids = pids
+        self._name = ""
+        self._began = 0.0
 
     def began(self, what: str, num_questions: int) -> None:
-        """Say it."""
+        """Say which run it is."""
         print(f"  {what}", file=sys.stderr)  # noqa: T201
+        self._name, _, run = what.partition(": ")
+        if run == "warm-up":
+            self._name = ""
+        else:
+            self._began = processor_seconds(self._pids[self._name])
 
     def answered(self) -> None:
         """Nothing."""
 
     def ended(self) -> None:
-        """Nothing."""
+        """Add it up."""
+        if self._name:
+            spent = processor_seconds(self._pids[self._name]) - self._began
+            self.seconds[self._name] += spent
 
 
-async def rates(options: argparse.Namespace, found: Sequence[Server]) -> None:
+async def rates(options: argparse.Namespace, found: Mapping[str, tuple[Server, int]]) -> None:
     """Tokens a second and the time to the first, of every server at every level."""
-    async with AsyncExitStack() as stack:
-        subjects: list[HttpSubject] = []
-        for server in found:
-            subjects.append(await stack.enter_async_context(connected(server)))
-            await ready(subjects[-1])
+    # llama-server ends idle connections in the moment in which they would be used again.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    headers = {"content-type": "application/json"}
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        subjects = [HttpSubject(server, session) for server, _ in found.values()]
+        for subject in subjects:
+            await ready(subject)
         for level in map(int, options.at_once.split(",")):
             plan = Plan(
                 workload=Words(max(6, 2 * level)),
                 loads=[AtOnce(level)],
                 num_rounds=options.rounds,
             )
-            results = await carry_out(plan, subjects, Quiet())
+            processor = Processor({name: pid for name, (_, pid) in found.items()})
+            results = await carry_out(plan, subjects, processor)
             for result in results:
+                tokens = sum(summary.output_tokens for summary in result.rounds)
+                spent = 1000 * processor.seconds[result.subject] / tokens
                 summary = result.summary
                 first = summary.latencies.first_output
                 ratios = {
@@ -208,7 +231,8 @@ async def rates(options: argparse.Namespace, found: Sequence[Server]) -> None:
                 say(
                     f"{level:2} at once  {result.subject:17} "
                     f"{summary.tokens_per_second:7.1f} tok/s, first output p50 "
-                    f"{1000 * first.p50 if first else 0:6.0f} ms; penstock has "
+                    f"{1000 * first.p50 if first else 0:6.0f} ms, "
+                    f"{spent:5.2f} ms of processor a token; penstock has "
                     f"{ratios.get('output tokens/s')} of its rate, "
                     f"{ratios.get('first output p50')} of its first output "
                     f"{dict(summary.failure_messages) or ''}"
@@ -276,7 +300,7 @@ class Stream:
     def gaps(self, since: float, until: float) -> list[float]:
         """Seconds between tokens that came in this time."""
         times = [at for at in self.arrivals if since <= at <= until]
-        return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        return [later - earlier for earlier, later in pairwise(times)]
 
 
 def prompt_of(seed: int, num_tokens: int) -> list[int]:

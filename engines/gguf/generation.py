@@ -22,8 +22,8 @@ MIN_PROMPT_SHARE = 32
 # Interrupting a step throws away what it did for the others, so only a prompt that
 # makes up most of a long step is worth it.
 MIN_ABORTED_TOKENS = 64
-# What idle slots may keep of a shared pool: an eighth. The rest is saved outside (decision 0047).
-IDLE_POOL_DIVISOR = 8
+# That idle slots may keep in a shared pool, or an eighth of it; the rest is saved outside of it.
+MAX_IDLE_TOKENS = 2048
 
 
 class Generation:
@@ -43,7 +43,7 @@ class Generation:
             can_cut=runner.has_cuttable_cache,
             keeps_together=shape.exact,
             # A step looks at every cell of a shared pool, whoever wrote it.
-            idle_tokens=None if shape.exact else shape.pool_tokens // IDLE_POOL_DIVISOR,
+            idle_tokens=None if shape.exact else min(MAX_IDLE_TOKENS, shape.pool_tokens // 8),
         )
         self.scheduler = Scheduler(
             slots,
@@ -81,7 +81,7 @@ class Generation:
         self._runner.set_threads(self._threads.choose(len(rows)))
         began = time.monotonic()
         try:
-            self._runner.decode(rows)
+            self._runner.decode(rows, self._outbox.flush)
         except Aborted:
             self._runner.resume()
             self.scheduler.roll_back(works)

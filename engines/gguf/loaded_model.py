@@ -75,7 +75,8 @@ class LoadedModel:
         self.spoken_pieces = _spoken_pieces(vocabulary)
         self.bos = [vocabulary.bos] if vocabulary.adds_bos else []
         self.width = runner.width
-        self.line = WaitingLine(config.num_slots, config.max_waiting)
+        num_slots = (layout.generation or layout.embedding).num_slots
+        self.line = WaitingLine(num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows
         self._chosen: TemplateChoice | None = None
         self.recorder = layout.recorder

@@ -138,10 +138,15 @@ class Runner:
         self._memory = self._binding.llama_get_memory(self._context)
         self._batch = _Batch(shape.max_batch_tokens)
 
-    def decode(self, rows: Sequence[Row]) -> None:
-        """Compute a batch of at most `max_batch_tokens` rows."""
+    def decode(self, rows: Sequence[Row], when_ready: Callable[[], object] = lambda: None) -> None:
+        """Compute a batch of at most `max_batch_tokens` rows.
+
+        `when_ready` is called when all is prepared and this thread is about to leave the GIL.
+        """
         self._check(rows)
-        status = self._binding.llama_decode(self._context, self._batch.fill(rows))
+        batch = self._batch.fill(rows)
+        when_ready()
+        status = self._binding.llama_decode(self._context, batch)
         if status == 1:
             raise CacheFull
         if status == 2:
@@ -209,7 +214,7 @@ class Runner:
         return slot_states.copy_of(self._context, slot, max_bytes=max_bytes)
 
     def restore(self, slot: int, state: slot_states.State, num_tokens: int) -> bool:
-        """Give the empty `slot` what `save` gave for `num_tokens`; False, and empty, if it fails."""
+        """Give the empty `slot` what `save` gave for `num_tokens`; False if it stays empty."""
         self._check_slot(slot, num_tokens)
         if slot_states.put_back(self._context, slot, state, num_tokens=num_tokens):
             return True

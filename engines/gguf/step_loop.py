@@ -185,7 +185,9 @@ class StepLoop:
         if self._embedder:
             self._embedder.step()
         self._note_health()
-        if not self._outbox.flush():
+        # The next step of answers says when it is best; see `Generation.step`.
+        is_next_soon = self._generation is not None and self._generation.scheduler.running
+        if not is_next_soon and not self._outbox.flush():
             self.is_stopping = True  # the event loop is closed: nobody is there to answer
 
     def _note_health(self) -> None:
