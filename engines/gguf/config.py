@@ -131,9 +131,12 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is different for single models, by their names at this engine."""
 
     def __post_init__(self) -> None:
-        _check(self, "")
+        _check(self)
         for name in self.models:
-            _check(self.for_model(name), f"models.{name!r}: ")
+            try:
+                self.for_model(name)
+            except ValueError as error:
+                raise ValueError(f"models.{name!r}: {error}") from None
 
     def for_model(self, name: str) -> "GgufConfig":
         """The configuration of one model; `models` is empty in it."""
@@ -157,15 +160,15 @@ def _folded(name: str) -> str:
     return name.lower().removesuffix(":latest")
 
 
-def _check(config: GgufConfig, where: str) -> None:
+def _check(config: GgufConfig) -> None:
     if config.cache == "exact" and config.is_cache_chosen:
         raise ValueError(
-            f'{where}cache = "exact" has its own types and flash attention: leave cache_type_k, '
+            'cache = "exact" has its own types and flash attention: leave cache_type_k, '
             'cache_type_v and flash_attention out, or set cache = "shared"'
         )
     quantized = (config.cache_type_v or "f16").startswith("q")
     if quantized and config.flash_attention is False:
         raise ValueError(
-            f"{where}cache_type_v = {config.cache_type_v!r} needs flash attention: leave "
+            f"cache_type_v = {config.cache_type_v!r} needs flash attention: leave "
             "flash_attention out"
         )

@@ -1,7 +1,7 @@
 """The engine of kind `gguf`: llama.cpp models on this machine, many requests at once.
 
-A request's way: library.py finds the file, pool.py has it loaded (probe.py saw
-it first), engines/chat/prompting.py makes token ids, the model's step thread
+A request's way: library.py finds the file, engines/pool has it loaded by loader.py (probe.py
+saw it first), engines/chat/prompting.py makes token ids, the model's step thread
 answers, and engines/chat/answer.py turns its tokens into events. See docs/engines.md#gguf.
 """
 
@@ -113,7 +113,7 @@ class GgufEngine:
 
     async def load(self, model: str) -> ModelInfo:
         """Return when the model is ready."""
-        lease = await self._lease(model, None)
+        lease = await self._lease(model, None, expects_another=True)
         lease.release()
         known = await asyncio.to_thread(self._catalog.look_up, model)
         return self._with_state(known.info)
@@ -233,7 +233,7 @@ class GgufEngine:
 
     async def count_tokens(self, request: GenerateRequest) -> int:
         """Prompt tokens that `generate` would count."""
-        lease = await self._lease(request.model, request.keep_alive_seconds)
+        lease = await self._lease(request.model, None, expects_another=True)
         try:
             model = lease.model
             tokens, _ = await prompt_tokens(model, model.recipe.applied(request))
@@ -276,13 +276,15 @@ class GgufEngine:
 
     async def render(self, request: GenerateRequest) -> RenderedPrompt:
         """The prompt that `generate` would compute."""
-        lease = await self._lease(request.model, request.keep_alive_seconds)
+        lease = await self._lease(request.model, None, expects_another=True)
         try:
             return await rendered_prompt(lease.model, lease.model.vocabulary.pieces, request)
         finally:
             lease.release()
 
-    async def _lease(self, name: str, keep_alive_seconds: float | None) -> Lease[LoadedModel]:
+    async def _lease(
+        self, name: str, keep_alive_seconds: float | None, *, expects_another: bool = False
+    ) -> Lease[LoadedModel]:
         if self._is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
         version = await asyncio.to_thread(self._catalog.version, name)
@@ -295,6 +297,7 @@ class GgufEngine:
             keep_alive_seconds=keep_alive_seconds,
             needs=None if self._pool.serves(name) else await self._loader.needs(name),
             default_keep_alive_seconds=self._loader.config_of(name).keep_alive_seconds,
+            expects_another=expects_another,
         )
 
     def _with_state(self, info: ModelInfo) -> ModelInfo:

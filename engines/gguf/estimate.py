@@ -20,8 +20,7 @@ from engines.pool import Need, Room
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 _FLOAT_BYTES = 4
-_BASE_BYTES = 4 * 2**20  # graphs, batches and the vocabulary of a small model
-_WORD_BYTES = 300  # of a token: its bytes here and in llama.cpp, and its merge
+_GRAPH_BYTES = 2**20
 
 
 class Sizes(NamedTuple):
@@ -96,19 +95,15 @@ def _room(sizes: Sizes, config: GgufConfig, gpu_layers: int, is_embedding_model:
     cache, work = _cache_and_work(sizes, config, is_embedding_model)
     weights = sum(sizes.blocks) + sizes.output_bytes + sizes.other_bytes
     if not gpu_layers:
-        return Room(main_bytes=weights + cache + work + _own(sizes), num_models=1)
+        return Room(main_bytes=weights + cache + work, num_models=1)
     first = max(0, len(sizes.blocks) - gpu_layers)
     share = sum(sizes.cache_widths[first:]) / max(1, sum(sizes.cache_widths))
     moved = sum(sizes.blocks[first:]) + sizes.output_bytes
     return Room(
-        main_bytes=weights - moved + int(cache * (1 - share)) + work + _own(sizes),
+        main_bytes=weights - moved + int(cache * (1 - share)) + work,
         gpu_bytes=moved + sizes.tied_bytes + int(cache * share) + work,
         num_models=1,
     )
-
-
-def _own(sizes: Sizes) -> int:
-    return _BASE_BYTES + sizes.num_tokens * _WORD_BYTES
 
 
 def _cache_and_work(sizes: Sizes, config: GgufConfig, is_embedding_model: bool) -> tuple[int, int]:  # noqa: FBT001
@@ -124,12 +119,12 @@ def _cache_and_work(sizes: Sizes, config: GgufConfig, is_embedding_model: bool) 
 
 def _work(sizes: Sizes, shape: Shape, *, is_flash: bool) -> int:
     """The compute buffer of one step: logits, the widest activations, the attention's mask."""
-    rows = shape.max_batch_tokens
+    rows = min(shape.max_batch_tokens, shape.pool_tokens)
     seen = shape.context_tokens if shape.exact else shape.pool_tokens
     numbers = sizes.num_tokens + 3 * sizes.width + 2 * sizes.feed_forward + seen
     if not is_flash:
         numbers += seen * sizes.num_heads
-    return rows * numbers * _FLOAT_BYTES
+    return rows * numbers * _FLOAT_BYTES + _GRAPH_BYTES
 
 
 def _per_block(file: GgufFile, header: GgufHeader, name: str, default: int) -> list[int]:

@@ -90,6 +90,7 @@ class Loader:
                 self.loading[name] = done
 
         known = await asyncio.to_thread(self._catalog.look_up, name)
+        recorder = self._recorder(name)  # what fails is counted, too
         version, header, recipe = known.version, known.header, known.recipe
         if recipe.adapters:
             raise Unsupported(f"model {name!r} has an adapter, which is not supported yet")
@@ -112,7 +113,7 @@ class Loader:
             saved=self._saved,
         )
         config = self._configured(known)
-        model = await LoadedModel.open(name, version.path, config, how, self._recorder(name))
+        model = await LoadedModel.open(name, version.path, config, how, recorder)
         self._needs.measured(version.path, config, need, model.room)
         self.num_loads += 1
         return model

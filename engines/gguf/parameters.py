@@ -47,7 +47,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "num_batch": (1, 2**20),
 }
 HAS_EFFECT = frozenset(_SAMPLING.split()) | {
-    "stop", "num_ctx", "num_predict", "num_thread", "num_batch",
+    "stop", "num_ctx", "num_predict", "num_thread", "num_batch", "num_gpu",
 }  # fmt: skip
 _MAX_STOPS = 64
 _MAX_STOP_CHARS = 1000

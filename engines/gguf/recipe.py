@@ -82,6 +82,9 @@ class Recipe(Struct, frozen=True, kw_only=True):
             changes["context_tokens"] = min(context, config.context_tokens or context)
         if (threads := number_of(self.parameters, "num_thread")) and config.num_threads is None:
             changes["num_threads"] = threads
+        layers = self.parameters.get("num_gpu", -1)
+        if isinstance(layers, int) and layers >= 0 and config.num_gpu_layers is None:
+            changes["num_gpu_layers"] = layers
         if batch := number_of(self.parameters, "num_batch"):
             changes["max_batch_tokens"] = min(batch, config.max_batch_tokens)
         return msgspec.structs.replace(config, **changes) if changes else config

@@ -1,6 +1,6 @@
 """The engine of kind `paged`: safetensors models, batched continuously over a paged KV cache.
 
-A request's way: catalog.py finds the folder, engines/pool.py has it loaded
+A request's way: catalog.py finds the folder, engines/pool has it loaded
 (loading.py), engines/chat/prompting.py makes token ids, the step thread computes
 (step_loop.py), and engines/chat/answer.py turns its tokens into events. See
 docs/engines.md#paged.
@@ -106,7 +106,7 @@ class PagedEngine:
 
     async def load(self, model: str) -> ModelInfo:
         """Return when the model is ready."""
-        lease = await self._lease(model, None)
+        lease = await self._lease(model, None, expects_another=True)
         lease.release()
         return self._with_state(await asyncio.to_thread(self._catalog.info, model))
 
@@ -202,7 +202,7 @@ class PagedEngine:
 
     async def count_tokens(self, request: GenerateRequest) -> int:
         """Prompt tokens that `generate` would count."""
-        lease = await self._lease(request.model, request.keep_alive_seconds)
+        lease = await self._lease(request.model, None, expects_another=True)
         try:
             tokens, _ = await prompt_tokens(lease.model, request)
             return len(tokens)
@@ -211,20 +211,24 @@ class PagedEngine:
 
     async def render(self, request: GenerateRequest) -> RenderedPrompt:
         """The prompt that `generate` would compute."""
-        lease = await self._lease(request.model, request.keep_alive_seconds)
+        lease = await self._lease(request.model, None, expects_another=True)
         try:
             return await rendered_prompt(lease.model, lease.model.tokenizer.pieces, request)
         finally:
             lease.release()
 
-    async def _lease(self, name: str, keep_alive_seconds: float | None) -> Lease[LoadedModel]:
+    async def _lease(
+        self, name: str, keep_alive_seconds: float | None, *, expects_another: bool = False
+    ) -> Lease[LoadedModel]:
         if self._is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
         if self._catalog.only is not None and name == self._config.model:
             name = self._catalog.only
         if self._pool.find(name) is None:
             await asyncio.to_thread(self._catalog.find, name)
-        return await self._pool.lease(name, keep_alive_seconds=keep_alive_seconds)
+        return await self._pool.lease(
+            name, keep_alive_seconds=keep_alive_seconds, expects_another=expects_another
+        )
 
     async def _open(self, name: str, _: Need) -> LoadedModel:
         """Load a model: what `Pool` calls when one is wanted."""

@@ -35,6 +35,15 @@ class BackOff:
         seconds = min(MAX_SECONDS, FIRST_SECONDS * 2 ** min(times - 2, 30)) if times > 1 else 0.0
         self._failures[name] = _Failure(times, error.message, now + seconds)
 
+    def broke_down(self, name: str, now: float) -> Unavailable | None:
+        """Note that it failed in use, and say so if it is not to be loaded again at once."""
+        self.failed(name, Unavailable(f"model {name!r} broke down"), now)
+        try:
+            self.check(name, now)
+        except Unavailable as error:
+            return error
+        return None
+
     def check(self, name: str, now: float) -> None:
         """Raise the reason while the model is not to be tried."""
         failure = self._failures.get(name)

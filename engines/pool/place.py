@@ -58,6 +58,7 @@ class Place(Generic[Model]):
     last_number: float = float("inf")  # of the wishes that may still have this copy
     why_leaving: str = ""
     makes_way: bool = False  # it takes no newcomers: one who waited before them needs its room
+    expected: list[float] = field(default_factory=list[float])  # until when requests may follow
     work: "asyncio.Task[None] | None" = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -104,7 +105,9 @@ class Place(Generic[Model]):
     @property
     def expires_at(self) -> float:
         """When it is freed if it is idle from `idle_since` on."""
-        return float("inf") if self.stays_for_ever else self.idle_since + self.keep_alive_seconds
+        if self.stays_for_ever:
+            return float("inf")
+        return max(self.idle_since + self.keep_alive_seconds, *self.expected, 0.0)
 
 
 @dataclass(eq=False)
@@ -118,3 +121,4 @@ class Wish(Generic[Model]):
     default_keep_alive_seconds: float
     needs: Sequence[Need]  # alternatives, the best first
     granted: "asyncio.Future[Lease[Model]]"
+    expects_another: bool = False

@@ -33,6 +33,10 @@ RECHECK_SECONDS = 1.0
 """How often is looked again for room, which other programs of this machine may have given back."""
 
 
+FOLLOWING_SECONDS = 10.0
+"""How long a model is kept for a request that was announced."""
+
+
 class Pool(Generic[Model]):
     """The loaded models of one engine; lives on the event loop.
 
@@ -67,12 +71,15 @@ class Pool(Generic[Model]):
         keep_alive_seconds: float | None = None,
         needs: Sequence[Need] | None = None,
         default_keep_alive_seconds: float | None = None,
+        expects_another: bool = False,
     ) -> Lease[Model]:
         """Wait until a model is loaded. Raises why it cannot be; it may be asked for again.
 
         `keep_alive_seconds` holds from now on; None leaves it as it is, or at the model's
         default if it is not loaded yet. `needs` are the ways in which the model can be loaded,
-        the best first; they may be left out where `serves` is true, or nothing is known.
+        the best first; they may be left out where `serves` is true, or nothing is known. Who
+        `expects_another` request to follow keeps the model a moment for it, even one that is to
+        be freed at once: or to count a prompt before it is answered would load the model twice.
         """
         needs = needs or ANY
         if self._is_closed:
@@ -88,6 +95,7 @@ class Pool(Generic[Model]):
             keep_alive_seconds=keep_alive_seconds,
             default_keep_alive_seconds=default_keep_alive_seconds,
         )
+        wish.expects_another = expects_another
         self._decide()
         granted = wish.granted
         try:
@@ -130,7 +138,7 @@ class Pool(Generic[Model]):
         await place.gone.wait()
 
     def retire(self, name: str) -> None:
-        """Let nobody have this copy of a model any more: its file has changed, or is gone."""
+        """Let nobody have this copy any more: its file has changed, or is gone."""
         self._back_off.forget(name)
         if (place := self._places.get(name)) is not None:
             place.last_number = 0
@@ -253,9 +261,14 @@ class Pool(Generic[Model]):
         if wish.keep_alive_seconds is not None:
             place.keep_alive_seconds = wish.keep_alive_seconds
 
+        elif place.expected:
+            place.expected.pop(0)
+
         def give_back() -> None:
             place.num_leases -= 1
             place.idle_since = self._clock()
+            if wish.expects_another:
+                place.expected.append(place.idle_since + FOLLOWING_SECONDS)
             self._pace.released(place.idle_since - now)
             self._decide()
 
@@ -298,19 +311,12 @@ class Pool(Generic[Model]):
         self._recorders.setdefault(name, LoadRecorder()).unloaded(why)
         self._forget(place)
         if why == "failed":
-            self._has_failed(name)
+            # It is loaded anew at once, unless that has become a habit.
+            if (error := self._back_off.broke_down(name, self._clock())) is not None:
+                self._wishes.fail(error, name)
         elif why != "closed":
             self._back_off.forget(name)
         self._decide()
-
-    def _has_failed(self, name: str) -> None:
-        """It broke down in use. It is loaded anew at once, unless that has become a habit."""
-        now = self._clock()
-        self._back_off.failed(name, Unavailable(f"model {name!r} broke down"), now)
-        try:
-            self._back_off.check(name, now)
-        except Unavailable as error:
-            self._wishes.fail(error, name)
 
     def _forget(self, place: Place[Model]) -> None:
         if self._places.get(place.name) is place:

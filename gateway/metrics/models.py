@@ -143,6 +143,12 @@ def _labelled(models: Sequence[tuple[Labels, ModelMetrics]]) -> Iterator[Metric]
         "How the KV cache of a loaded model is divided.",
         [({**labels, **model.cache}, 1) for labels, model in models if model.cache],
     )
+    yield from _loads(models)
+    yield gauge(
+        "penstock_model_gpu_memory_bytes",
+        "GPU memory that a loaded model takes.",
+        [(labels, model.gpu_bytes) for labels, model in models if model.memory_bytes is not None],
+    )
     yield gauge(
         "penstock_model_memory_bytes",
         "Memory that a loaded model takes, its KV cache among it.",
@@ -150,6 +156,29 @@ def _labelled(models: Sequence[tuple[Labels, ModelMetrics]]) -> Iterator[Metric]
             (labels, model.memory_bytes)
             for labels, model in models
             if model.memory_bytes is not None
+        ],
+    )
+
+
+def _loads(models: Sequence[tuple[Labels, ModelMetrics]]) -> Iterator[Metric]:
+    loads = [(labels, model.loads) for labels, model in models if model.loads is not None]
+    yield histogram(
+        "penstock_model_load_seconds",
+        "Loads that went well, by how long they took.",
+        [(labels, counted.seconds) for labels, counted in loads],
+    )
+    yield counter(
+        "penstock_model_load_failures",
+        "Loads that failed.",
+        [(labels, counted.num_failed) for labels, counted in loads],
+    )
+    yield counter(
+        "penstock_model_unloads",
+        "Times that a model was unloaded, by why.",
+        [
+            ({**labels, "why": why}, count)
+            for labels, counted in loads
+            for why, count in counted.unloads.items()
         ],
     )
 

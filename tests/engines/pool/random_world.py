@@ -25,6 +25,7 @@ class Model:
     world: "World"
     name: str
     room: Room
+    version: int
     has_failed: bool = False
     num_users: int = 0
     is_closing: bool = False
@@ -48,11 +49,12 @@ class World:
     held: dict[str, Room] = field(default_factory=dict)  # by models loading, loaded, closing
     loading: dict[str, Room] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)  # the last copy of each
+    versions: Counter[str] = field(default_factory=Counter)  # of the files
     answers: Counter[int] = field(default_factory=Counter)  # by request
     outcomes: Counter[str] = field(default_factory=Counter)
     num_requests: int = 0
     longest_wait: float = 0.0
-    tasks: dict[asyncio.Task[None], None] = field(default_factory=dict)  # in order
+    tasks: dict[asyncio.Task[None], str] = field(default_factory=dict)  # whom each asks for
     violations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class World:
             self.open,
             limits=Limits(
                 keep_alive_seconds=5.0,
-                max_waiting=20,
+                max_waiting=10,
                 min_residency_seconds=MIN_RESIDENCY_SECONDS,
             ),
             budget=Budget(self.total, self.free),
@@ -73,7 +75,7 @@ class World:
         self.needs = {name: self._some_needs() for name in NAMES}
         self.needs[GIANT] = [Need(Room(101, 0, 1))]
 
-    def claim(self, is_true: bool, otherwise: str) -> None:  # noqa: FBT001
+    def claim(self, is_true: bool, otherwise: str) -> None:
         """Note what must never be; the pool would take an exception for a failed load."""
         if not is_true:
             self.violations.append(otherwise)
@@ -86,7 +88,9 @@ class World:
         return [Need(Room(size - gpu + 1, gpu, 1), gpu) for gpu in on_gpu]
 
     def free(self) -> Room:
-        loaded = sum(room.main_bytes for name, room in self.held.items() if name not in self.loading)
+        loaded = sum(
+            room.main_bytes for name, room in self.held.items() if name not in self.loading
+        )
         return Room(self.machine - self.taken_by_others - loaded, self.total.gpu_bytes, 100)
 
     def check(self) -> None:
@@ -104,6 +108,7 @@ class World:
         coming = need.room.main_bytes + sum(room.main_bytes for room in self.loading.values())
         self.claim(coming <= self.free().main_bytes, f"{name} is too much for the machine")
         self.held[name] = self.loading[name] = need.room
+        version = self.versions[name]
         try:
             await asyncio.sleep(self.random.random() * MAX_LOAD_SECONDS)
             if (luck := self.random.random()) < 0.06:
@@ -118,14 +123,23 @@ class World:
         more = self.random.choice((0, 0, 0, 0, -2, 3))
         measured = Room(max(1, need.room.main_bytes + more), need.room.gpu_bytes, 1)
         self.held[name] = measured
-        self.models[name] = Model(self, name, measured)
+        self.models[name] = Model(self, name, measured, version)
+        if self.random.random() < 0.3:
+            # It runs after somebody is granted the model and before that somebody can know.
+            asyncio.get_running_loop().call_soon(self._cancel_one, name)
         return self.models[name]
+
+    def _cancel_one(self, name: str) -> None:
+        for task, wanted in self.tasks.items():
+            if wanted == name:
+                task.cancel()
+                return
 
     def start(self, name: str, *, is_long: bool = True) -> None:
         self.num_requests += 1
         number = self.num_requests
         task = asyncio.create_task(self._request(number, name, is_long=is_long))
-        self.tasks[task] = None
+        self.tasks[task] = name
 
         def ended(_: asyncio.Task[None]) -> None:
             del self.tasks[task]
@@ -140,7 +154,10 @@ class World:
         began = loop.time()
         try:
             lease = await self.pool.lease(
-                name, keep_alive_seconds=keep_alive, needs=self.needs[name]
+                name,
+                keep_alive_seconds=keep_alive,
+                needs=self.needs[name],
+                expects_another=not is_long,
             )
         except Overloaded as error:
             assert error.retry_after is not None
@@ -153,8 +170,9 @@ class World:
         finally:
             self.longest_wait = max(self.longest_wait, loop.time() - began)
         model = lease.model
-        assert model is self.models[name]
-        assert not model.is_closing
+        self.claim(model is self.models[name], f"{name} is an older copy")
+        self.claim(model.version == self.versions[name], f"{name} is not what its file says")
+        self.claim(not model.is_closing and not model.has_failed, f"{name} is of no use")
         model.num_users += 1
         try:
             if is_long:
@@ -174,8 +192,15 @@ class World:
         await self.pool.unload(name)
         self.outcomes["unloaded"] += 1
 
+    async def settle(self) -> None:
+        """With nothing new to wake the pool, all who wait hear of it in time."""
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+
     async def step(self) -> None:
         """One random operation, then the books."""
+        if self.random.random() < 0.001:
+            await self.settle()
         luck, random = self.random.random(), self.random
         name = random.choice(NAMES)
         if luck < 0.40:
@@ -186,20 +211,32 @@ class World:
             self.start(GIANT)
         elif luck < 0.56 and self.tasks:
             random.choice(list(self.tasks)).cancel()
-        elif luck < 0.60:
-            task = asyncio.create_task(self.unload(name))
-            self.tasks[task] = None
-            task.add_done_callback(self.tasks.pop)
-        elif luck < 0.62:
-            self.pool.retire(name)  # another file has its name, or none
-            self.needs[name] = self._some_needs()
-        elif luck < 0.64 and name in self.models:
-            self.models[name].has_failed = True
         elif luck < 0.65:
-            # A load that is decided begins at once, before others can take its memory.
-            while self.pool.room != self.in_use():
-                await asyncio.sleep(0)
-            self.taken_by_others = random.choice((0, 0, 10, 40, 90))
+            await self._break_something(name)
         else:
             await asyncio.sleep(random.choice((0.0, 0.0, 0.01, 0.1, 1.0)))
         self.check()
+
+    async def _break_something(self, name: str) -> None:
+        luck = self.random.random()
+        if luck < 0.4:
+            task = asyncio.create_task(self.unload(name))
+            self.tasks[task] = ""
+            task.add_done_callback(self.tasks.pop)
+        elif luck < 0.6:
+            self.versions[name] += 1
+            self.pool.retire(name)  # another file has its name, or none
+            self.needs[name] = self._some_needs()
+        elif luck < 0.8 and name in self.models:
+            self.models[name].has_failed = True
+        elif luck > 0.9:
+            await self._take_memory()
+
+    async def _take_memory(self) -> None:
+        # A load that is decided begins at once, before others can take its memory.
+        for _ in range(100):
+            if self.pool.room == self.in_use():
+                break
+            await asyncio.sleep(0)
+        self.claim(self.pool.room == self.in_use(), "a place is held by nobody")
+        self.taken_by_others = self.random.choice((0, 0, 10, 40, 90))

@@ -19,8 +19,7 @@ def test_whatever_happens_the_budget_is_kept_and_each_request_is_answered_once(s
         for _ in range(NUM_OPERATIONS):
             await world.step()
         world.taken_by_others = 0
-        async with asyncio.timeout(MAX_WAIT_SECONDS):
-            await asyncio.gather(*world.tasks)
+        await world.settle()
         for name in NAMES:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
                 await world.pool.unload(name)

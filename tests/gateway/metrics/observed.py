@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from engines.metrics import ModelMetrics, ModelRecorder
+from engines.metrics import LoadMetrics, LoadRecorder, ModelMetrics, ModelRecorder
 from engines.protocol import Health
 from gateway import Call
 from gateway.metrics import CallMetrics, EngineState, LoopLag
@@ -25,9 +25,19 @@ def a_model(model: str = "qwen", recorder: ModelRecorder | None = None) -> Model
         cache_used=0.25,
         cache={"block_size": "16", "num_gpu_blocks": "40"},
         memory_bytes=1_000_000,
+        gpu_bytes=400_000,
+        loads=_loads(),
         requests=recorder.requests.snapshot(),
         steps=recorder.steps.snapshot(),
     )
+
+
+def _loads() -> LoadMetrics:
+    loads = LoadRecorder()
+    loads.num_failed = 2
+    loads.loaded(3.0)
+    loads.unloaded("evicted")
+    return loads.snapshot()
 
 
 def observed(

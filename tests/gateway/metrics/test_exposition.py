@@ -112,6 +112,10 @@ def test_the_numbers_are_where_their_names_say() -> None:
     assert told("vllm:request_decode_time_seconds_sum") == 0.01
     assert told("penstock_step_tokens_sum") == 7
     assert told("penstock_model_memory_bytes") == 1_000_000
+    assert told("penstock_model_gpu_memory_bytes") == 400_000
+    assert told("penstock_model_load_failures_total") == 2
+    assert told("penstock_model_load_seconds_sum") == 3
+    assert told("penstock_model_unloads_total", why="evicted") == 1
 
 
 def test_a_bucket_counts_what_is_below_it_too() -> None:
