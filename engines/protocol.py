@@ -29,6 +29,7 @@ class Capability(StrEnum):
     CHAT = "chat"
     COMPLETE = "complete"
     EMBED = "embed"
+    RERANK = "rerank"
     TOOLS = "tools"
     VISION = "vision"
     JSON_SCHEMA = "json_schema"

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from engines.protocol import EmbedRequest, FinishReason, GenerateRequest, Timing, Usage
+from engines.reranking import RerankRequest
 from gateway.errors import Problem
 from gateway.narrowing import NOT_NARROWED, Narrowing
 from gateway.policy import ModelPolicy, Policy
@@ -119,6 +120,7 @@ class Call:
     choices_per_prompt: int = 1  # so many requests in a row have the same prompt
     asked_max_tokens: int | None = None  # what the client itself said, before any default
     embed_request: EmbedRequest | None = None
+    rerank_request: RerankRequest | None = None
     route: Route | None = None
     target: Target | None = None
     tried: list[Tried] = field(default_factory=list[Tried])  # in the order of their turns

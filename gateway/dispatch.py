@@ -14,8 +14,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
-from engines.errors import EngineError, Unavailable
+from engines.errors import EngineError, Unavailable, Unsupported
 from engines.protocol import Embeddings, EmbedRequest, Engine, Event, GenerateRequest, Started
+from engines.reranking import Reranking, RerankRequest, Reranks
 from gateway.call import Call, Target
 from gateway.policy import ModelPolicy
 from gateway.targets import Attempt, Targets, Turns
@@ -89,6 +90,23 @@ async def dispatch_embed(call: Call, gateway: Running, request: EmbedRequest) ->
 
     _mirror(call, gateway, copy)
     return await whole(call, gateway, embed)
+
+
+async def dispatch_rerank(call: Call, gateway: Running, request: RerankRequest) -> Reranking:
+    """The first target's scores; the same rules as `dispatch`."""
+
+    async def rerank(engine: Engine, model: str) -> Reranking:
+        if not isinstance(engine, Reranks):
+            raise Unsupported(f"{request.model!r} does not rerank", param="model")
+        return await engine.rerank(msgspec.structs.replace(request, model=model))
+
+    async def copy(engine: Engine, model: str) -> None:
+        own = {"id": f"{request.id}-mirror", "model": model, **_MIRROR}
+        if isinstance(engine, Reranks):
+            await engine.rerank(msgspec.structs.replace(request, **own))
+
+    _mirror(call, gateway, copy)
+    return await whole(call, gateway, rerank)
 
 
 async def whole(call: Call, gateway: Running, ask: Ask[Answer]) -> Answer:

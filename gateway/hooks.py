@@ -95,6 +95,10 @@ class Hooks:
         """Let every plugin refuse."""
         await every(self._call.authorize(call=call))
 
+    async def fetch_image(self, call: Call, url: str) -> bytes | None:
+        """The first plugin's image of this address."""
+        return await first(self._call.fetch_image(call=call, url=url))
+
     async def prepare(self, call: Call) -> None:
         """Let every plugin change the requests."""
         await every(self._call.prepare(call=call))

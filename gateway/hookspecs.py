@@ -66,6 +66,14 @@ class HookSpecs:
         """
 
     @hookspec
+    async def fetch_image(self, call: Call, url: str) -> bytes | None:
+        """The image at an address that a message has, or None. The first answer wins.
+
+        Runs for calls that are authorized. Raise `BadRequest` for what may not be fetched;
+        where no plugin answers, images must be in the message itself.
+        """
+
+    @hookspec
     async def prepare(self, call: Call) -> None:
         """Change `call.requests` before they are run (`call.replace_requests`). All plugins run."""
 

@@ -26,9 +26,10 @@ from engines.protocol import (
     ToolCallDelta,
     Usage,
 )
+from engines.reranking import Reranking, RerankRequest
 from engines.wire import Relayed
 from gateway.call import Call, Route
-from gateway.dispatch import dispatch, dispatch_embed
+from gateway.dispatch import dispatch, dispatch_embed, dispatch_rerank
 from gateway.errors import ModelUnknown
 from gateway.limits.estimates import estimated_tokens
 
@@ -73,6 +74,18 @@ async def embed(gateway: "Gateway", call: Call, request: EmbedRequest) -> Embedd
     call.first_output_at = time.monotonic()
     call.tally(0).set(embeddings.usage)
     return embeddings
+
+
+async def rerank(gateway: "Gateway", call: Call, request: RerankRequest) -> Reranking:
+    """Take a decoded request to its scores. Raises `Refusal` or `EngineError`."""
+    call.rerank_request = request
+    serving = call.serving or gateway
+    await _admit(serving, call, request.model)
+    with _unknown_as(request.model):
+        reranking = await dispatch_rerank(call, serving, call.rerank_request)
+    call.first_output_at = time.monotonic()
+    call.tally(0).set(reranking.usage)
+    return reranking
 
 
 async def run_on(

@@ -46,4 +46,6 @@ def _asked_for(call: Call) -> str:
         return call.requests[0].model
     if call.embed_request is not None:
         return call.embed_request.model
+    if call.rerank_request is not None:
+        return call.rerank_request.model
     return call.model.name if call.model is not None else "-"

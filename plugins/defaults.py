@@ -29,6 +29,8 @@ class Defaults:
         share = {"owner": name, "weight": team.weight, "priority": team.priority}
         if call.embed_request is not None:
             call.embed_request = msgspec.structs.replace(call.embed_request, **share)
+        if call.rerank_request is not None:
+            call.rerank_request = msgspec.structs.replace(call.rerank_request, **share)
         cap = _cap(call, team)
         given = call.model.defaults if call.model is not None else SamplingDefaults()
         shares_cache = call.policy.table("defaults", DefaultsTable).share_prompt_cache

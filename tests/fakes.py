@@ -28,6 +28,7 @@ from engines.protocol import (
     ToolCallDelta,
     Usage,
 )
+from engines.reranking import Reranking, RerankRequest
 from engines.wire import Relayed
 from gateway.errors import LedgerUnavailable
 from gateway.ledger import ApiKey, KeyChange
@@ -153,6 +154,7 @@ class ScriptedEngine:
         self.name = name
         self.requests: list[GenerateRequest] = []
         self.embed_requests: list[EmbedRequest] = []
+        self.rerank_requests: list[RerankRequest] = []
         self.num_loads = 0
         self.running = 0
         self.num_closed_early = 0
@@ -225,6 +227,16 @@ class ScriptedEngine:
             len(item.split()) if isinstance(item, str) else len(item) for item in request.inputs
         )
         return Embeddings(vectors=vectors, usage=Usage(prompt_tokens=tokens))
+
+    async def rerank(self, request: RerankRequest) -> Reranking:
+        """Scores by how many of a document's words are the query's."""
+        self.rerank_requests.append(request)
+        await self.load(request.model)
+        asked = set(request.query.split())
+        documents = [document.split() for document in request.documents]
+        scores = [sum(word in asked for word in words) / len(words) for words in documents]
+        tokens = sum(len(words) + len(asked) for words in documents)
+        return Reranking(scores=scores, usage=Usage(prompt_tokens=tokens))
 
     async def count_tokens(self, request: GenerateRequest) -> int:
         if request.prompt is None:

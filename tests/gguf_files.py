@@ -26,7 +26,7 @@ MERGED_WORDS = ("he", "ll", "hell", "hello", "th", "the", "Ġthe", "in", "Ġa", 
 def write_gguf(path: Path, **changes: Any) -> Path:
     """Write a valid random model to `path`; see `parameters` for what can be changed."""
     chosen = parameters(**changes)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, chosen["architecture"])
     _write_metadata(writer, chosen)
     _write_vocabulary(writer, chosen)
     _write_tensors(writer, chosen)
@@ -41,6 +41,8 @@ def parameters(**changes: Any) -> dict[str, Any]:
     """The shape of the model, with `changes` made to it."""
     chosen: dict[str, Any] = {
         "name": "random",
+        "architecture": "llama",
+        "rope_sections": None,  # of M-RoPE, for "qwen2vl"
         "layers": 2,
         "width": 64,
         "heads": 4,
@@ -55,6 +57,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "pooling": None,  # gguf.PoolingType, for models made to embed
         "seed": 1,
         "eos": "<|im_end|>",
+        "added": {},  # what is added to tensors, by name: a LoRA's change merged into the weights
     }
     unknown = changes.keys() - chosen.keys()
     if unknown:
@@ -78,6 +81,8 @@ def _write_metadata(writer: gguf.GGUFWriter, chosen: dict[str, Any]) -> None:
             chosen["quantization"], gguf.LlamaFileType.ALL_F32
         )
     )
+    if chosen["rope_sections"] is not None:
+        writer.add_rope_dimension_sections(chosen["rope_sections"])
     if chosen["pooling"] is not None:
         writer.add_pooling_type(chosen["pooling"])
 
@@ -143,6 +148,7 @@ def _write_tensors(writer: gguf.GGUFWriter, chosen: dict[str, Any]) -> None:
 
     def add(name: str, rows: int, columns: int, scale: float, *, num_zero: int = 0) -> None:
         weights = random.normal(0.0, scale, (rows, columns)).astype(np.float32)
+        weights += chosen["added"].get(name, np.float32(0.0))
         weights[:num_zero] = 0.0
         if chosen["quantization"] == "q8_0":
             quantized = gguf.quants.quantize(weights, gguf.GGMLQuantizationType.Q8_0)

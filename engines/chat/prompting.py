@@ -9,14 +9,14 @@ what comes back in its place is tokenized as the plain characters it is.
 
 import functools
 import re
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from engines.chat.template import ChatTemplate, Rendered
 from engines.errors import ContextTooLong, RequestRefused, Unsupported
-from engines.protocol import GenerateRequest, Message, Part, Text
+from engines.protocol import GenerateRequest, Image, Message, Part, Text
 from engines.rendering import PromptToken, RenderedPrompt
 
 # Private-use characters: the first says a number follows, the second ends it.
@@ -52,6 +52,15 @@ class Tokenizing(Protocol):
         ...
 
 
+@runtime_checkable
+class Seeing(Protocol):
+    """A model that reads pictures."""
+
+    async def image_tokens(self, image: Image) -> list[int]:
+        """What stands for a picture among the tokens. Raises `RequestRefused`."""
+        ...
+
+
 async def prompt_tokens(
     model: Tokenizing, request: GenerateRequest
 ) -> tuple[list[int], Rendered | None]:
@@ -59,6 +68,7 @@ async def prompt_tokens(
     if request.prompt is None:
         rendered, plain = _render(model, request)
         tokens = await _tokenize(model, rendered.text, plain)
+        _check_end(tokens)
         bos = list(model.bos)
         if bos and tokens[:1] != bos:
             tokens = bos + tokens
@@ -83,6 +93,12 @@ async def rendered_prompt(
     return RenderedPrompt(text=text, tokens=spelled)
 
 
+def _check_end(tokens: Sequence[int]) -> None:
+    # What comes next can only be told from a token.
+    if tokens and tokens[-1] < 0:
+        raise RequestRefused("the prompt ends with an image; add a text after it", param="messages")
+
+
 def checked_ids(model: Tokenizing, tokens: Sequence[int], param: str) -> list[int]:
     """The caller's own token ids, if the model has them all."""
     for token in tokens:
@@ -103,16 +119,19 @@ def check_length(tokens: Sequence[int], context_tokens: int, request: GenerateRe
         raise ContextTooLong(prompt_tokens=len(tokens), context_tokens=context_tokens, param=param)
 
 
-def _render(model: Tokenizing, request: GenerateRequest) -> tuple[Rendered, list[str]]:
+def _render(model: Tokenizing, request: GenerateRequest) -> tuple[Rendered, list[str | Image]]:
     template = model.template
     if template is None:
         raise Unsupported(
             f"model {request.model!r} has no chat template: use it for completions",
             param="messages",
         )
-    plain: list[str] = []
+    plain: list[str | Image] = []
     special = _special_pattern(model.special_spellings)
-    messages = [_with_placeholders(message, special, plain) for message in request.messages]
+    sees = isinstance(model, Seeing)
+    messages = [
+        _with_placeholders(message, special, plain, sees=sees) for message in request.messages
+    ]
     rendered = template.render(
         messages,
         tools=request.tools,
@@ -128,25 +147,49 @@ def _special_pattern(spellings: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, [*longest_first, _OPEN, _CLOSE])))
 
 
-def _with_placeholders(message: Message, special: re.Pattern[str], plain: list[str]) -> Message:
-    def swap(found: re.Match[str]) -> str:
-        plain.append(found.group())
-        return f"{_OPEN}{len(plain) - 1}{_CLOSE}"
+def _with_placeholders(
+    message: Message, special: re.Pattern[str], plain: list[str | Image], *, sees: bool
+) -> Message:
+    def fenced(part: Part) -> Part:
+        if isinstance(part, Text):
+            return Text(_fenced(part.text, special, plain))
+        return Text(_placeholder(part, plain)) if sees else part
 
-    parts: list[Part] = [
-        Text(special.sub(swap, part.text)) if isinstance(part, Text) else part
-        for part in message.parts
-    ]
-    return msgspec.structs.replace(message, parts=parts)
+    return msgspec.structs.replace(message, parts=[fenced(part) for part in message.parts])
 
 
-async def _tokenize(model: Tokenizing, text: str, plain: Sequence[str]) -> list[int]:
+def _placeholder(what: str | Image, plain: list[str | Image]) -> str:
+    plain.append(what)
+    return f"{_OPEN}{len(plain) - 1}{_CLOSE}"
+
+
+def _fenced(text: str, special: re.Pattern[str], plain: list[str | Image]) -> str:
+    """The text with placeholders for the marks in it, which are added to `plain`."""
+    return special.sub(lambda found: _placeholder(found.group(), plain), text)
+
+
+async def filled_tokens(model: Tokenizing, pattern: str, texts: Mapping[str, str]) -> list[int]:
+    """Token ids of a pattern as "Query: {query}", whose marks count and those in `texts` do not."""
+    plain: list[str | Image] = []
+    special = _special_pattern(model.special_spellings)
+    fenced = {name: _fenced(text, special, plain) for name, text in texts.items()}
+    names = re.compile("|".join(f"{{{re.escape(name)}}}" for name in texts))
+    # All at once: what one text says is not a place for another.
+    filled = names.sub(lambda found: fenced[found.group()[1:-1]], pattern)
+    return await _tokenize(model, filled, plain)
+
+
+async def _tokenize(model: Tokenizing, text: str, plain: Sequence[str | Image]) -> list[int]:
     if not plain:
         return await model.tokenize(text, parse_special=True)
     tokens: list[int] = []
     for at, piece in enumerate(_PLACEHOLDER.split(text)):
         if at % 2:
-            tokens += await model.tokenize(plain[int(piece)], parse_special=False)
+            what = plain[int(piece)]
+            if isinstance(what, str):
+                tokens += await model.tokenize(what, parse_special=False)
+            elif isinstance(model, Seeing):
+                tokens += await model.image_tokens(what)
         elif piece:
             tokens += await model.tokenize(piece, parse_special=True)
     return tokens

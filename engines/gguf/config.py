@@ -6,9 +6,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+_FILES = ("adapters", "projector")  # what only a single model can have
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+
+
+class AdapterFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA adapter in GGUF form."""
+
+    path: str
+    scale: float = 1.0
+    """How much of its change is applied."""
 
 
 class GgufModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,6 +35,12 @@ class GgufModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     num_threads: Positive | None = None
     num_gpu_layers: Count | None = None
     mmap: bool | None = None
+
+    adapters: list[AdapterFile] = []
+    """LoRA adapters, beside those that the model's own name brings."""
+
+    projector: str | None = None
+    """A vision projector (mmproj file), in the place of what the model's own name brings."""
 
 
 class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +61,12 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     hugging_face_cache_dir: str | None = None
     """A Hugging Face cache (`~/.cache/huggingface/hub`), whose GGUF files are used in place."""
+
+    max_images: int = 16
+    """How many images one conversation may have."""
+
+    max_image_pixels: int = 50_000_000
+    """How large an image may be, before it is scaled to what the model takes."""
 
     keep_alive_seconds: float = 300.0
     """How long an idle model stays loaded; 0 unloads at once, a negative number never."""
@@ -140,13 +161,21 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def for_model(self, name: str) -> "GgufConfig":
         """The configuration of one model; `models` is empty in it."""
+        changes = msgspec.structs.asdict(self.own(name))
+        changes = {
+            field: value
+            for field, value in changes.items()
+            if value is not None and field not in _FILES
+        }
+        return msgspec.structs.replace(self, models={}, **changes)
+
+    def own(self, name: str) -> GgufModelConfig:
+        """What the policy says of one model alone."""
         own = self.models.get(name)
         if own is None:
             spelled = {_folded(key): model for key, model in self.models.items()}
             own = spelled.get(_folded(name))
-        changes = {} if own is None else msgspec.structs.asdict(own)
-        changes = {field: value for field, value in changes.items() if value is not None}
-        return msgspec.structs.replace(self, models={}, **changes)
+        return own or GgufModelConfig()
 
     @property
     def is_cache_chosen(self) -> bool:

@@ -17,14 +17,14 @@ from engines.chat.answer import Answer
 from engines.chat.output import ChatOutput
 from engines.chat.prepared import completed, constraint_of, output_of
 from engines.chat.prompting import check_length, checked_ids, prompt_tokens, rendered_prompt
-from engines.errors import ContextTooLong, RequestRefused, Unavailable, Unsupported
+from engines.errors import Unavailable, Unsupported
 from engines.gguf.catalog import Catalog, Version
 from engines.gguf.config import GgufConfig
-from engines.gguf.embedding import EmbedJob, Vectors, normalized
 from engines.gguf.librarian import Librarian
 from engines.gguf.loaded_model import LoadedModel
 from engines.gguf.loader import Loader
 from engines.gguf.measuring import metrics_of
+from engines.gguf.pooled import embedded, reranked
 from engines.gguf.probe import default_memory
 from engines.gguf.sequence import Sequence as Running
 from engines.metrics import ModelMetrics, RecordedRequest
@@ -40,9 +40,9 @@ from engines.protocol import (
     ModelInfo,
     Progress,
     Started,
-    Usage,
 )
 from engines.rendering import RenderedPrompt
+from engines.reranking import Reranking, RerankRequest
 
 
 class GgufEngine:
@@ -172,14 +172,16 @@ class GgufEngine:
     ) -> tuple[Running, ChatOutput]:
         """The request as the step thread takes it, or why it never can be answered."""
         if model.generation is None:
-            raise Unsupported(f"model {request.model!r} embeds text and writes none", param="model")
+            does = "scores" if model.scores_texts else "embeds"
+            raise Unsupported(f"model {request.model!r} {does} text and writes none", param="model")
         if request.prompt_logprobs is not None:
             raise Unsupported(
                 "this model's engine does not score prompts: leave echo or logprobs out, or ask a "
                 "model that an engine of kind paged runs",
                 param="prompt_logprobs",
             )
-        tokens, rendered = await prompt_tokens(model, request)
+        reading = model.reading(request.cache_salt)
+        tokens, rendered = await prompt_tokens(reading, request)
         check_length(tokens, model.generation.context_tokens, request)
         checked_ids(model, list(request.sampling.logit_bias), "logit_bias")
         left = model.generation.context_tokens - len(tokens)
@@ -194,6 +196,7 @@ class GgufEngine:
             weight=request.weight,
             priority=request.priority,
             cache_salt=request.cache_salt,
+            images=await reading.encoded(),
         )
         return sequence, output_of(model, request, rendered)
 
@@ -202,41 +205,30 @@ class GgufEngine:
         began = time.monotonic()
         lease = await self._lease(request.model, request.keep_alive_seconds)
         try:
-            embeddings, lengths = await self._embedded(lease.model, request)
+            embeddings, lengths = await embedded(lease.model, request)
             lease.model.recorder.requests.embedded(lengths, arrived_at=began)
             return embeddings
         finally:
             lease.release()
 
-    async def _embedded(
-        self, model: LoadedModel, request: EmbedRequest
-    ) -> tuple[Embeddings, list[int]]:
-        if request.dimensions not in (None, model.width):
-            raise Unsupported(
-                f"this model's vectors have {model.width} dimensions and it was not trained "
-                f"to have them cut to {request.dimensions}: leave dimensions out",
-                param="dimensions",
-            )
-        inputs = [await _embed_tokens(model, text) for text in request.inputs]
-        job = EmbedJob(inputs=inputs, mailbox=Mailbox())
-        place = model.line.join(num_running=model.num_running)
-        model.submit(job)
+    async def rerank(self, request: RerankRequest) -> Reranking:
+        """Score each document by how well it answers the query."""
+        began = time.monotonic()
+        lease = await self._lease(request.model, request.keep_alive_seconds)
         try:
-            vectors: Vectors = await job.mailbox.get()
+            reranking, lengths = await reranked(lease.model, request)
+            lease.model.recorder.requests.embedded(lengths, arrived_at=began)
+            return reranking
         finally:
-            place.leave()
-            model.cancel(job)
-            job.mailbox.close()
-        lengths = [len(tokens) for tokens in inputs]
-        usage = Usage(prompt_tokens=sum(lengths))
-        return Embeddings(vectors=normalized(vectors), usage=usage), lengths
+            lease.release()
 
     async def count_tokens(self, request: GenerateRequest) -> int:
         """Prompt tokens that `generate` would count."""
         lease = await self._lease(request.model, None, expects_another=True)
         try:
             model = lease.model
-            tokens, _ = await prompt_tokens(model, model.recipe.applied(request))
+            reading = model.reading(request.cache_salt)
+            tokens, _ = await prompt_tokens(reading, model.recipe.applied(request))
             return len(tokens)
         finally:
             lease.release()
@@ -312,16 +304,3 @@ class GgufEngine:
             gpu_bytes=model.room.gpu_bytes,
             expires_at=None if left is None else time.time() + left,
         )
-
-
-async def _embed_tokens(model: LoadedModel, text: str | Sequence[int]) -> Sequence[int]:
-    if isinstance(text, str):
-        tokens = await model.tokenize(text, parse_special=False, add_special=True)
-    else:
-        tokens = checked_ids(model, text, "input")
-    if not tokens:
-        raise RequestRefused("an input to embed has no tokens", param="input")
-    limit = model.embedding.context_tokens
-    if len(tokens) > limit:
-        raise ContextTooLong(prompt_tokens=len(tokens), context_tokens=limit, param="input")
-    return tokens

@@ -6,6 +6,7 @@ from typing import Any
 
 from engines.chat.answer import Admitted, Ended, Generated
 from engines.errors import EngineError, Unavailable
+from engines.gguf.image_tokens import position_of
 from engines.gguf.layout import Layout
 from engines.gguf.runner import Aborted, CacheFull, Row, Runner, Shape
 from engines.gguf.sampler import Candidates, Sampler, logprobs
@@ -47,7 +48,7 @@ class Generation:
         )
         self.scheduler = Scheduler(
             slots,
-            runner,
+            PositionedCache(runner, slots),
             context_tokens=shape.context_tokens,
             on_preemption=recorder.preempted,
             saved=layout.saved,
@@ -78,10 +79,11 @@ class Generation:
         # Caches of their own are computed together only where their slots follow each other.
         works.sort(key=_slot_of)
         rows = _rows(works)
-        self._runner.set_threads(self._threads.choose(len(rows)))
+        num_tokens = sum(work.count for work in works)
+        self._runner.set_threads(self._threads.choose(num_tokens))
         began = time.monotonic()
         try:
-            self._runner.decode(rows, self._outbox.flush)
+            self._compute(works, rows)
         except Aborted:
             self._runner.resume()
             self.scheduler.roll_back(works)
@@ -101,10 +103,20 @@ class Generation:
         self._sample(works)
         self._recorder.stepped(
             seconds,
-            computed_tokens=len(rows),
+            computed_tokens=num_tokens,
             sequences=len(works),
             iteration_tokens=self._iteration_tokens,
         )
+
+    def _compute(self, works: Sequence[Work], rows: Sequence[Row]) -> None:
+        # Images first: what is computed last has its logits kept.
+        for work in works:
+            if (image := work.image) is not None:
+                self._outbox.flush()
+                position = work.sequence.position_of(work.start)
+                self._runner.decode_image(image, position=position, slot=_slot_of(work))
+        if rows:
+            self._runner.decode(rows, self._outbox.flush)
 
     def drop(self, sequence: Running) -> None:
         """Forget a sequence wherever it is; idempotent."""
@@ -161,6 +173,8 @@ class Generation:
     def _sample(self, works: Sequence[Work]) -> None:
         row = -1
         for work in works:
+            if work.image is not None:
+                continue
             row += work.count
             if not work.wants_token:
                 continue
@@ -221,6 +235,35 @@ class Generation:
         self.scheduler.slots.reset()
 
 
+class PositionedCache:
+    """The runner's KV cache, addressed by numbers of tokens instead of by positions."""
+
+    def __init__(self, runner: Runner, slots: Slots) -> None:
+        self._runner = runner
+        self._slots = slots
+
+    def clear(self, slot: int) -> None:
+        """Forget all that a slot holds."""
+        self._runner.clear(slot)
+
+    def truncate(self, slot: int, length: int) -> bool:
+        """Forget from token `length` on; False, and nothing done, if it cannot be cut there."""
+        return self._runner.truncate(slot, position_of(self._slots[slot].tokens, length))
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Give the empty `target` what `source` holds of the first `length` tokens."""
+        position = position_of(self._slots[target].tokens, length)
+        self._runner.copy_prefix(source, target, position)
+
+    def save(self, slot: int, max_bytes: int) -> Any:
+        """A copy of all that a slot holds, or None if it is larger than that."""
+        return self._runner.save(slot, max_bytes)
+
+    def restore(self, slot: int, state: Any, tokens: Sequence[int]) -> bool:
+        """Give the empty slot what was saved of these tokens; False if it stays empty."""
+        return self._runner.restore(slot, state, position_of(tokens, len(tokens)))
+
+
 def _slot_of(work: Work) -> int:
     assert work.sequence.slot is not None
     return work.sequence.slot
@@ -229,10 +272,13 @@ def _slot_of(work: Work) -> int:
 def _rows(works: Sequence[Work]) -> list[Row]:
     rows: list[Row] = []
     for work in works:
+        if work.image is not None:
+            continue
         slot = _slot_of(work)
         last = work.count - 1
+        start = work.sequence.position_of(work.start)
         rows.extend(
-            Row(token, work.start + place, slot, place == last and work.wants_token)
+            Row(token, start + place, slot, place == last and work.wants_token)
             for place, token in enumerate(work.tokens)
         )
     return rows

@@ -58,8 +58,8 @@ class GgufHeader(Struct, frozen=True, kw_only=True):
 
     @property
     def is_embedding_model(self) -> bool:
-        """Made to embed text; it cannot write any."""
-        return self.pooling_type in ("mean", "cls", "last") or not self.is_causal
+        """Made to embed text, or to score it; it cannot write any."""
+        return self.pooling_type in ("mean", "cls", "last", "rank") or not self.is_causal
 
 
 def read_header(path: Path) -> GgufHeader:

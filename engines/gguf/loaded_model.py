@@ -7,7 +7,6 @@ thread through `submit` and come back through their mailboxes.
 import asyncio
 import functools
 import math
-import os
 import time
 from collections.abc import Callable, Hashable
 from functools import cached_property
@@ -19,6 +18,7 @@ import structlog
 from engines.chat.prepared import FALLBACK
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.errors import Unsupported
+from engines.gguf.adapter_file import Adapter
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
 from engines.gguf.go_template.matching import TemplateChoice
@@ -29,8 +29,9 @@ from engines.gguf.saved_caches import ModelCaches, SavedCaches
 from engines.gguf.sequence import Sequence
 from engines.gguf.shapes import cache_bytes, embedding_shape, generation_shape
 from engines.gguf.step_loop import StepLoop
-from engines.gguf.threads import FixedThreads, Threads, ThreadTuner, idle_cores
+from engines.gguf.threads import threads_for
 from engines.gguf.tuning import tuning_of
+from engines.gguf.vision import Reading, Vision
 from engines.gguf.vocabulary import Vocabulary
 from engines.gguf.waiting_line import WaitingLine
 from engines.metrics import ModelRecorder
@@ -56,6 +57,8 @@ class HowToLoad(NamedTuple):
     pooling: str = "mean"
     on_progress: Callable[[float], None] | None = None
     recipe: Recipe = NOTHING
+    adapters: tuple[Adapter, ...] = ()
+    projector: Path | None = None
     template: TemplateChoice | None = None  # None: the one in the file
     gpu_layers: int = -1  # -1: all that fit
     version: Hashable = None  # of the file: what it computed is reused by the same alone
@@ -75,6 +78,16 @@ class LoadedModel:
         self.spoken_pieces = _spoken_pieces(vocabulary)
         self.bos = [vocabulary.bos] if vocabulary.adds_bos else []
         self.width = runner.width
+        self.scores_texts = layout.pooling == "rank"
+        self.num_labels = runner.num_labels
+        self._max_images = config.max_images
+        self._vision: Vision | None = None
+        if runner.projector is not None:
+            self._vision = Vision(
+                runner.projector,
+                max_pixels=config.max_image_pixels,
+                max_batch_tokens=config.max_batch_tokens,
+            )
         num_slots = (layout.generation or layout.embedding).num_slots
         self.line = WaitingLine(num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows
@@ -107,6 +120,8 @@ class LoadedModel:
             return Runner(
                 path,
                 use_extra_buffers=how.use_extra_buffers,
+                adapters=how.adapters,
+                projector=how.projector,
                 on_progress=go_on,
                 tuning=tuning_of(config, how.gpu_layers),
             )
@@ -223,6 +238,10 @@ class LoadedModel:
         """Free what a request holds, within one step; a plain call, see `StepLoop.cancel`."""
         self._steps.cancel(work)
 
+    def reading(self, cache_salt: str) -> Reading:
+        """What reads one request's prompt."""
+        return Reading(self, self._vision, salt=cache_salt, max_images=self._max_images)
+
     async def tokenize(
         self, text: str, *, parse_special: bool, add_special: bool = False
     ) -> list[int]:
@@ -291,20 +310,21 @@ class LoadedModel:
         )
 
 
-def threads_for(config: GgufConfig) -> Threads:
-    """What decides how many threads compute a step."""
-    if config.num_threads is not None:
-        return FixedThreads(config.num_threads)
-    cores = len(os.sched_getaffinity(0))
-    return ThreadTuner(cores, start=idle_cores(cores, os.getloadavg()[0]))
-
-
 def _saved_of(how: HowToLoad, config: GgufConfig, generation: Shape | None) -> ModelCaches | None:
     """The saved caches that were computed just as this model will compute."""
     if how.saved is None or generation is None:
         return None
+    added: list[Hashable] = [(one, _state_of(one.path)) for one in how.adapters]
+    if how.projector is not None:
+        added.append((how.projector, _state_of(how.projector)))
     tuning = tuning_of(config, how.gpu_layers)
-    return how.saved.of((how.version, how.use_extra_buffers, tuning, generation.exact))
+    key = (how.version, tuple(added), how.use_extra_buffers, tuning, generation.exact)
+    return how.saved.of(key)
+
+
+def _state_of(path: Path) -> Hashable:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _spoken_pieces(vocabulary: Vocabulary) -> list[bytes]:

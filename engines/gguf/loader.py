@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines.errors import Unavailable, Unsupported
+from engines.errors import Unavailable
 from engines.gguf import native
 from engines.gguf.byte_reader import MalformedGguf
 from engines.gguf.catalog import Catalog, Known
@@ -15,7 +15,7 @@ from engines.gguf.config import GgufConfig
 from engines.gguf.loaded_model import HowToLoad, LoadedModel
 from engines.gguf.machine_memory import available_bytes, total_bytes
 from engines.gguf.needs import Needs
-from engines.gguf.probe import Probe
+from engines.gguf.probe import Companions, Probe
 from engines.gguf.runner import POOLINGS
 from engines.gguf.saved_caches import SavedCaches
 from engines.metrics import ModelRecorder
@@ -92,21 +92,26 @@ class Loader:
         known = await asyncio.to_thread(self._catalog.look_up, name)
         recorder = self._recorder(name)  # what fails is counted, too
         version, header, recipe = known.version, known.header, known.recipe
-        if recipe.adapters:
-            raise Unsupported(f"model {name!r} has an adapter, which is not supported yet")
+        pooling = header.pooling_type if header.pooling_type in POOLINGS else "mean"
         use_extra_buffers = self._config.use_extra_buffers
         if self._config.probe:
             use_extra_buffers = await self._probe(
                 version.path,
                 use_extra_buffers=use_extra_buffers,
-                is_embedding_model=header.is_embedding_model,
+                pooling=pooling if header.is_embedding_model else None,
+                companions=Companions(
+                    adapters=tuple(str(adapter.path) for adapter in known.adapters),
+                    projector=str(known.projector) if known.projector else None,
+                ),
             )
         how = HowToLoad(
             use_extra_buffers=use_extra_buffers is not False,
             is_embedding_model=header.is_embedding_model,
-            pooling=header.pooling_type if header.pooling_type in POOLINGS else "mean",
+            pooling=pooling,
             on_progress=progressed,
             recipe=recipe,
+            adapters=known.adapters,
+            projector=known.projector,
             template=known.template,
             gpu_layers=need.gpu_layers,
             version=version,
@@ -114,7 +119,7 @@ class Loader:
         )
         config = self._configured(known)
         model = await LoadedModel.open(name, version.path, config, how, recorder)
-        self._needs.measured(version.path, config, need, model.room)
+        self._needs.measured(known, config, need, model.room)
         self.num_loads += 1
         return model
 

@@ -11,9 +11,11 @@ Importing this module imports no llama_cpp; `llama()` does.
 import ctypes
 import functools
 import importlib
+import os
 import re
 import threading
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +30,7 @@ PINNED_VERSION = "0.3.36"
 # Name: number of arguments. Those whose signatures moved lately, and those where a mistake
 # would write to memory that is not ours.
 _ARGUMENTS = {
+    "llama_adapter_lora_init": 2,
     "llama_batch_init": 3,
     "llama_decode": 2,
     "llama_get_embeddings_seq": 2,
@@ -46,11 +49,22 @@ _ARGUMENTS = {
     "llama_sampler_init_top_p": 2,
     "llama_sampler_sample": 3,
     "llama_set_abort_callback": 3,
+    "llama_set_adapters_lora": 4,
     "llama_state_seq_get_data": 4,
     "llama_state_seq_get_size": 2,
     "llama_state_seq_set_data": 4,
     "llama_token_to_piece": 6,
     "llama_tokenize": 7,
+}
+_MTMD_ARGUMENTS = {
+    "mtmd_bitmap_init": 3,
+    "mtmd_decode_use_non_causal": 2,
+    "mtmd_encode_chunk": 2,
+    "mtmd_get_output_embd": 1,
+    "mtmd_helper_decode_image_chunk": 10,
+    "mtmd_init_from_file": 3,
+    "mtmd_input_chunk_get_tokens_text": 2,
+    "mtmd_tokenize_from_parts": 5,
 }
 _FIELDS = {
     "llama_batch": ("n_tokens", "token", "embd", "pos", "n_seq_id", "seq_id", "logits"),
@@ -117,6 +131,37 @@ def llama() -> Any:
     return binding
 
 
+def has_mtmd() -> bool:
+    """Whether llama.cpp's multimodal library is there; imports nothing."""
+    from importlib.util import find_spec
+
+    folder = os.environ.get("MTMD_CPP_LIB")
+    if folder is None:
+        found = find_spec("llama_cpp")
+        if found is None or found.origin is None:
+            return False
+        folder = str(Path(found.origin).parent / "lib")
+    return any(Path(folder).glob("*mtmd*"))
+
+
+@functools.cache
+def mtmd() -> Any:
+    """The checked binding of the multimodal library. Raises `Unavailable` without one."""
+    binding = llama()
+    try:
+        found: Any = importlib.import_module("llama_cpp.mtmd_cpp")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise Unavailable(
+            f"llama.cpp was built without vision ({error}): run `python -m engines.gguf.build`"
+        ) from error
+    wrong = _wrong_arguments(found, _MTMD_ARGUMENTS)
+    if wrong:
+        raise Unavailable(f"llama.cpp's multimodal library is another one: {'; '.join(wrong)}")
+    for set_log in (found.mtmd_log_set, found.mtmd_helper_log_set):
+        set_log(_log_callback(binding), None)
+    return found
+
+
 def version() -> str:
     """The installed release of llama-cpp-python, without importing it."""
     from importlib.metadata import PackageNotFoundError
@@ -136,7 +181,12 @@ def mismatches(binding: Any) -> list[str]:
         for field in fields
         if field not in {name for name, _ in getattr(binding, struct)._fields_}
     ]
-    for name, expected in _ARGUMENTS.items():
+    return wrong + _wrong_arguments(binding, _ARGUMENTS)
+
+
+def _wrong_arguments(binding: Any, arguments: Mapping[str, int]) -> list[str]:
+    wrong: list[str] = []
+    for name, expected in arguments.items():
         function = getattr(binding, name, None)
         found = None if function is None else len(function.argtypes)
         if found != expected:
@@ -173,6 +223,12 @@ def forget_allocated() -> None:
 def allocated() -> Allocated:
     """What llama.cpp said that it allocated on this thread since `forget_allocated`."""
     return getattr(_allocated, "so_far", Allocated())
+
+
+def note_allocated(size_bytes: int) -> None:
+    """Count memory of which llama.cpp says nothing."""
+    main, gpu = allocated()
+    _allocated.so_far = Allocated(main + size_bytes, gpu)
 
 
 def _note_buffer(line: bytes) -> None:

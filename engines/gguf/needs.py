@@ -40,20 +40,21 @@ class Needs:
             is_embedding_model=known.header.is_embedding_model,
             gpu_bytes=gpu_bytes,
         )
-        key = _key(known.version.path, config)
-        return [self._corrected(need, key) for need in needs]
+        key = _key(known, config)
+        others = sum(path.stat().st_size for path in known.companions)
+        return [self._corrected(_with(need, others), key) for need in needs]
 
     def _corrected(self, need: Need, key: str) -> Need:
         room = self._measured.get(f"{key}-{need.gpu_layers}")
         return need if room is None else Need(room, need.gpu_layers)
 
-    def measured(self, path: Path, config: GgufConfig, need: Need, room: Room) -> None:
+    def measured(self, known: Known, config: GgufConfig, need: Need, room: Room) -> None:
         """Remember what a model took that was loaded in this way."""
-        key = f"{_key(path, config)}-{need.gpu_layers}"
+        key = f"{_key(known, config)}-{need.gpu_layers}"
         counted = Room(room.main_bytes, room.gpu_bytes, 1)
         if self._measured.get(key) == counted:
             return
-        log.debug("model_measured", path=str(path), expected=need.room, measured=counted)
+        log.debug("model_measured", model=known.version.name, expected=need.room, measured=counted)
         self._measured[key] = counted
         while len(self._measured) > _MAX_REMEMBERED:
             del self._measured[next(iter(self._measured))]
@@ -68,9 +69,16 @@ class Needs:
             log.warning("memory_not_remembered", path=str(self._memory), error=str(error))
 
 
-def _key(path: Path, config: GgufConfig) -> str:
+def _with(need: Need, size_bytes: int) -> Need:
+    """The same with what is loaded beside the weights."""
+    room = need.room
+    more = Room(room.main_bytes + size_bytes, room.gpu_bytes, room.num_models)
+    return Need(more, need.gpu_layers)
+
+
+def _key(known: Known, config: GgufConfig) -> str:
     told = (
-        identity(path, use_extra_buffers=config.use_extra_buffers),
+        identity(known.version.path, *known.companions, use_extra_buffers=config.use_extra_buffers),
         config.num_slots,
         config.context_tokens,
         config.cache,

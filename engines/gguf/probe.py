@@ -6,18 +6,20 @@ without repacked weights, which is what AMX needs; if it dies again, the file is
 refused and the gateway goes on. What was learned is remembered by file, build
 and processor.
 
-`python -m engines.gguf.probe FILE EXTRA_BUFFERS IS_EMBEDDING_MODEL` is the child.
+`python -m engines.gguf.probe FILE EXTRA_BUFFERS POOLING COMPANIONS` is the child.
 """
 
 import asyncio
+import functools
 import hashlib
 import os
 import platform
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -25,6 +27,9 @@ from msgspec import Struct
 
 from engines.errors import Unavailable
 from engines.gguf import native
+
+if TYPE_CHECKING:
+    from engines.gguf.projector import Projector
 
 log = structlog.get_logger()
 
@@ -37,7 +42,29 @@ _MAX_REMEMBERED = 1000
 _KILLED = "a child process that tried was ended by"
 _MAX_REASON_BYTES = 2000
 # The child is shown nothing of the gateway's environment but where its libraries are.
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH", "SYSTEMROOT", "TMPDIR")
+_ENVIRONMENT = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LLAMA_CPP_LIB_PATH",
+    "MTMD_CPP_LIB",
+    "SYSTEMROOT",
+    "TMPDIR",
+)
+
+
+class Companions(Struct, frozen=True, kw_only=True):
+    """Files that are loaded with a model's weights."""
+
+    adapters: tuple[str, ...] = ()
+    projector: str | None = None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All of them."""
+        return tuple(map(Path, (*self.adapters, *filter(None, [self.projector]))))
+
+
+ALONE = Companions()
 
 
 class Verdict(Struct, frozen=True):
@@ -57,26 +84,33 @@ class Probe:
             self._verdicts = _remembered(memory)
 
     async def __call__(
-        self, path: Path, *, use_extra_buffers: bool | None, is_embedding_model: bool = False
+        self,
+        path: Path,
+        *,
+        use_extra_buffers: bool | None,
+        pooling: str | None = None,
+        companions: Companions = ALONE,
     ) -> bool:
-        """Say whether to repack the weights. Raises `Unavailable` for a file that kills."""
-        key = identity(path, use_extra_buffers=use_extra_buffers)
+        """Say whether to repack the weights. Raises `Unavailable` for a file that kills.
+
+        `pooling` is None for a model that writes text.
+        """
+        key = identity(path, *companions.paths, use_extra_buffers=use_extra_buffers)
         verdict = self._verdicts.get(key)
         if verdict is None:
-            verdict = await self._ask(
-                path, asked=use_extra_buffers, is_embedding_model=is_embedding_model
-            )
+            ask = functools.partial(_child, path, pooling=pooling, companions=companions)
+            verdict = await self._ask(path, ask, asked=use_extra_buffers)
             self._remember(key, verdict)
         if verdict.reason is not None:
             raise Unavailable(verdict.reason)
         return verdict.use_extra_buffers
 
-    async def _ask(self, path: Path, *, asked: bool | None, is_embedding_model: bool) -> Verdict:
+    async def _ask(
+        self, path: Path, ask: Callable[..., Awaitable[str]], *, asked: bool | None
+    ) -> Verdict:
         died = ""
         for choice in (True, False) if asked is None else (asked,):
-            died = await _child(
-                path, use_extra_buffers=choice, is_embedding_model=is_embedding_model
-            )
+            died = await ask(use_extra_buffers=choice)
             log.info("model_probed", path=str(path), use_extra_buffers=choice, died=died or None)
             if not died:
                 return Verdict(choice)
@@ -108,14 +142,11 @@ def default_memory(environment: Mapping[str, str]) -> Path:
     return Path(cache) / "penstock"
 
 
-def identity(path: Path, *, use_extra_buffers: bool | None) -> str:
-    """The same for the same file, build and processor, and for nothing else."""
-    status = path.stat()
+def identity(*paths: Path, use_extra_buffers: bool | None) -> str:
+    """The same for the same files, build and processor, and for nothing else."""
+    statuses = [(path, path.stat()) for path in paths]
     parts = (
-        str(path),
-        status.st_size,
-        status.st_mtime_ns,
-        status.st_ino,
+        *((str(path), at.st_size, at.st_mtime_ns, at.st_ino) for path, at in statuses),
         use_extra_buffers,
         native.version(),
         os.environ.get("LLAMA_CPP_LIB_PATH"),
@@ -150,7 +181,9 @@ def _remembered(memory: Path) -> dict[str, Verdict]:
         return {}
 
 
-async def _child(path: Path, *, use_extra_buffers: bool, is_embedding_model: bool) -> str:
+async def _child(
+    path: Path, *, use_extra_buffers: bool, pooling: str | None, companions: Companions
+) -> str:
     """Run the child; returns "" if it lived, and what became of it if not. `path` is absolute."""
     size_bytes = (await asyncio.to_thread(path.stat)).st_size
     seconds = _SECONDS + size_bytes * _SECONDS_PER_BYTE
@@ -161,7 +194,8 @@ async def _child(path: Path, *, use_extra_buffers: bool, is_embedding_model: boo
         "engines.gguf.probe",
         str(path),
         str(int(use_extra_buffers)),
-        str(int(is_embedding_model)),
+        pooling or "",
+        msgspec.json.encode(companions).decode(),
         cwd=root,
         env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         stdin=asyncio.subprocess.DEVNULL,
@@ -185,11 +219,20 @@ async def _child(path: Path, *, use_extra_buffers: bool, is_embedding_model: boo
     return said[-_MAX_REASON_BYTES:].decode("utf-8", "replace").strip() or "no reason was given"
 
 
-def step_once(path: Path, *, use_extra_buffers: bool, is_embedding_model: bool) -> None:
+def step_once(
+    path: Path, *, use_extra_buffers: bool, pooling: str | None, companions: Companions
+) -> None:
     """Load a model, compute a prompt and one more token, or one embedding."""
+    from engines.gguf.adapter_file import Adapter
     from engines.gguf.runner import Row, Runner, Shape
 
-    runner = Runner(path, use_extra_buffers=use_extra_buffers)
+    adapters = [Adapter(Path(adapter)) for adapter in companions.adapters]
+    runner = Runner(
+        path,
+        use_extra_buffers=use_extra_buffers,
+        adapters=adapters,
+        projector=Path(companions.projector) if companions.projector else None,
+    )
     shape = Shape(
         num_slots=2,
         context_tokens=256,
@@ -198,21 +241,37 @@ def step_once(path: Path, *, use_extra_buffers: bool, is_embedding_model: bool) 
         max_batch_tokens=64,
     )
     prompt = [min(token, runner.num_tokens - 1) for token in range(1, 33)]
-    if is_embedding_model:
-        runner.embed([prompt], shape, "mean")
+    if pooling is not None:
+        runner.embed([prompt], shape, pooling)
     else:
         runner.open_cache(shape)
         last = len(prompt) - 1
         runner.decode([Row(token, at, 0, at == last) for at, token in enumerate(prompt)])
         runner.decode([Row(prompt[0], len(prompt), 0, wants_logits=True)])
         runner.logits(0).max()
+        if runner.projector is not None:
+            _see_once(runner.projector)
     runner.close()
+
+
+def _see_once(projector: "Projector") -> None:
+    """Encode a picture of nothing."""
+    import numpy as np
+
+    from engines.gguf.pictures import Pixels
+    from engines.gguf.projector import ImageChunk
+
+    for piece in projector.cut(Pixels(np.zeros((64, 64, 3), np.uint8))).pieces:
+        if isinstance(piece, ImageChunk):
+            projector.encode(piece)
 
 
 def main(arguments: list[str]) -> int:
     """The child's whole life."""
     path = Path(arguments[0])
-    limit = path.stat().st_size * _MEMORY_FACTOR + _MEMORY_BYTES
+    companions = msgspec.json.decode(arguments[3], type=Companions)
+    size_bytes = sum(file.stat().st_size for file in (path, *companions.paths))
+    limit = size_bytes * _MEMORY_FACTOR + _MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
@@ -220,7 +279,8 @@ def main(arguments: list[str]) -> int:
         step_once(
             path,
             use_extra_buffers=arguments[1] == "1",
-            is_embedding_model=arguments[2] == "1",
+            pooling=arguments[2] or None,
+            companions=companions,
         )
     # The parent reads the reason; a traceback would bury it.
     except Exception as error:  # noqa: BLE001

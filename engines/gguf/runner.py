@@ -10,6 +10,7 @@ trusts them, and a negative one writes outside its buffers.
 """
 
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +20,17 @@ import numpy.typing as npt
 
 from engines.errors import Unavailable
 from engines.gguf import slot_states
+from engines.gguf.adapter_file import Adapter
+from engines.gguf.adapters import AppliedAdapters
+from engines.gguf.batch import Batch
 from engines.gguf.native import allocated, forget_allocated, forget_lines, last_lines, llama
+from engines.gguf.projector import ImageChunk, Projector
 from engines.gguf.tensor_types import CACHE_TYPES, bytes_per_item
 from engines.gguf.tuning import AS_IT_LIKES, Tuning
 from engines.gguf.vocabulary import Vocabulary
 
 _F32, _F16, _BF16 = 0, 1, 30  # ggml_type
-POOLINGS = {"mean": 1, "cls": 2, "last": 3}
+POOLINGS = {"mean": 1, "cls": 2, "last": 3, "rank": 4}
 _NO_MMAP, _MMAP = 0, 1
 _FLASH = {None: -1, False: 0, True: 1}
 _DATA_TOO = True
@@ -66,6 +71,8 @@ class Runner:
         path: Path,
         *,
         use_extra_buffers: bool = True,
+        adapters: Sequence[Adapter] = (),
+        projector: Path | None = None,
         on_progress: Callable[[float], bool] | None = None,
         tuning: Tuning = AS_IT_LIKES,
     ) -> None:
@@ -92,11 +99,23 @@ class Runner:
         if not self._model:
             reason = last_lines() or "no reason was given"
             raise Unavailable(f"llama.cpp could not load {path.name}: {reason}")
+        self.projector: Projector | None = None
+        try:
+            self._adapters = AppliedAdapters(self._model, adapters)
+            if projector is not None:
+                threads = max(1, len(os.sched_getaffinity(0)) // 2)  # others compute meanwhile
+                self.projector = Projector(projector, self._model, num_threads=threads)
+        except BaseException:
+            binding.llama_model_free(self._model)
+            raise
         self.vocabulary = Vocabulary(self._model)
         self.num_tokens = self.vocabulary.num_tokens
         self.trained_tokens: int = binding.llama_model_n_ctx_train(self._model)
-        self.memory_bytes: int = binding.llama_model_size(self._model)
+        self.memory_bytes: int = binding.llama_model_size(self._model) + self._adapters.size_bytes
+        if self.projector is not None:
+            self.memory_bytes += self.projector.size_bytes
         self.width: int = binding.llama_model_n_embd(self._model)
+        self.num_labels: int = binding.llama_model_n_cls_out(self._model)
         self.allocated = allocated()  # as llama.cpp says; a new one when it allocates more
         item_bytes = bytes_per_item(tuning.cache_type_k) + bytes_per_item(tuning.cache_type_v)
         self.cache_bytes_per_token = int(item_bytes * self._kv_width())
@@ -136,7 +155,7 @@ class Runner:
         self._shape = shape
         self._context = self._make_context(parameters, f"{shape.pool_tokens} tokens of KV cache")
         self._memory = self._binding.llama_get_memory(self._context)
-        self._batch = _Batch(shape.max_batch_tokens)
+        self._batch = Batch(shape.max_batch_tokens)
 
     def decode(self, rows: Sequence[Row], when_ready: Callable[[], object] = lambda: None) -> None:
         """Compute a batch of at most `max_batch_tokens` rows.
@@ -147,12 +166,21 @@ class Runner:
         batch = self._batch.fill(rows)
         when_ready()
         status = self._binding.llama_decode(self._context, batch)
-        if status == 1:
-            raise CacheFull
-        if status == 2:
-            raise Aborted
-        if status != 0:
-            raise Unavailable(f"llama.cpp failed to decode a batch of {len(rows)} (code {status})")
+        _raise_for(status, f"a batch of {len(rows)}")
+
+    def decode_image(self, image: ImageChunk, *, position: int, slot: int) -> None:
+        """Compute an image whole, into the positions from `position` on."""
+        shape = self._shape
+        assert self.projector is not None, "a model without vision is given no images"
+        self._check_slot(slot, position + image.num_tokens)
+        status = self.projector.decode(
+            self._context,
+            image,
+            position=position,
+            slot=slot,
+            batch_tokens=shape.max_batch_tokens,
+        )
+        _raise_for(status, f"an image of {image.num_tokens} tokens")
 
     def _check(self, rows: Sequence[Row]) -> None:
         shape = self._shape
@@ -213,10 +241,10 @@ class Runner:
         self._check_slot(slot, 0)
         return slot_states.copy_of(self._context, slot, max_bytes=max_bytes)
 
-    def restore(self, slot: int, state: slot_states.State, num_tokens: int) -> bool:
-        """Give the empty `slot` what `save` gave for `num_tokens`; False if it stays empty."""
-        self._check_slot(slot, num_tokens)
-        if slot_states.put_back(self._context, slot, state, num_tokens=num_tokens):
+    def restore(self, slot: int, state: slot_states.State, length: int) -> bool:
+        """Give the empty `slot` what `save` gave for `length` positions; False: it stays empty."""
+        self._check_slot(slot, length)
+        if slot_states.put_back(self._context, slot, state, length=length):
             return True
         self.clear(slot)
         return False
@@ -227,6 +255,8 @@ class Runner:
 
     def embed(self, inputs: Sequence[Sequence[int]], shape: Shape, pooling: str) -> Any:
         """One vector for each input, as an array [inputs, width], computed together.
+
+        With pooling "rank" a vector is as wide as the model has labels.
 
         At most `shape.num_slots` inputs of `shape.max_batch_tokens` tokens in all.
         """
@@ -245,7 +275,7 @@ class Runner:
             parameters.embeddings = True
             parameters.pooling_type = POOLINGS[pooling]
             self._embed_context = self._make_context(parameters, "embedding")
-            self._embed_batch = _Batch(shape.max_batch_tokens)
+            self._embed_batch = Batch(shape.max_batch_tokens)
         context = self._embed_context
         if memory := binding.llama_get_memory(context):
             binding.llama_memory_clear(memory, not _DATA_TOO)
@@ -259,12 +289,13 @@ class Runner:
             raise Aborted
         if status != 0:
             raise Unavailable(f"llama.cpp failed to embed {len(inputs)} inputs (code {status})")
-        vectors = np.empty((len(inputs), self.width), np.float32)
+        width = self.num_labels if pooling == "rank" else self.width
+        vectors = np.empty((len(inputs), width), np.float32)
         for slot in range(len(inputs)):
             pointer = binding.llama_get_embeddings_seq(context, slot)
             if not pointer:
                 raise Unavailable("this model gives no pooled embeddings")
-            vectors[slot] = np.ctypeslib.as_array(pointer, (self.width,))
+            vectors[slot] = np.ctypeslib.as_array(pointer, (width,))
         return vectors
 
     def _context_parameters(self) -> Any:
@@ -279,6 +310,11 @@ class Runner:
             reason = last_lines() or "out of memory?"
             raise Unavailable(f"llama.cpp could not make a context for {purpose}: {reason}")
         self.allocated = allocated()
+        try:
+            self._adapters.apply(context)
+        except BaseException:
+            self._binding.llama_free(context)
+            raise
         atoi = self._binding.ggml_abort_callback(_atoi_address())
         self._binding.llama_set_abort_callback(
             context, atoi, ctypes.cast(self._abort_flag, ctypes.c_void_p)
@@ -299,46 +335,21 @@ class Runner:
             if context is not None:
                 self._binding.llama_free(context)
         self._context = self._embed_context = None
+        if self.projector is not None:
+            self.projector.close()
         if self._model:
             self.vocabulary.forget()
             self._binding.llama_model_free(self._model)
             self._model = None
 
 
-class _Batch:
-    """A llama_batch over numpy arrays, made once and filled for every step."""
-
-    def __init__(self, max_tokens: int) -> None:
-        binding = llama()
-        self._tokens = np.zeros(max_tokens, np.int32)
-        self._positions = np.zeros(max_tokens, np.int32)
-        self._num_slots = np.ones(max_tokens, np.int32)
-        self._slots = np.zeros(max_tokens, np.int32)
-        self._wants_logits = np.zeros(max_tokens, np.int8)
-        addresses = self._slots.ctypes.data + self._slots.itemsize * np.arange(max_tokens)
-        self._slot_pointers = addresses.astype(np.uintp)
-        fields = dict(binding.llama_batch._fields_)
-
-        def pointer(array: npt.NDArray[Any], field: str) -> Any:
-            return ctypes.cast(array.ctypes.data, fields[field])
-
-        self._batch = binding.llama_batch()
-        self._batch.token = pointer(self._tokens, "token")
-        self._batch.pos = pointer(self._positions, "pos")
-        self._batch.n_seq_id = pointer(self._num_slots, "n_seq_id")
-        self._batch.seq_id = pointer(self._slot_pointers, "seq_id")
-        self._batch.logits = pointer(self._wants_logits, "logits")
-
-    def fill(self, rows: Sequence[Row]) -> Any:
-        """The batch with these rows."""
-        count = len(rows)
-        tokens, positions, slots, wants_logits = zip(*rows, strict=True)
-        self._tokens[:count] = tokens
-        self._positions[:count] = positions
-        self._slots[:count] = slots
-        self._wants_logits[:count] = wants_logits
-        self._batch.n_tokens = count
-        return self._batch
+def _raise_for(status: int, what: str) -> None:
+    if status == 1:
+        raise CacheFull
+    if status == 2:
+        raise Aborted
+    if status != 0:
+        raise Unavailable(f"llama.cpp failed to decode {what} (code {status})")
 
 
 def _atoi_address() -> int:

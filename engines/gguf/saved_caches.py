@@ -15,6 +15,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from engines.gguf.image_tokens import whole_images
 from engines.gguf.slots import MIN_COPIED_TOKENS, common_prefix
 
 
@@ -60,11 +61,20 @@ class SavedCaches:
             for cache in self._beginning_alike(model, tokens, salt):
                 # The last token is never cached: there would be no logits to sample from.
                 length = min(common_prefix(cache.tokens, tokens), len(tokens) - 1)
+                length = whole_images(tokens, length)
                 if whole and length < len(cache.tokens):
                     continue
                 if length and (best is None or length > best.num_tokens):
                     best = Found(cache, length)
         return best
+
+    def holds(self, model: Hashable, tokens: Sequence[int], salt: str) -> bool:
+        """Whether one begins with all of these tokens."""
+        with self._lock:
+            return any(
+                common_prefix(cache.tokens, tokens) == len(tokens)
+                for cache in self._beginning_alike(model, tokens, salt)
+            )
 
     def add(self, cache: SavedCache) -> None:
         """Keep one, in the place of those that it goes on from; too large a one is not kept."""
@@ -132,8 +142,7 @@ class ModelCaches:
         """Whether it is worth to keep a slot of these: not if all of it is kept already."""
         if len(tokens) < MIN_COPIED_TOKENS or self._saved.max_bytes <= 0:
             return False
-        found = self._saved.find(self._model, [*tokens, -1], salt, whole=False)
-        return found is None or found.num_tokens < len(tokens)
+        return not self._saved.holds(self._model, tokens, salt)
 
     @property
     def max_bytes(self) -> int:

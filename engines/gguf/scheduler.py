@@ -46,8 +46,8 @@ class Cache(Protocol):
         """A copy of all that a slot holds, or None if it is larger than that."""
         ...
 
-    def restore(self, slot: int, state: Any, num_tokens: int, /) -> bool:
-        """Give the empty `slot` what was saved; False, and nothing done, if it does not fit."""
+    def restore(self, slot: int, state: Any, tokens: Sequence[int], /) -> bool:
+        """Give the empty `slot` what was saved of `tokens`; False if it stays empty."""
         ...
 
 
@@ -108,20 +108,21 @@ class Scheduler:
         self.clear(placement.evicted)
         if self._saved is None:
             return False
-        tokens = sequence.tokens
-        found = self._saved.find(tokens, sequence.cache_salt, whole=not self.slots.can_cut)
+        found = self._saved.find(sequence.tokens, sequence.cache_salt, whole=not self.slots.can_cut)
         if found is None or found.num_tokens < placement.num_cached + MIN_COPIED_TOKENS:
             return False
-        slot, length = placement.slot, len(found.cache.tokens)
+        slot, held = placement.slot, found.cache.tokens
         self._cache.clear(slot)
         self.slots.cut(slot, 0)
-        if not self._cache.restore(slot, found.cache.state, length):
+        if not self._cache.restore(slot, found.cache.state, held):
             self._saved.discard(found)
             return True  # with nothing cached: what the slot held has made room for it
-        if found.num_tokens < length and not self._cache.truncate(slot, found.num_tokens):
+        self.slots.restored(slot, held)
+        if found.num_tokens < len(held) and not self._cache.truncate(slot, found.num_tokens):
             self._cache.clear(slot)
+            self.slots.cut(slot, 0)
             return True
-        self.slots.restored(slot, tokens[: found.num_tokens])
+        self.slots.cut(slot, found.num_tokens)
         self._saved.used(found)
         return True
 
@@ -167,7 +168,7 @@ class Scheduler:
             if budget <= 0:
                 break
             if not sequence.is_decoding:
-                count = min(sequence.num_behind, budget)
+                count = sequence.run_from(sequence.num_computed, budget)
                 works.append(Work(sequence, sequence.num_computed, count))
                 budget -= count
         return works

@@ -4,10 +4,13 @@ Made on the event loop; from `StepLoop.submit` on it belongs to the step thread.
 """
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
 from engines.chat.answer import Item
+from engines.gguf.image_tokens import images_in, num_tokens_of, position_of
+from engines.gguf.projector import ImageChunk
 from engines.gguf.sampler import ConstraintState, Sampler
 from engines.outbox import Mailbox
 from engines.protocol import Sampling, Timing
@@ -32,6 +35,7 @@ class Sequence:
     weight: float = 1.0
     priority: int = 0
     cache_salt: str = ""
+    images: Mapping[int, ImageChunk] = field(default_factory=dict[int, ImageChunk])
 
     slot: int | None = None
     num_computed: int = 0
@@ -45,6 +49,18 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.tokens)
+        self._image_starts = [start for start, _ in images_in(self.tokens)] if self.images else []
+
+    def position_of(self, index: int) -> int:
+        """The position of a token; an image may take fewer of them than it has tokens."""
+        return position_of(self.tokens, index) if self.images else index
+
+    def run_from(self, start: int, budget: int) -> int:
+        """How many tokens from `start` may be computed together: texts in part, an image whole."""
+        if self.images and self.tokens[start] < 0:
+            return num_tokens_of(self.tokens[start])
+        ends = (image - start for image in self._image_starts if image > start)
+        return min(len(self.tokens) - start, budget, next(ends, budget))
 
     @property
     def num_generated(self) -> int:
@@ -84,6 +100,12 @@ class Work:
     def tokens(self) -> SequenceOf[int]:
         """The tokens to compute."""
         return self.sequence.tokens[self.start : self.start + self.count]
+
+    @property
+    def image(self) -> ImageChunk | None:
+        """The image that this is, if it is no text."""
+        images = self.sequence.images
+        return images.get(self.sequence.tokens[self.start]) if images else None
 
     @property
     def wants_token(self) -> bool:

@@ -22,8 +22,8 @@ def copy_of(context: Any, slot: int, *, max_bytes: int) -> State | None:
     return state if written == size else None
 
 
-def put_back(context: Any, slot: int, state: State, *, num_tokens: int) -> bool:
-    """Give the empty `slot` what `copy_of` gave for `num_tokens`; False if any of it failed.
+def put_back(context: Any, slot: int, state: State, *, length: int) -> bool:
+    """Give the empty `slot` what `copy_of` gave for `length` positions; False if any of it failed.
 
     `state` must be unchanged and of the same model in the same layout: llama.cpp trusts it.
     What a failure left in the slot is to be cleared.
@@ -31,7 +31,7 @@ def put_back(context: Any, slot: int, state: State, *, num_tokens: int) -> bool:
     binding = llama()
     read = binding.llama_state_seq_set_data(context, _pointer(state), len(state), slot)
     last = binding.llama_memory_seq_pos_max(binding.llama_get_memory(context), slot)
-    return read == len(state) and last == num_tokens - 1
+    return read == len(state) and last == length - 1
 
 
 def _pointer(state: State) -> Any:

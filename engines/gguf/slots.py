@@ -13,6 +13,8 @@ running out. Plain Python without llama.cpp; the step thread owns it.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from engines.gguf.image_tokens import whole_images
+
 MIN_COPIED_TOKENS = 32  # a shorter prefix is computed as fast as it is copied
 
 
@@ -176,6 +178,7 @@ class Slots:
             if slot.salt != salt or not slot.tokens:
                 continue
             length = min(common_prefix(slot.tokens, tokens), len(tokens) - 1)
+            length = whole_images(tokens, length)
             if not self.can_cut and (slot.is_busy or length < len(slot.tokens)):
                 continue
             if length > longest or (length == longest and best is not None and best.is_busy):

@@ -40,9 +40,13 @@ class Vocabulary:
         self.adds_bos: bool = binding.llama_vocab_get_add_bos(vocabulary) and self.bos >= 0
         self.bos_spelling = self._spelling(self.bos)
         self.eos_spelling = self._spelling(binding.llama_vocab_eos(vocabulary))
+        self._eos: int = binding.llama_vocab_eos(vocabulary)
+        self._sep: int = binding.llama_vocab_sep(vocabulary)
+        self._adds_eos: bool = binding.llama_vocab_get_add_eos(vocabulary)
+        self._adds_sep: bool = binding.llama_vocab_get_add_sep(vocabulary)
+        self.rerank_pattern = _template(binding, model, b"rerank")
         self.metadata = dict(_metadata(binding, model))
-        template = binding.llama_model_chat_template(model, None)
-        self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
+        self.chat_template = _template(binding, model, None)
 
     def tokenize(
         self, text: str | bytes, *, parse_special: bool, add_special: bool = False
@@ -70,6 +74,15 @@ class Vocabulary:
             raise Unavailable(f"llama.cpp could not tokenize {len(data)} bytes of text")
         return room[:count].tolist()
 
+    def paired(self, first: list[int], second: list[int]) -> list[int]:
+        """Two texts with the marks around them that tell a classifier which is which."""
+        eos = [self._eos if self._eos >= 0 else self._sep] if self._adds_eos else []
+        sep = [self._sep] if self._adds_sep else []
+        bos = [self.bos] if self.adds_bos else []
+        # Files of old converters do not say what ends a text: for BERT it is what parts two.
+        end = eos or sep
+        return [token for token in (*bos, *first, *eos, *sep, *second, *end) if token >= 0]
+
     def forget(self) -> None:
         """Let nobody tokenize any more; returns when nobody does."""
         with self._lock:
@@ -91,6 +104,11 @@ class Vocabulary:
             if length >= 0:
                 return room.raw[:length]
             size = -length
+
+
+def _template(binding: Any, model: Any, name: bytes | None) -> str | None:
+    template = binding.llama_model_chat_template(model, name)
+    return template.decode("utf-8", "replace") if template else None
 
 
 def _metadata(binding: Any, model: Any) -> list[tuple[str, str]]:

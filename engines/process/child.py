@@ -47,6 +47,7 @@ from engines.process.wire import (
     Question,
     Ready,
     Render,
+    Rerank,
     ToChild,
     Unload,
     encode,
@@ -56,6 +57,7 @@ from engines.process.wire import (
 from engines.process.words import log_to_parent
 from engines.protocol import Engine, Finished
 from engines.rendering import Renders
+from engines.reranking import Reranks
 
 log = structlog.get_logger()
 
@@ -189,8 +191,6 @@ class Host:
         match question:
             case Health():
                 return await engine.health()
-            case Metrics():
-                return await engine.metrics() if isinstance(engine, Measured) else []
             case Models():
                 return await engine.models()
             case Load(model):
@@ -201,10 +201,8 @@ class Host:
                 return await engine.embed(request)
             case CountTokens(request):
                 return await engine.count_tokens(request)
-            case Render(request):
-                if not isinstance(engine, Renders):
-                    raise Unsupported("this engine cannot show the prompts that it makes")
-                return await engine.render(request)
+            case Metrics() | Render() | Rerank():
+                return await _answer_of_ability(engine, question)
             case _:
                 return await answer_of(engine, question)
 
@@ -233,6 +231,21 @@ class Host:
         except UNWRITABLE as error:
             refused = RequestRefused(f"what the engine answered cannot be sent: {error}")
             self._link.send(Batch([(call, fault_of(refused))]))
+
+
+async def _answer_of_ability(engine: Engine, question: Metrics | Render | Rerank) -> object:
+    """What not every engine can do."""
+    match question:
+        case Metrics():
+            return await engine.metrics() if isinstance(engine, Measured) else []
+        case Render(request):
+            if not isinstance(engine, Renders):
+                raise Unsupported("this engine cannot show the prompts that it makes")
+            return await engine.render(request)
+        case Rerank(request):
+            if not isinstance(engine, Reranks):
+                raise Unsupported("this engine does not rerank", param="model")
+            return await engine.rerank(request)
 
 
 def main(arguments: list[str]) -> NoReturn:

@@ -18,7 +18,16 @@ from engines.process.library_questions import (
 )
 from engines.process.spec import EngineSpec
 from engines.process.supervisor import Supervision, Supervisor, asked_in_time
-from engines.process.wire import CountTokens, Embed, Load, Metrics, Models, Render, Unload
+from engines.process.wire import (
+    CountTokens,
+    Embed,
+    Load,
+    Metrics,
+    Models,
+    Render,
+    Rerank,
+    Unload,
+)
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -30,6 +39,7 @@ from engines.protocol import (
     Progress,
 )
 from engines.rendering import RenderedPrompt
+from engines.reranking import Reranking, RerankRequest
 
 _HEALTH_SECONDS = 2.0
 
@@ -101,6 +111,10 @@ class ProcessEngine:
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn each input into a vector."""
         return await self._supervisor.running().ask(Embed(request), Embeddings)
+
+    async def rerank(self, request: RerankRequest) -> Reranking:
+        """Score texts. `Unsupported` if the engine has no models for that."""
+        return await self._supervisor.running().ask(Rerank(request), Reranking)
 
     async def count_tokens(self, request: GenerateRequest) -> int:
         """Prompt tokens that `generate` would count."""

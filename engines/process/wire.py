@@ -32,6 +32,7 @@ from engines.protocol import (
     TextDelta,
     ToolCallDelta,
 )
+from engines.reranking import RerankRequest
 from engines.wire import Relayed
 
 HEADER_BYTES = 4
@@ -87,12 +88,27 @@ class Render(Struct, frozen=True, tag="render"):
     request: GenerateRequest
 
 
+class Rerank(Struct, frozen=True, tag="rerank"):
+    """Answered with `Reranking`."""
+
+    request: RerankRequest
+
+
 class Metrics(Struct, frozen=True, tag="metrics"):
     """Answered with a list of `ModelMetrics`, empty where the engine is not `Measured`."""
 
 
 Question = (
-    Health | Metrics | Models | Load | Unload | Embed | CountTokens | Render | LibraryQuestion
+    Health
+    | Metrics
+    | Models
+    | Load
+    | Unload
+    | Embed
+    | Rerank
+    | CountTokens
+    | Render
+    | LibraryQuestion
 )
 
 

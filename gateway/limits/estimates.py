@@ -117,11 +117,18 @@ async def count_prompt(call: Call, engines: Mapping[str, Engine]) -> int:
 
 
 def _prompts(call: Call) -> list[GenerateRequest]:
-    """One request for each prompt: choices share theirs, each input of an embedding is one."""
-    if call.embed_request is None:
-        return list(call.requests[:: call.choices_per_prompt])
-    own = call.embed_request
-    return [GenerateRequest(id=own.id, model=own.model, prompt=text) for text in own.inputs]
+    """One request for each prompt: choices share theirs, each input of an embedding is one.
+
+    To be reranked, each document is read together with the query.
+    """
+    if (own := call.embed_request) is not None:
+        return [GenerateRequest(id=own.id, model=own.model, prompt=text) for text in own.inputs]
+    if (asked := call.rerank_request) is not None:
+        return [
+            GenerateRequest(id=asked.id, model=asked.model, prompt=f"{asked.query}\n{document}")
+            for document in asked.documents
+        ]
+    return list(call.requests[:: call.choices_per_prompt])
 
 
 def estimated_tokens(request: GenerateRequest) -> int:

@@ -7,6 +7,7 @@ docs/api.md, which a test holds against the Structs here.
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from litestar.types import ASGIApp
 from msgspec import UNSET, Struct
 
 from engines.errors import RequestRefused
-from engines.protocol import Constraint, Event, Finished, GenerateRequest
+from engines.protocol import Constraint, Event, Finished, GenerateRequest, Image
 from gateway import pipeline
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE
 from gateway.api.openai.answers import (
@@ -29,6 +30,7 @@ from gateway.api.openai.chat_answer import ChatCompletion, FoldedChoice
 from gateway.api.openai.choices import side_by_side
 from gateway.api.openai.chunks import ChunkWriter
 from gateway.api.openai.constraints import ResponseFormat, blame, of_response_format, only_one
+from gateway.api.openai.image_links import linked_images
 from gateway.api.openai.messages import WireMessage, to_messages
 from gateway.api.openai.relay import (
     AnyRequest,
@@ -130,7 +132,9 @@ class CreateChatCompletion(SamplingFields, kw_only=True, forbid_unknown_fields=T
 _DECODER = msgspec.json.Decoder(CreateChatCompletion)
 
 
-def to_requests(body: CreateChatCompletion, call_id: str) -> list[GenerateRequest]:
+def to_requests(
+    body: CreateChatCompletion, call_id: str, images: Mapping[str, Image] = MappingProxyType({})
+) -> list[GenerateRequest]:
     """One request for each choice. Raises `BadRequest` that names a field."""
     _check(body)
     tools = (
@@ -142,7 +146,7 @@ def to_requests(body: CreateChatCompletion, call_id: str) -> list[GenerateReques
     first = GenerateRequest(
         id=f"{call_id}-0",
         model=body.model,
-        messages=to_messages(body.messages),
+        messages=to_messages(body.messages, images),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=to_stops(body.stop),
         sampling=to_sampling(body, nth=0),
@@ -231,7 +235,8 @@ async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
     body, wire = await read_relayable(request, PATH, _DECODER)
     if isinstance(body, AnyRequest):
         return await relayed(gateway, call, body, wire, _DECODER)
-    requests = carrying(to_requests(body, call.id), wire)
+    images = await linked_images(gateway, call, body.model, body.messages)
+    requests = carrying(to_requests(body, call.id, images), wire)
     call.choices_per_prompt = body.n or 1
     call.session = body.prompt_cache_key or body.user or ""
     try:

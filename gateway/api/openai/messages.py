@@ -7,7 +7,8 @@ got them, so fields of an answer are known here too.
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -34,7 +35,7 @@ class RefusalPart(Struct, frozen=True, tag_field="type", tag="refusal", forbid_u
 
 
 class ImageUrl(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a picture is; only `data:` URLs are read."""
+    """Where a picture is: in a `data:` URL, or where a plugin may fetch it."""
 
     url: str
     detail: str | None = None  # ignored, see docs/api.md
@@ -155,23 +156,30 @@ WireMessage = (
 )
 
 
-def to_messages(given: Sequence[WireMessage]) -> list[Message]:
-    """The conversation. Raises `BadRequest` that names the message."""
+def to_messages(
+    given: Sequence[WireMessage], fetched: Mapping[str, Image] = MappingProxyType({})
+) -> list[Message]:
+    """The conversation, with images `fetched` by their addresses.
+
+    Raises `BadRequest` that names the message."""
     if not given:
         raise BadRequest("messages is empty; send at least one", param="messages")
     if len(given) > MAX_MESSAGES:
         raise BadRequest(
             f"messages has {len(given)} entries; at most {MAX_MESSAGES}", param="messages"
         )
-    return [_to_message(message, f"messages[{place}]") for place, message in enumerate(given)]
+    return [
+        _to_message(message, f"messages[{place}]", fetched) for place, message in enumerate(given)
+    ]
 
 
-def _to_message(given: WireMessage, field: str) -> Message:
+def _to_message(given: WireMessage, field: str, fetched: Mapping[str, Image]) -> Message:
     match given:
         case SystemMessage() | DeveloperMessage():
             return Message(role="system", parts=_parts(given.content, field), name=given.name)
         case UserMessage():
-            return Message(role="user", parts=_parts(given.content, field), name=given.name)
+            parts = _parts(given.content, field, fetched)
+            return Message(role="user", parts=parts, name=given.name)
         case AssistantMessage():
             return _assistant(given, field)
         case ToolMessage():
@@ -226,22 +234,27 @@ def _tool_call(given: AssistantToolCall, field: str) -> ToolCall:
     )
 
 
-def _parts(content: str | Sequence[AnyPart], field: str) -> list[Part]:
+def _parts(
+    content: str | Sequence[AnyPart],
+    field: str,
+    fetched: Mapping[str, Image] = MappingProxyType({}),
+) -> list[Part]:
     if isinstance(content, str):
         return [Text(content)]
     if not content:
         raise BadRequest(f"{field}.content is an empty list", param=f"{field}.content")
-    return [_part(part, f"{field}.content[{place}]") for place, part in enumerate(content)]
+    return [_part(part, f"{field}.content[{place}]", fetched) for place, part in enumerate(content)]
 
 
-def _part(given: AnyPart, field: str) -> Part:
+def _part(given: AnyPart, field: str, fetched: Mapping[str, Image]) -> Part:
     match given:
         case TextPart():
             return Text(given.text)
         case RefusalPart():
             return Text(given.refusal)
         case ImagePart():
-            return _image(given.image_url.url, f"{field}.image_url.url")
+            url = given.image_url.url
+            return fetched.get(url) or _image(url, f"{field}.image_url.url")
         case AudioPart():
             raise BadRequest(f"{field}: audio input is not served here", param=f"{field}.type")
         case FilePart():

@@ -38,11 +38,11 @@ def test_the_version_is_the_one_that_pyproject_pins() -> None:
     assert f"llama-cpp-python=={build.VERSION}" in project["dependencies"]
 
 
-def test_openmp_and_vision_are_always_off() -> None:
+def test_openmp_is_always_off_and_vision_on() -> None:
     for system in ("Linux", "Darwin"):
         arguments = build.plan(machine(system=system)).arguments
 
-        assert arguments[:2] == ("-DGGML_OPENMP=OFF", "-DLLAVA_BUILD=OFF")
+        assert arguments[:2] == ("-DGGML_OPENMP=OFF", "-DLLAVA_BUILD=ON")
 
 
 def test_the_features_of_a_processor_are_read_from_cpuinfo() -> None:

@@ -61,7 +61,7 @@ def test_the_counts_agree_with_the_reader_of_the_gguf_package(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("pooling", "embeds"),
-    [(gguf.PoolingType.LAST, True), (gguf.PoolingType.NONE, False), (gguf.PoolingType.RANK, False)],
+    [(gguf.PoolingType.LAST, True), (gguf.PoolingType.NONE, False), (gguf.PoolingType.RANK, True)],
 )
 def test_a_model_made_to_embed_says_so(
     tmp_path: Path, pooling: gguf.PoolingType, embeds: bool

@@ -21,7 +21,7 @@ def children(monkeypatch: pytest.MonkeyPatch, *outcomes: str) -> list[bool]:
     asked: list[bool] = []
     left = list(outcomes)
 
-    async def child(path: Path, *, use_extra_buffers: bool, is_embedding_model: bool) -> str:
+    async def child(path: Path, *, use_extra_buffers: bool, **others: object) -> str:
         asked.append(use_extra_buffers)
         return left.pop(0)
 

@@ -35,10 +35,9 @@ class RecordedCache:
         self.saved[id(state)] = (state, list(self.slots[slot]))
         return state if len(state) <= max_bytes else None
 
-    def restore(self, slot: int, state: bytes, num_tokens: int, /) -> bool:
+    def restore(self, slot: int, state: bytes, tokens: list[int], /) -> bool:
         assert not self.slots.get(slot), "the slot must be empty"
-        _, tokens = self.saved[id(state)]
-        assert len(tokens) == num_tokens
+        assert self.saved[id(state)][1] == tokens
         if not self.restores:
             return False
         self.slots[slot] = list(tokens)

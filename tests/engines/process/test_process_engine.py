@@ -26,6 +26,7 @@ from engines.protocol import (
     TextDelta,
     Tool,
 )
+from engines.reranking import RerankRequest
 from tests.engines.process.children import Plain, Script
 from tests.engines.process.hosted import (
     asking,
@@ -44,10 +45,13 @@ async def test_every_method_answers_as_it_does_in_the_gateways_process() -> None
     here = ScriptedEngine(model_names=["scripted-model"])
     embed = EmbedRequest(id="e1", model="scripted-model", inputs=["two words", [1, 2, 3]])
 
+    rerank = RerankRequest(id="k1", model="scripted-model", query="b", documents=["a b", "c"])
+
     async with hosted() as engine:
         assert list(await engine.models()) == list(await here.models())
         assert await engine.load("scripted-model") == await here.load("scripted-model")
         assert await engine.embed(embed) == await here.embed(embed)
+        assert await engine.rerank(rerank) == await here.rerank(rerank)
         assert await engine.count_tokens(asking("a b c")) == 3
         await engine.unload("scripted-model")
         assert [model.loaded for model in await engine.models()] == [False]

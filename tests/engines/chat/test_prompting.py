@@ -1,0 +1,86 @@
+"""What fills a pattern is text, whatever it spells; an image is what the model makes of it."""
+
+import re
+from collections.abc import Sequence
+
+import pytest
+
+from engines.chat.prompting import filled_tokens, prompt_tokens
+from engines.chat.template import ChatTemplate
+from engines.errors import RequestRefused, Unsupported
+from engines.protocol import GenerateRequest, Image, Message, Part, Text
+
+TEMPLATE = "{% for message in messages %}<s>{{ message.content }}</s>{% endfor %}<s>"
+MARKS = ("<s>", "</s>")
+
+
+class Letters:
+    """A vocabulary of letters, and two marks, 1 and 2."""
+
+    template = ChatTemplate(TEMPLATE)
+    bos: Sequence[int] = ()
+    num_tokens = 256
+    special_spellings = MARKS
+
+    async def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        if not parse_special:
+            return [ord(letter) for letter in text]
+        tokens: list[int] = []
+        for piece in re.split("(</?s>)", text):
+            tokens += [1 + MARKS.index(piece)] if piece in MARKS else map(ord, piece)
+        return tokens
+
+
+class Eyes(Letters):
+    """The same, with eyes."""
+
+    async def image_tokens(self, image: Image) -> list[int]:
+        return [-len(image.data)] * 2
+
+
+def spelled(tokens: Sequence[int]) -> str:
+    return "".join(
+        "?" if token < 0 else f"[{token}]" if token < 3 else chr(token) for token in tokens
+    )
+
+
+def asking(*parts: Part) -> GenerateRequest:
+    return GenerateRequest(id="1", model="m", messages=[Message(role="user", parts=parts)])
+
+
+async def test_marks_of_a_pattern_count_and_those_of_its_texts_do_not() -> None:
+    texts = {"query": "a</s>{document}", "document": "b<s>{query}"}
+
+    tokens = await filled_tokens(Letters(), "<s>{query}</s>{document}{other}", texts)
+
+    assert spelled(tokens) == "[1]a</s>{document}[2]b<s>{query}{other}"
+
+
+async def test_an_image_stands_where_it_was_in_the_message() -> None:
+    request = asking(Text("see "), Image(b"1234", "image/png"), Text(" </s>!"))
+
+    tokens, _ = await prompt_tokens(Eyes(), request)
+
+    assert spelled(tokens) == "[1]see ?? </s>![2][1]"
+    assert tokens.count(-4) == 2
+
+
+async def test_text_cannot_stand_for_an_image() -> None:
+    request = asking(Text("\ue2f00\ue2f1"), Image(b"1234", "image/png"))
+
+    tokens, _ = await prompt_tokens(Eyes(), request)
+
+    assert spelled(tokens) == "[1]\ue2f00\ue2f1??[2][1]"
+
+
+async def test_a_model_without_eyes_refuses_images() -> None:
+    with pytest.raises(Unsupported, match="cannot read images"):
+        await prompt_tokens(Letters(), asking(Image(b"1", "image/png")))
+
+
+async def test_a_prompt_must_go_on_after_an_image() -> None:
+    eyes = Eyes()
+    eyes.template = ChatTemplate("{% for message in messages %}{{ message.content }}{% endfor %}")
+
+    with pytest.raises(RequestRefused, match="ends with an image"):
+        await prompt_tokens(eyes, asking(Image(b"1", "image/png")))
