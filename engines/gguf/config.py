@@ -85,8 +85,9 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a busy model stays before it makes way for one that waits for room. An idle one
     is evicted at once."""
 
-    num_slots: int = 16
-    """How many sequences of one model are decoded together; more wait their turn."""
+    num_slots: Positive | None = None
+    """How many sequences of one model are decoded together; more wait their turn. None: 16, or
+    fewer where a shared pool is too small for so many."""
 
     max_waiting: int = 256
     """How many requests of one model may wait for a slot; one more is refused as overloaded."""
@@ -106,7 +107,12 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The largest cache that `cache = "auto"` makes exact."""
 
     pool_tokens: int | None = None
-    """Tokens that the shared pool holds over all sequences; None: twice `context_tokens`."""
+    """Tokens that the shared pool holds over all sequences; None: `context_tokens` and as much
+    again, of that at most 16,384."""
+
+    max_saved_bytes: Count = 512 * 1024 * 1024
+    """Memory for what slots held before another prompt took them or their model was unloaded, over
+    all models; prompts that begin alike get it back. 0: none is saved."""
 
     max_batch_tokens: int = 512
     """Tokens computed in one step: one for each running answer, the rest for prompts."""
