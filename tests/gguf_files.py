@@ -62,6 +62,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         "feed_forward": 160,
         "context_tokens": 512,
         "extra_tokens": 0,  # plain tokens that make the vocabulary larger
+        "silent_tokens": 0,  # so many first tokens are never said
         "quantization": "q8_0",  # or "f16" or "f32"
         "chat_template": CHATML,
         "add_bos": False,
@@ -162,9 +163,10 @@ def _write_tensors(writer: gguf.GGUFWriter, chosen: dict[str, Any]) -> None:
     kv_width = width // chosen["heads"] * chosen["kv_heads"]
     num_tokens = len(vocabulary(chosen["extra_tokens"]))
 
-    def add(name: str, rows: int, columns: int, scale: float) -> None:
+    def add(name: str, rows: int, columns: int, scale: float, *, num_zero: int = 0) -> None:
         weights = random.normal(0.0, scale, (rows, columns)).astype(np.float32)
         weights += chosen["added"].get(name, np.float32(0.0))
+        weights[:num_zero] = 0.0
         if chosen["quantization"] == "q8_0":
             quantized = gguf.quants.quantize(weights, gguf.GGMLQuantizationType.Q8_0)
             writer.add_tensor(name, quantized, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
@@ -188,4 +190,4 @@ def _write_tensors(writer: gguf.GGUFWriter, chosen: dict[str, Any]) -> None:
         add(f"blk.{layer}.ffn_up.weight", feed_forward, width, spread)
         add(f"blk.{layer}.ffn_down.weight", width, feed_forward, feed_forward**-0.5)
     add_ones("output_norm.weight")
-    add("output.weight", num_tokens, width, 2 * spread)
+    add("output.weight", num_tokens, width, 2 * spread, num_zero=chosen["silent_tokens"])

@@ -9,13 +9,12 @@ from typing import NamedTuple
 import structlog
 
 from engines.chat.template import ChatTemplate
-from engines.errors import EngineError, ModelNotFound, RequestRefused, Unavailable
+from engines.errors import EngineError, ModelNotFound, Unavailable
 from engines.gguf.adapter_file import Adapter, check_adapter
 from engines.gguf.config import GgufConfig
 from engines.gguf.file_format import read_file
 from engines.gguf.files.folder import ModelFolder
 from engines.gguf.files.hugging_face_cache import HuggingFaceCache
-from engines.gguf.files.names import parse_name
 from engines.gguf.go_template.matching import TemplateChoice, chosen_template
 from engines.gguf.header import GgufHeader, MalformedGguf, read_header
 from engines.gguf.library import Library, ModelFile
@@ -64,8 +63,8 @@ class Known(NamedTuple):
 
     @property
     def companions(self) -> tuple[Path, ...]:
-        """The files that are loaded with its weights."""
-        paths = tuple(one.path for one in self.adapters)
+        """The files that are loaded beside the weights."""
+        paths = tuple(adapter.path for adapter in self.adapters)
         return paths if self.projector is None else (*paths, self.projector)
 
 
@@ -83,12 +82,6 @@ class Catalog:
             cache=_cache(config),
         )
         self._config = config
-        self._added = _added_adapters(config)
-        self._projectors = {
-            spelled: Path(path).expanduser()
-            for name, path in config.projectors.items()
-            for spelled in (name, _display(name))
-        }
         self._known: dict[str, Known] = {}
         self._refused: dict[str, Version] = {}
 
@@ -143,7 +136,7 @@ class Catalog:
 
     def _adapters(self, file: ModelFile, recipe: Recipe) -> tuple[Adapter, ...]:
         """Those of the model's own name, then the policy's. Raises `MalformedGguf`."""
-        adapters = (*map(Adapter, recipe.adapters), *self._added.get(file.name, ()))
+        adapters = (*map(Adapter, recipe.adapters), *self._added_adapters(file.name))
         if adapters:
             base = read_file(file.path)
             for adapter in adapters:
@@ -152,8 +145,8 @@ class Catalog:
 
     def _projector(self, file: ModelFile, recipe: Recipe) -> Path | None:
         """What turns pictures into tokens; none where llama.cpp was built without vision."""
-        added = self._projectors.get(file.name)
-        found = added if added is not None else next(iter(recipe.projectors), None)
+        added = self._config.own(file.name).projector
+        found = Path(added).expanduser() if added else next(iter(recipe.projectors), None)
         if found is None:
             return None
         check_projector(found)
@@ -182,10 +175,15 @@ class Catalog:
             tuple(map(_stamp, self._files_added(file.name))),
         )
 
+    def _added_adapters(self, name: str) -> tuple[Adapter, ...]:
+        files = self._config.own(name).adapters
+        return tuple(Adapter(Path(file.path).expanduser(), file.scale) for file in files)
+
     def _files_added(self, name: str) -> tuple[Path, ...]:
         """What the policy adds to a model."""
-        paths = tuple(adapter.path for adapter in self._added.get(name, ()))
-        return (*paths, self._projectors[name]) if name in self._projectors else paths
+        projector = self._config.own(name).projector
+        paths = tuple(adapter.path for adapter in self._added_adapters(name))
+        return paths if projector is None else (*paths, Path(projector).expanduser())
 
     def _info(
         self,
@@ -254,22 +252,6 @@ def capabilities(header: GgufHeader, template_source: str | None) -> frozenset[C
         if template.can_think:
             able.add(Capability.REASONING)
     return frozenset(able)
-
-
-def _added_adapters(config: GgufConfig) -> dict[str, tuple[Adapter, ...]]:
-    """By model, as its name is spelled when it is found."""
-    return {
-        spelled: tuple(Adapter(Path(file.path).expanduser(), file.scale) for file in files)
-        for name, files in config.adapters.items()
-        for spelled in (name, _display(name))
-    }
-
-
-def _display(name: str) -> str:
-    try:
-        return parse_name(name).display
-    except RequestRefused:
-        return name
 
 
 def _stamp(path: Path) -> Stamp:

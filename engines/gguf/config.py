@@ -6,9 +6,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+_FILES = ("adapters", "projector")  # what only a single model can have
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+
+
+class AdapterFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A LoRA adapter in GGUF form."""
+
+    path: str
+    scale: float = 1.0
+    """How much of its change is applied."""
 
 
 class GgufModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,13 +36,11 @@ class GgufModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     num_gpu_layers: Count | None = None
     mmap: bool | None = None
 
+    adapters: list[AdapterFile] = []
+    """LoRA adapters, beside those that the model's own name brings."""
 
-class AdapterFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A LoRA adapter in GGUF form."""
-
-    path: str
-    scale: float = 1.0
-    """How much of its change is applied."""
+    projector: str | None = None
+    """A vision projector (mmproj file), in the place of what the model's own name brings."""
 
 
 class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,19 +65,12 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hugging_face_cache_dir: str | None = None
     """A Hugging Face cache (`~/.cache/huggingface/hub`), whose GGUF files are used in place."""
 
-    adapters: Mapping[str, list[AdapterFile]] = {}
-    """LoRA adapters by model, beside those that the model's own name brings."""
-
     registries: tuple[str, ...] | None = None
     """Hosts that models may be pulled from and pushed to, as names spell them (`hf.co`,
     `registry.example.com:5000`, `*.example.com`); None: any."""
 
     hugging_face_url: str | None = None
     """Where `hf.co/…` models are fetched; None: what `HF_ENDPOINT` says, or huggingface.co."""
-
-    projectors: Mapping[str, str] = {}
-    """Vision projectors (mmproj files) by model, in the place of what the model's own name
-    brings."""
 
     max_images: int = 16
     """How many images one conversation may have."""
@@ -95,8 +95,9 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a busy model stays before it makes way for one that waits for room. An idle one
     is evicted at once."""
 
-    num_slots: int = 16
-    """How many sequences of one model are decoded together; more wait their turn."""
+    num_slots: Positive | None = None
+    """How many sequences of one model are decoded together; more wait their turn. None: 16, or
+    fewer where a shared pool is too small for so many."""
 
     max_waiting: int = 256
     """How many requests of one model may wait for a slot; one more is refused as overloaded."""
@@ -116,7 +117,12 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The largest cache that `cache = "auto"` makes exact."""
 
     pool_tokens: int | None = None
-    """Tokens that the shared pool holds over all sequences; None: twice `context_tokens`."""
+    """Tokens that the shared pool holds over all sequences; None: `context_tokens` and as much
+    again, of that at most 16,384."""
+
+    max_saved_bytes: Count = 512 * 1024 * 1024
+    """Memory for what slots held before another prompt took them or their model was unloaded, over
+    all models; prompts that begin alike get it back. 0: none is saved."""
 
     max_batch_tokens: int = 512
     """Tokens computed in one step: one for each running answer, the rest for prompts."""
@@ -165,13 +171,21 @@ class GgufConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def for_model(self, name: str) -> "GgufConfig":
         """The configuration of one model; `models` is empty in it."""
+        changes = msgspec.structs.asdict(self.own(name))
+        changes = {
+            field: value
+            for field, value in changes.items()
+            if value is not None and field not in _FILES
+        }
+        return msgspec.structs.replace(self, models={}, **changes)
+
+    def own(self, name: str) -> GgufModelConfig:
+        """What the policy says of one model alone."""
         own = self.models.get(name)
         if own is None:
             spelled = {_folded(key): model for key, model in self.models.items()}
             own = spelled.get(_folded(name))
-        changes = {} if own is None else msgspec.structs.asdict(own)
-        changes = {field: value for field, value in changes.items() if value is not None}
-        return msgspec.structs.replace(self, models={}, **changes)
+        return own or GgufModelConfig()
 
     @property
     def is_cache_chosen(self) -> bool:

@@ -86,6 +86,7 @@ class GgufEngine:
     async def close(self) -> None:
         """End every stream with `Unavailable`, then free everything; idempotent."""
         self._is_closed = True
+        self._loader.close()
         await self._pool.close()
 
     async def health(self) -> Health:

@@ -7,14 +7,13 @@ from typing import Any
 from engines.chat.answer import Admitted, Ended, Generated
 from engines.errors import EngineError, Unavailable
 from engines.gguf.image_tokens import position_of
+from engines.gguf.layout import Layout
 from engines.gguf.runner import Aborted, CacheFull, Row, Runner, Shape
 from engines.gguf.sampler import Candidates, Sampler, logprobs
 from engines.gguf.scheduler import Scheduler
 from engines.gguf.sequence import Sequence as Running
 from engines.gguf.sequence import Work
 from engines.gguf.slots import Slots
-from engines.gguf.threads import Threads
-from engines.metrics import StepRecorder
 from engines.outbox import Outbox
 from engines.protocol import FinishReason
 
@@ -24,6 +23,8 @@ MIN_PROMPT_SHARE = 32
 # Interrupting a step throws away what it did for the others, so only a prompt that
 # makes up most of a long step is worth it.
 MIN_ABORTED_TOKENS = 64
+# That idle slots may keep in a shared pool, or an eighth of it; the rest is saved outside of it.
+MAX_IDLE_TOKENS = 2048
 
 
 class Generation:
@@ -33,21 +34,24 @@ class Generation:
         self,
         runner: Runner,
         shape: Shape,
-        threads: Threads,
+        layout: Layout,
         outbox: Outbox[Any],
-        recorder: StepRecorder,
     ) -> None:
+        self._recorder = recorder = layout.recorder.steps
         slots = Slots(
             shape.num_slots,
             pool_tokens=shape.pool_tokens,
             can_cut=runner.has_cuttable_cache,
             keeps_together=shape.exact,
+            # A step looks at every cell of a shared pool, whoever wrote it.
+            idle_tokens=None if shape.exact else min(MAX_IDLE_TOKENS, shape.pool_tokens // 8),
         )
         self.scheduler = Scheduler(
             slots,
             PositionedCache(runner, slots),
             context_tokens=shape.context_tokens,
             on_preemption=recorder.preempted,
+            saved=layout.saved,
         )
         self.interruptible: Running | None = None  # whose cancelling may abort the step
         self._runner = runner
@@ -55,8 +59,7 @@ class Generation:
         self._outbox = outbox
         self._room = Candidates(runner.num_tokens)
         self._end_ids = frozenset(runner.vocabulary.end_ids)
-        self._threads = threads
-        self._recorder = recorder
+        self._threads = layout.threads
         self._iteration_tokens = 0  # see StepRecorder.stepped
         self._seconds_per_prompt_token = 0.0
 
@@ -109,10 +112,11 @@ class Generation:
         # Images first: what is computed last has its logits kept.
         for work in works:
             if (image := work.image) is not None:
+                self._outbox.flush()
                 position = work.sequence.position_of(work.start)
                 self._runner.decode_image(image, position=position, slot=_slot_of(work))
         if rows:
-            self._runner.decode(rows)
+            self._runner.decode(rows, self._outbox.flush)
 
     def drop(self, sequence: Running) -> None:
         """Forget a sequence wherever it is; idempotent."""
@@ -122,6 +126,10 @@ class Generation:
         self.scheduler.drop(sequence)
         if sequence.sampler is not None:
             sequence.sampler.close()
+
+    def save_idle(self) -> None:
+        """Save what idle slots hold, before the model is freed."""
+        self.scheduler.save_idle()
 
     def end_all(self, reason: BaseException) -> None:
         """End every sequence with `reason`."""
@@ -184,8 +192,7 @@ class Generation:
 
     def _take_token(self, sequence: Running, row: int) -> None:
         assert sequence.sampler is not None
-        logits = self._runner.logits(row)
-        token = sequence.sampler.sample(self._runner.context, row, logits, sequence.constraint)
+        token = sequence.sampler.sample(self._runner, row, sequence.constraint)
         now = time.monotonic()
         if not sequence.first_token_at:
             sequence.first_token_at = now
@@ -196,6 +203,7 @@ class Generation:
             return
         logprob = None
         if sequence.num_logprobs is not None:
+            logits = self._runner.logits(row)
             logprob = logprobs(logits, token, sequence.num_logprobs, self._runner.vocabulary.pieces)
         self._outbox.post(sequence.mailbox, Generated(token, logprob))
         self.scheduler.append(sequence, token)
@@ -246,6 +254,14 @@ class PositionedCache:
         """Give the empty `target` what `source` holds of the first `length` tokens."""
         position = position_of(self._slots[target].tokens, length)
         self._runner.copy_prefix(source, target, position)
+
+    def save(self, slot: int, max_bytes: int) -> Any:
+        """A copy of all that a slot holds, or None if it is larger than that."""
+        return self._runner.save(slot, max_bytes)
+
+    def restore(self, slot: int, state: Any, tokens: Sequence[int]) -> bool:
+        """Give the empty slot what was saved of these tokens; False if it stays empty."""
+        return self._runner.restore(slot, state, position_of(tokens, len(tokens)))
 
 
 def _slot_of(work: Work) -> int:

@@ -41,7 +41,7 @@ def images_in(tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
         token = tokens[at]
         if token < 0:
             yield at, token
-            at += num_tokens_of(token)
+            at += max(1, num_tokens_of(token))
         else:
             at += 1
 

@@ -7,9 +7,8 @@ thread through `submit` and come back through their mailboxes.
 import asyncio
 import functools
 import math
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,12 +23,14 @@ from engines.gguf.adapter_file import Adapter
 from engines.gguf.config import GgufConfig
 from engines.gguf.embedding import EmbedJob
 from engines.gguf.go_template.matching import TemplateChoice
+from engines.gguf.layout import Layout
 from engines.gguf.recipe import NOTHING, Recipe
-from engines.gguf.runner import Runner
+from engines.gguf.runner import Runner, Shape
+from engines.gguf.saved_caches import ModelCaches, SavedCaches
 from engines.gguf.sequence import Sequence
 from engines.gguf.shapes import cache_bytes, embedding_shape, generation_shape
-from engines.gguf.step_loop import Layout, StepLoop
-from engines.gguf.threads import FixedThreads, Threads, ThreadTuner, idle_cores
+from engines.gguf.step_loop import StepLoop
+from engines.gguf.threads import threads_for
 from engines.gguf.tuning import tuning_of
 from engines.gguf.vision import Reading, Vision
 from engines.gguf.vocabulary import Vocabulary
@@ -61,6 +62,8 @@ class HowToLoad(NamedTuple):
     projector: Path | None = None
     template: TemplateChoice | None = None  # None: the one in the file
     gpu_layers: int = -1  # -1: all that fit
+    version: Hashable = None  # of the file: what it computed is reused by the same alone
+    saved: SavedCaches | None = None
 
 
 class LoadedModel:
@@ -86,7 +89,8 @@ class LoadedModel:
                 max_pixels=config.max_image_pixels,
                 max_batch_tokens=config.max_batch_tokens,
             )
-        self.line = WaitingLine(config.num_slots, config.max_waiting)
+        num_slots = (layout.generation or layout.embedding).num_slots
+        self.line = WaitingLine(num_slots, config.max_waiting)
         self.recipe = NOTHING  # what its name adds; `open` knows
         self._chosen: TemplateChoice | None = None
         self.recorder = layout.recorder
@@ -132,6 +136,7 @@ class LoadedModel:
                     how.pooling,
                     threads_for(config),
                     recorder,
+                    _saved_of(how, config, generation),
                 )
             )
             return layouts[0]
@@ -313,12 +318,21 @@ class LoadedModel:
         )
 
 
-def threads_for(config: GgufConfig) -> Threads:
-    """What decides how many threads compute a step."""
-    if config.num_threads is not None:
-        return FixedThreads(config.num_threads)
-    cores = len(os.sched_getaffinity(0))
-    return ThreadTuner(cores, start=idle_cores(cores, os.getloadavg()[0]))
+def _saved_of(how: HowToLoad, config: GgufConfig, generation: Shape | None) -> ModelCaches | None:
+    """The saved caches that were computed just as this model will compute."""
+    if how.saved is None or generation is None:
+        return None
+    added: list[Hashable] = [(one, _state_of(one.path)) for one in how.adapters]
+    if how.projector is not None:
+        added.append((how.projector, _state_of(how.projector)))
+    tuning = tuning_of(config, how.gpu_layers)
+    key = (how.version, tuple(added), how.use_extra_buffers, tuning, generation.exact)
+    return how.saved.of(key)
+
+
+def _state_of(path: Path) -> Hashable:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _spoken_pieces(vocabulary: Vocabulary) -> list[bytes]:

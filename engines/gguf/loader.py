@@ -17,6 +17,7 @@ from engines.gguf.machine_memory import available_bytes, total_bytes
 from engines.gguf.needs import Needs
 from engines.gguf.probe import Companions, Probe
 from engines.gguf.runner import POOLINGS
+from engines.gguf.saved_caches import SavedCaches
 from engines.metrics import ModelRecorder
 from engines.pool import ENDLESS, Budget, Need, Room
 
@@ -35,8 +36,13 @@ class Loader:
         self._probe = Probe(folder / "probes.json" if folder else None)
         self._needs = Needs(folder / "memory.json" if folder else None)
         self.recorders: dict[str, ModelRecorder] = {}  # of every model that was ever loaded
+        self._saved = SavedCaches(config.max_saved_bytes)
         self.loading: dict[str, float] = {}  # how far each load under way is, 0 to 1
         self.num_loads = 0  # models opened so far, for tests
+
+    def close(self) -> None:
+        """Forget what unloaded models had computed; those that close from now on save nothing."""
+        self._saved.close()
 
     def budget(self) -> Budget:
         """How much all models may take together."""
@@ -94,7 +100,7 @@ class Loader:
                 use_extra_buffers=use_extra_buffers,
                 pooling=pooling if header.is_embedding_model else None,
                 companions=Companions(
-                    adapters=tuple(str(one.path) for one in known.adapters),
+                    adapters=tuple(str(adapter.path) for adapter in known.adapters),
                     projector=str(known.projector) if known.projector else None,
                 ),
             )
@@ -108,6 +114,8 @@ class Loader:
             projector=known.projector,
             template=known.template,
             gpu_layers=need.gpu_layers,
+            version=version,
+            saved=self._saved,
         )
         config = self._configured(known)
         model = await LoadedModel.open(name, version.path, config, how, recorder)

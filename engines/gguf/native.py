@@ -38,6 +38,7 @@ _ARGUMENTS = {
     "llama_init_from_model": 2,
     "llama_memory_clear": 2,
     "llama_memory_seq_cp": 5,
+    "llama_memory_seq_pos_max": 2,
     "llama_memory_seq_rm": 4,
     "llama_model_load_from_file": 2,
     "llama_model_meta_val_str": 4,
@@ -50,6 +51,9 @@ _ARGUMENTS = {
     "llama_sampler_sample": 3,
     "llama_set_abort_callback": 3,
     "llama_set_adapters_lora": 4,
+    "llama_state_seq_get_data": 4,
+    "llama_state_seq_get_size": 2,
+    "llama_state_seq_set_data": 4,
     "llama_token_to_piece": 6,
     "llama_tokenize": 7,
 }
@@ -253,6 +257,12 @@ def forget_allocated() -> None:
 def allocated() -> Allocated:
     """What llama.cpp said that it allocated on this thread since `forget_allocated`."""
     return getattr(_allocated, "so_far", Allocated())
+
+
+def note_allocated(size_bytes: int) -> None:
+    """Count memory of which llama.cpp says nothing."""
+    main, gpu = allocated()
+    _allocated.so_far = Allocated(main + size_bytes, gpu)
 
 
 def _note_buffer(line: bytes) -> None:

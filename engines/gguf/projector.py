@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import RequestRefused, Unavailable
-from engines.gguf.native import forget_lines, last_lines, llama, mtmd
+from engines.gguf.native import forget_lines, last_lines, llama, mtmd, note_allocated
 from engines.gguf.pictures import Pixels
 
 Embeddings = npt.NDArray[np.float32]
@@ -84,6 +84,7 @@ class Projector:
             self.close()
             raise Unavailable(f"projector {path.name} is not for pictures")
         self.size_bytes = path.stat().st_size
+        note_allocated(self.size_bytes)
 
     def cut(self, pixels: Pixels) -> CutImage:
         """The picture scaled, and cut into images, as this model wants it."""

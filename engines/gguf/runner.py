@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import Unavailable
+from engines.gguf import slot_states
 from engines.gguf.adapter_file import Adapter
 from engines.gguf.adapters import AppliedAdapters
+from engines.gguf.batch import Batch
 from engines.gguf.native import allocated, forget_allocated, forget_lines, last_lines, llama
 from engines.gguf.projector import ImageChunk, Projector
 from engines.gguf.tensor_types import CACHE_TYPES, bytes_per_item
@@ -153,12 +155,17 @@ class Runner:
         self._shape = shape
         self._context = self._make_context(parameters, f"{shape.pool_tokens} tokens of KV cache")
         self._memory = self._binding.llama_get_memory(self._context)
-        self._batch = _Batch(shape.max_batch_tokens)
+        self._batch = Batch(shape.max_batch_tokens)
 
-    def decode(self, rows: Sequence[Row]) -> None:
-        """Compute a batch of at most `max_batch_tokens` rows."""
+    def decode(self, rows: Sequence[Row], when_ready: Callable[[], object] = lambda: None) -> None:
+        """Compute a batch of at most `max_batch_tokens` rows.
+
+        `when_ready` is called when all is prepared and this thread is about to leave the GIL.
+        """
         self._check(rows)
-        status = self._binding.llama_decode(self._context, self._batch.fill(rows))
+        batch = self._batch.fill(rows)
+        when_ready()
+        status = self._binding.llama_decode(self._context, batch)
         _raise_for(status, f"a batch of {len(rows)}")
 
     def decode_image(self, image: ImageChunk, *, position: int, slot: int) -> None:
@@ -229,6 +236,19 @@ class Runner:
         else:
             self._binding.llama_memory_seq_cp(self._memory, source, target, 0, length)
 
+    def save(self, slot: int, max_bytes: int) -> slot_states.State | None:
+        """A copy of all that a slot holds, or None if it is larger than `max_bytes`."""
+        self._check_slot(slot, 0)
+        return slot_states.copy_of(self._context, slot, max_bytes=max_bytes)
+
+    def restore(self, slot: int, state: slot_states.State, length: int) -> bool:
+        """Give the empty `slot` what `save` gave for `length` positions; False: it stays empty."""
+        self._check_slot(slot, length)
+        if slot_states.put_back(self._context, slot, state, length=length):
+            return True
+        self.clear(slot)
+        return False
+
     def _check_slot(self, slot: int, length: int) -> None:
         if not (0 <= slot < self._shape.num_slots and 0 <= length <= self._shape.context_tokens):
             raise ValueError(f"slot {slot}, length {length} is outside of {self._shape}")
@@ -255,7 +275,7 @@ class Runner:
             parameters.embeddings = True
             parameters.pooling_type = POOLINGS[pooling]
             self._embed_context = self._make_context(parameters, "embedding")
-            self._embed_batch = _Batch(shape.max_batch_tokens)
+            self._embed_batch = Batch(shape.max_batch_tokens)
         context = self._embed_context
         if memory := binding.llama_get_memory(context):
             binding.llama_memory_clear(memory, not _DATA_TOO)
@@ -289,12 +309,12 @@ class Runner:
         if not context:
             reason = last_lines() or "out of memory?"
             raise Unavailable(f"llama.cpp could not make a context for {purpose}: {reason}")
+        self.allocated = allocated()
         try:
             self._adapters.apply(context)
         except BaseException:
             self._binding.llama_free(context)
             raise
-        self.allocated = allocated()
         atoi = self._binding.ggml_abort_callback(_atoi_address())
         self._binding.llama_set_abort_callback(
             context, atoi, ctypes.cast(self._abort_flag, ctypes.c_void_p)
@@ -321,42 +341,6 @@ class Runner:
             self.vocabulary.forget()
             self._binding.llama_model_free(self._model)
             self._model = None
-
-
-class _Batch:
-    """A llama_batch over numpy arrays, made once and filled for every step."""
-
-    def __init__(self, max_tokens: int) -> None:
-        binding = llama()
-        self._tokens = np.zeros(max_tokens, np.int32)
-        self._positions = np.zeros(max_tokens, np.int32)
-        self._num_slots = np.ones(max_tokens, np.int32)
-        self._slots = np.zeros(max_tokens, np.int32)
-        self._wants_logits = np.zeros(max_tokens, np.int8)
-        addresses = self._slots.ctypes.data + self._slots.itemsize * np.arange(max_tokens)
-        self._slot_pointers = addresses.astype(np.uintp)
-        fields = dict(binding.llama_batch._fields_)
-
-        def pointer(array: npt.NDArray[Any], field: str) -> Any:
-            return ctypes.cast(array.ctypes.data, fields[field])
-
-        self._batch = binding.llama_batch()
-        self._batch.token = pointer(self._tokens, "token")
-        self._batch.pos = pointer(self._positions, "pos")
-        self._batch.n_seq_id = pointer(self._num_slots, "n_seq_id")
-        self._batch.seq_id = pointer(self._slot_pointers, "seq_id")
-        self._batch.logits = pointer(self._wants_logits, "logits")
-
-    def fill(self, rows: Sequence[Row]) -> Any:
-        """The batch with these rows."""
-        count = len(rows)
-        tokens, positions, slots, wants_logits = zip(*rows, strict=True)
-        self._tokens[:count] = tokens
-        self._positions[:count] = positions
-        self._slots[:count] = slots
-        self._wants_logits[:count] = wants_logits
-        self._batch.n_tokens = count
-        return self._batch
 
 
 def _raise_for(status: int, what: str) -> None:

@@ -52,6 +52,19 @@ class ConstraintState(Protocol):
         ...
 
 
+class Batch(Protocol):
+    """What was computed; a `Runner` after its `decode`."""
+
+    @property
+    def context(self) -> Any:
+        """llama.cpp's own context."""
+        ...
+
+    def logits(self, row: int, /) -> npt.NDArray[np.float32]:
+        """The logits of one row."""
+        ...
+
+
 class Candidates:
     """Room for one vocabulary of logits; belongs to a step thread, shared by its samplers."""
 
@@ -98,19 +111,13 @@ class Sampler:
             self._binding.llama_sampler_free(self._chain)
             self._chain = None
 
-    def sample(
-        self,
-        context: Any,
-        row: int,
-        logits: npt.NDArray[np.float32],
-        constraint: ConstraintState | None,
-    ) -> int:
-        """Draw the next token from batch row `row`, whose logits `logits` views."""
+    def sample(self, batch: Batch, row: int, constraint: ConstraintState | None) -> int:
+        """Draw the next token from row `row` of a batch that was just computed."""
         must_go_on = self._num_sampled < self._min_tokens
         self._num_sampled += 1
         if constraint is None and not must_go_on:
-            return self._binding.llama_sampler_sample(self._chain, context, row)
-        np.copyto(self._room.logits, logits)
+            return self._binding.llama_sampler_sample(self._chain, batch.context, row)
+        np.copyto(self._room.logits, batch.logits(row))
         if must_go_on:
             self._room.logits[self._end_ids] = _NEVER
         token = self._draw()

@@ -10,17 +10,21 @@ sequence is preempted: it waits at the head of its owner's line, keeps what it
 has said, and is computed again when there is room. Nothing fails for want of
 room, and nothing has to be reserved for answers that may stay short.
 
+What idle slots held is not lost with their room: it goes to saved_caches.py, and
+a prompt that begins like it gets it back.
+
 Plain Python, owned by the step thread. It reaches the KV cache through the
-three calls of `Cache`, so its tests need no llama.cpp.
+calls of `Cache`, so its tests need no llama.cpp.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from engines.fairness import OUTPUT_TOKEN_COST, PROMPT_TOKEN_COST, FairQueue
+from engines.gguf.saved_caches import ModelCaches
 from engines.gguf.sequence import Sequence as Running
 from engines.gguf.sequence import Work
-from engines.gguf.slots import Placement, Slots
+from engines.gguf.slots import MIN_COPIED_TOKENS, Placement, Slot, Slots
 
 
 class Cache(Protocol):
@@ -38,6 +42,14 @@ class Cache(Protocol):
         """Give the empty `target` what `source` holds of the first `length` positions."""
         ...
 
+    def save(self, slot: int, max_bytes: int, /) -> Any:
+        """A copy of all that a slot holds, or None if it is larger than that."""
+        ...
+
+    def restore(self, slot: int, state: Any, tokens: Sequence[int], /) -> bool:
+        """Give the empty `slot` what was saved of `tokens`; False if it stays empty."""
+        ...
+
 
 class Scheduler:
     """The waiting and the running sequences of one model."""
@@ -49,12 +61,15 @@ class Scheduler:
         *,
         context_tokens: int,
         on_preemption: Callable[[], None] = lambda: None,
+        saved: ModelCaches | None = None,
     ) -> None:
         self.slots = slots
+        self.slots.on_eviction = self._save
         self.running: list[Running] = []  # in the order of their admission
         self._cache = cache
         self._context_tokens = context_tokens
         self._on_preemption = on_preemption
+        self._saved = saved
         self._waiting: FairQueue[Running] = FairQueue()
 
     @property
@@ -79,7 +94,8 @@ class Scheduler:
                 break
             placement = self.slots.place(sequence.tokens, sequence.cache_salt)
             assert placement is not None, "fits() promised a slot"
-            self._prepare(placement)
+            if not self._restored(sequence, placement):
+                self._prepare(placement)
             sequence.slot = placement.slot
             sequence.num_computed = len(self.slots[placement.slot].tokens)
             self._waiting.started(sequence.owner)
@@ -87,8 +103,41 @@ class Scheduler:
             admitted.append(sequence)
         return admitted
 
-    def _prepare(self, placement: Placement) -> None:
+    def _restored(self, sequence: Running, placement: Placement) -> bool:
+        """Whether the sequence has got a saved cache that holds more than its slot would."""
         self.clear(placement.evicted)
+        if self._saved is None:
+            return False
+        found = self._saved.find(sequence.tokens, sequence.cache_salt, whole=not self.slots.can_cut)
+        if found is None or found.num_tokens < placement.num_cached + MIN_COPIED_TOKENS:
+            return False
+        slot, held = placement.slot, found.cache.tokens
+        self._cache.clear(slot)
+        self.slots.cut(slot, 0)
+        if not self._cache.restore(slot, found.cache.state, held):
+            self._saved.discard(found)
+            return True  # with nothing cached: what the slot held has made room for it
+        self.slots.restored(slot, held)
+        if found.num_tokens < len(held) and not self._cache.truncate(slot, found.num_tokens):
+            self._cache.clear(slot)
+            self.slots.cut(slot, 0)
+            return True
+        self.slots.cut(slot, found.num_tokens)
+        self._saved.used(found)
+        return True
+
+    def save_idle(self) -> None:
+        """Save what every idle slot holds, the last used last; for a model that is unloaded."""
+        self.slots.evict_idle()
+
+    def _save(self, slot: Slot) -> None:
+        if self._saved is None or not self._saved.wants(slot.tokens, slot.salt):
+            return
+        state = self._cache.save(slot.id, self._saved.max_bytes)
+        if state is not None:
+            self._saved.add(slot.tokens, slot.salt, state)
+
+    def _prepare(self, placement: Placement) -> None:
         if placement.source is not None:
             self._cache.clear(placement.slot)
             self._cache.copy_prefix(placement.source, placement.slot, placement.num_cached)
@@ -198,6 +247,7 @@ class Scheduler:
     def _give_back(self, sequence: Running) -> None:
         assert sequence.slot is not None
         self.slots.release(sequence.slot)
+        self.clear(self.slots.trim_idle())
         sequence.slot = None
         self._waiting.stopped(sequence.owner)
 

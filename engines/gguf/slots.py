@@ -10,7 +10,7 @@ llama.cpp stores a shared one once: that errs towards evicting, never towards
 running out. Plain Python without llama.cpp; the step thread owns it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from engines.gguf.image_tokens import whole_images
@@ -55,16 +55,21 @@ class Slots:
         pool_tokens: int,
         can_cut: bool = True,
         keeps_together: bool = False,
+        idle_tokens: int | None = None,
     ) -> None:
         """`keeps_together`: give new prompts slots beside the busy ones where that costs nothing.
 
         llama.cpp computes caches of their own in one go only as far as their ids follow
-        each other without a gap.
+        each other without a gap. `idle_tokens`: how many idle slots may keep together; in a
+        shared pool every step looks at all of them.
         """
         self._slots = [Slot(slot) for slot in range(num_slots)]
         self._pool_tokens = pool_tokens
-        self._can_cut = can_cut
+        self.can_cut = can_cut
         self._keeps_together = keeps_together
+        self._idle_tokens = pool_tokens if idle_tokens is None else idle_tokens
+        # Called with a slot that is about to forget most of what its cache still holds.
+        self.on_eviction: Callable[[Slot], None] = lambda slot: None
         self._now = 0
 
     def __getitem__(self, slot: int) -> Slot:
@@ -114,6 +119,8 @@ class Slots:
             source, length = None, 0  # the room that the shared prefix takes is needed
             evicted = self._evict_until(self._pool_tokens - len(tokens) - 1, (target,))
         assert evicted is not None, "fits() promised room"
+        if target.tokens and (source is not None or 2 * length < len(target.tokens)):
+            self.on_eviction(target)
         self._take(target, tokens[:length], salt, len(tokens) + 1)
         return Placement(target.id, length, None if source is None else source.id, evicted)
 
@@ -132,6 +139,10 @@ class Slots:
         """Note that the slot was truncated to `length` tokens."""
         del self._slots[slot].tokens[length:]
 
+    def restored(self, slot: int, tokens: Sequence[int]) -> None:
+        """Note that the slot holds these tokens now, and nothing else."""
+        self._slots[slot].tokens = list(tokens)
+
     def release(self, slot: int) -> None:
         """Give the slot back; what it holds stays as a cache."""
         self._slots[slot].is_busy = False
@@ -143,10 +154,17 @@ class Slots:
 
     def evict_idle(self) -> list[int]:
         """Forget every idle cache; returns the slots to clear."""
-        idle = [slot for slot in self._slots if not slot.is_busy and slot.tokens]
-        for slot in idle:
+        return self._evict_until(self.busy_tokens, ()) or []
+
+    def trim_idle(self) -> list[int]:
+        """Forget idle caches, oldest first, down to `idle_tokens`; returns the slots to clear."""
+        return self._evict_until(self.busy_tokens + self._idle_tokens, ()) or []
+
+    def _forget(self, slots: Sequence[Slot]) -> list[int]:
+        for slot in slots:
+            self.on_eviction(slot)
             slot.tokens = []
-        return [slot.id for slot in idle]
+        return [slot.id for slot in slots]
 
     def reset(self) -> None:
         """Note that the whole cache was cleared."""
@@ -161,7 +179,7 @@ class Slots:
                 continue
             length = min(common_prefix(slot.tokens, tokens), len(tokens) - 1)
             length = whole_images(tokens, length)
-            if not self._can_cut and (slot.is_busy or length < len(slot.tokens)):
+            if not self.can_cut and (slot.is_busy or length < len(slot.tokens)):
                 continue
             if length > longest or (length == longest and best is not None and best.is_busy):
                 best, longest = slot, length
@@ -200,9 +218,7 @@ class Slots:
             chosen.append(slot)
         if used > limit:
             return None
-        for slot in chosen:
-            slot.tokens = []
-        return [slot.id for slot in chosen]
+        return self._forget(chosen)
 
     def _touch(self, slot: Slot) -> None:
         self._now += 1

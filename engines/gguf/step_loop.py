@@ -19,23 +19,12 @@ import structlog
 from engines.errors import EngineError, Unavailable
 from engines.gguf.embedding import Embedder, EmbedJob
 from engines.gguf.generation import Generation
-from engines.gguf.runner import Runner, Shape
+from engines.gguf.layout import Layout
+from engines.gguf.runner import Runner
 from engines.gguf.sequence import Sequence
-from engines.gguf.threads import Threads
-from engines.metrics import ModelRecorder
 from engines.outbox import Mailbox, Outbox
 
 log = structlog.get_logger()
-
-
-class Layout(NamedTuple):
-    """What to open in a loaded model; `generation` is None for one that only embeds."""
-
-    generation: Shape | None
-    embedding: Shape
-    pooling: str
-    threads: Threads
-    recorder: ModelRecorder
 
 
 class _Cancel(NamedTuple):
@@ -117,6 +106,8 @@ class StepLoop:
             self._open()
             while self._take_in():
                 self._turn()
+            if self._generation is not None:
+                self._generation.save_idle()
         except EngineError as error:
             reason = error
         # The thread would die silently, and every stream would wait for ever.
@@ -134,14 +125,15 @@ class StepLoop:
         try:
             self._runner = runner = self._load()
             layout = self._layout(runner)
-            threads = layout.threads
             if layout.generation is not None:
                 runner.open_cache(layout.generation)
-                self._generation = Generation(
-                    runner, layout.generation, threads, self._outbox, layout.recorder.steps
-                )
+                self._generation = Generation(runner, layout.generation, layout, self._outbox)
             self._embedder = Embedder(
-                runner, layout.embedding, layout.pooling, threads=threads, outbox=self._outbox
+                runner,
+                layout.embedding,
+                layout.pooling,
+                threads=layout.threads,
+                outbox=self._outbox,
             )
         except EngineError as error:
             self._outbox.post(self._opened, error)
@@ -193,7 +185,9 @@ class StepLoop:
         if self._embedder:
             self._embedder.step()
         self._note_health()
-        if not self._outbox.flush():
+        # The next step of answers says when it is best; see `Generation.step`.
+        is_next_soon = self._generation is not None and self._generation.scheduler.running
+        if not is_next_soon and not self._outbox.flush():
             self.is_stopping = True  # the event loop is closed: nobody is there to answer
 
     def _note_health(self) -> None:

@@ -11,7 +11,10 @@ faster number is kept. Trying may cost a fiftieth of the time, no more.
 The number of threads does not change what is computed, to the last bit.
 """
 
+import os
 from dataclasses import dataclass, field
+
+from engines.gguf.config import GgufConfig
 
 TRY_SHARE = 0.02  # of the time, that may be lost by trying
 _FORGET = 0.3  # the share of a new measurement in what is believed
@@ -102,6 +105,14 @@ class FixedThreads:
 
 
 Threads = ThreadTuner | FixedThreads
+
+
+def threads_for(config: GgufConfig) -> Threads:
+    """What decides how many threads compute a step."""
+    if config.num_threads is not None:
+        return FixedThreads(config.num_threads)
+    cores = len(os.sched_getaffinity(0))
+    return ThreadTuner(cores, start=idle_cores(cores, os.getloadavg()[0]))
 
 
 def idle_cores(num_cores: int, load: float) -> int:

@@ -19,7 +19,7 @@ from engines.protocol import (
 
 
 @asynccontextmanager
-async def engine_of(models: Path, **fields: object) -> AsyncGenerator[GgufEngine, None]:
+async def engine_of(models: Path, /, **fields: object) -> AsyncGenerator[GgufEngine, None]:
     # llama.cpp's threads wait spinning, which takes for ever on a machine full of tests.
     config = msgspec.structs.replace(GgufConfig(num_threads=1), **fields)
     engine = GgufEngine("laptop", config, models_dir=models, data_dir=models)

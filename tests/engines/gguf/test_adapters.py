@@ -7,7 +7,7 @@ import pytest
 
 from engines.errors import Unavailable
 from engines.gguf.adapter_file import Adapter, check_adapter
-from engines.gguf.config import AdapterFile
+from engines.gguf.config import AdapterFile, GgufModelConfig
 from engines.gguf.engine import GgufEngine
 from engines.gguf.file_format import read_file
 from engines.gguf.runner import Row, Runner, Shape
@@ -98,9 +98,9 @@ async def test_a_policys_adapter_belongs_to_its_model_and_a_new_file_is_loaded_a
     models = tmp_path / "models"
     put_model(models, "registry.ollama.ai/library/m/latest", {"model": base.read_bytes()})
     path = write_adapter(tmp_path / "lora.gguf", halves(1))
-    adapters = {"m": [AdapterFile(path=str(path))]}
+    own = {"m": GgufModelConfig(adapters=[AdapterFile(path=str(path))])}
 
-    async with engine_of(models, adapters=adapters) as engine:
+    async with engine_of(models, models=own) as engine:
         before = await said(engine, "m")
         write_adapter(path, halves(2, {"blk.1.ffn_down.weight": (64, 160)}))
         assert await said(engine, "m:latest") != before
@@ -115,9 +115,9 @@ async def test_a_model_whose_adapter_is_another_models_is_refused_and_the_others
     for name in ("good", "bad"):
         put_model(models, f"registry.ollama.ai/library/{name}/latest", layers)
     wrong = write_adapter(tmp_path / "lora.gguf", halves(), architecture="gemma3")
-    adapters = {"bad": [AdapterFile(path=str(wrong))]}
+    own = {"bad": GgufModelConfig(adapters=[AdapterFile(path=str(wrong))])}
 
-    async with engine_of(models, adapters=adapters) as engine:
+    async with engine_of(models, models=own) as engine:
         with pytest.raises(Unavailable, match=r"'bad:latest' cannot be loaded: lora\.gguf: was"):
             await events_of(engine, asking(model="bad"))
         assert "good:latest" in [info.name for info in await engine.models()]

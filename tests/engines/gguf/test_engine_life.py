@@ -53,7 +53,7 @@ async def test_closing_during_a_load_ends_those_who_wait(models: Path) -> None:
 async def test_a_thread_that_dies_ends_its_streams_and_the_model_is_loaded_anew(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Runner, rows: object) -> None:
+    def broken(self: Runner, *given: object) -> None:
         raise RuntimeError("the roof is on fire")
 
     async with engine_of(models) as engine:
@@ -72,7 +72,7 @@ async def test_a_thread_that_dies_ends_its_streams_and_the_model_is_loaded_anew(
 async def test_a_step_that_fails_ends_what_runs_and_the_model_stays(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(self: Runner, rows: object) -> None:
+    def failing(self: Runner, *given: object) -> None:
         raise Unavailable("llama.cpp failed to decode a batch (code -3)")
 
     async with engine_of(models) as engine:

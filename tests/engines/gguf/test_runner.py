@@ -219,3 +219,50 @@ def test_a_library_built_with_openmp_is_recognized(tmp_path: Path) -> None:
 
     library.write_bytes(b"\x7fELF...libm.so.6...")
     assert not native.uses_openmp(tmp_path)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_saved_slot_goes_on_in_another_context_as_if_nothing_had_happened(
+    path: Path, exact: bool
+) -> None:
+    shape = SHAPE._replace(exact=exact)
+    first = Runner(path)
+    first.open_cache(shape)
+    first.decode(rows(PROMPT[:100], slot=1))
+    state = first.save(1, 10**9)
+    expected = last_logits(first, PROMPT[100:], slot=1, start=100)
+    assert first.save(1, 1000) is None
+    first.close()
+
+    second = Runner(path)
+    second.open_cache(shape)
+    if not exact:
+        second.decode(rows([9] * 30, slot=0))
+    assert state is not None
+    assert second.restore(2, state, 100)
+    restored = last_logits(second, PROMPT[100:], slot=2, start=100)
+    second.close()
+
+    if exact:
+        assert np.array_equal(expected, restored)
+    else:
+        assert np.allclose(expected, restored, atol=0.05)
+
+
+def test_what_does_not_fit_or_is_not_whole_leaves_the_slot_empty(
+    runner: Runner, path: Path
+) -> None:
+    runner.decode(rows(PROMPT, slot=0))
+    state = runner.save(0, 10**9)
+    assert state is not None
+
+    assert not runner.restore(1, state, 99)
+    assert not runner.restore(1, state[: len(state) // 2], 120)
+    fresh = last_logits(runner, PROMPT, slot=1)
+    assert np.array_equal(fresh, last_logits(runner, PROMPT, slot=2))
+
+    small = Runner(path)
+    small.open_cache(SHAPE._replace(exact=False, pool_tokens=256, context_tokens=256))
+    small.decode(rows([9] * 200, slot=0))
+    assert not small.restore(1, state, 120)
+    small.close()

@@ -53,8 +53,7 @@ def draw(
     sampler = Sampler(
         sampling, end_ids=runner.vocabulary.end_ids, room=room, max_tokens=SHAPE.context_tokens
     )
-    logits = runner.logits(3)
-    tokens = [sampler.sample(runner.context, 3, logits, constraint) for _ in range(count)]
+    tokens = [sampler.sample(runner, 3, constraint) for _ in range(count)]
     sampler.close()
     return tokens
 

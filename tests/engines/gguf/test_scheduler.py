@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.gguf.saved_caches import SavedCaches
 from engines.gguf.scheduler import Scheduler
 from engines.gguf.sequence import Sequence, Work
 from engines.gguf.slots import Slots
@@ -15,6 +16,8 @@ class RecordedCache:
     """A KV cache that knows which tokens each slot holds."""
 
     slots: dict[int, list[int]] = field(default_factory=dict)
+    saved: dict[int, tuple[bytes, list[int]]] = field(default_factory=dict)
+    restores: bool = True
 
     def clear(self, slot: int, /) -> None:
         self.slots[slot] = []
@@ -26,6 +29,19 @@ class RecordedCache:
     def copy_prefix(self, source: int, target: int, length: int, /) -> None:
         assert not self.slots.get(target), "the target must be empty"
         self.slots[target] = self.slots[source][:length]
+
+    def save(self, slot: int, max_bytes: int, /) -> bytes | None:
+        state = bytes(len(self.slots[slot]))
+        self.saved[id(state)] = (state, list(self.slots[slot]))
+        return state if len(state) <= max_bytes else None
+
+    def restore(self, slot: int, state: bytes, tokens: list[int], /) -> bool:
+        assert not self.slots.get(slot), "the slot must be empty"
+        assert self.saved[id(state)][1] == tokens
+        if not self.restores:
+            return False
+        self.slots[slot] = list(tokens)
+        return True
 
     def compute(self, works: list[Work]) -> None:
         for work in works:
@@ -41,10 +57,17 @@ def sequence(num_tokens: int, *, max_tokens: int = 8, **fields: object) -> Seque
     )
 
 
-def scheduler_of(num_slots: int = 4, pool_tokens: int = 1000) -> tuple[Scheduler, RecordedCache]:
+def scheduler_of(
+    num_slots: int = 4,
+    pool_tokens: int = 1000,
+    *,
+    saved: SavedCaches | None = None,
+    idle_tokens: int | None = None,
+) -> tuple[Scheduler, RecordedCache]:
     cache = RecordedCache()
-    slots = Slots(num_slots, pool_tokens=pool_tokens)
-    return Scheduler(slots, cache, context_tokens=pool_tokens), cache
+    slots = Slots(num_slots, pool_tokens=pool_tokens, idle_tokens=idle_tokens)
+    caches = None if saved is None else saved.of("model")
+    return Scheduler(slots, cache, context_tokens=pool_tokens, saved=caches), cache
 
 
 def step(
@@ -191,3 +214,88 @@ def test_everybody_gets_all_their_tokens_whatever_comes_and_goes(seed: int) -> N
         step(scheduler, cache)
 
     assert all(one.num_generated == one.max_tokens for one in alive)
+
+
+def prompt_of(first: int, **fields: object) -> Sequence:
+    """A prompt of 100 tokens that shares none with one of another `first`."""
+    tokens = list(range(first, first + 100))
+    return Sequence(tokens=tokens, max_tokens=1, mailbox=Mailbox(), **fields)
+
+
+def run_alone(scheduler: Scheduler, cache: RecordedCache, sequence: Sequence) -> int:
+    """Answer one sequence; returns how many of its tokens were cached."""
+    scheduler.add(sequence)
+    works = step(scheduler, cache, max_tokens=1000)
+    assert sequence not in scheduler.running
+    return works[0].start
+
+
+def test_a_prompt_that_lost_its_slot_to_another_is_not_computed_again() -> None:
+    scheduler, cache = scheduler_of(num_slots=1, saved=SavedCaches(10_000))
+
+    computed = [run_alone(scheduler, cache, prompt_of(first)) for first in (0, 500, 0)]
+
+    assert computed == [0, 0, 99]
+
+
+def test_what_was_saved_under_one_salt_is_no_use_to_another() -> None:
+    scheduler, cache = scheduler_of(num_slots=1, saved=SavedCaches(10_000))
+    run_alone(scheduler, cache, prompt_of(0, cache_salt="blue"))
+    run_alone(scheduler, cache, prompt_of(500))
+
+    assert run_alone(scheduler, cache, prompt_of(0, cache_salt="red")) == 0
+    assert run_alone(scheduler, cache, prompt_of(0, cache_salt="blue")) == 99
+
+
+def test_a_cache_that_cannot_be_restored_is_forgotten_and_its_prompt_computed() -> None:
+    saved = SavedCaches(10_000)
+    scheduler, cache = scheduler_of(num_slots=1, saved=saved)
+    run_alone(scheduler, cache, prompt_of(0))
+    run_alone(scheduler, cache, prompt_of(500))
+    cache.restores = False
+
+    assert run_alone(scheduler, cache, prompt_of(0)) == 0
+    assert saved.of("model").find(list(range(100)), "", whole=False) is None
+
+
+def test_idle_caches_leave_a_shared_pool_but_are_not_lost() -> None:
+    scheduler, cache = scheduler_of(saved=SavedCaches(10_000), idle_tokens=150)
+    for first in (0, 500):
+        run_alone(scheduler, cache, prompt_of(first))
+
+    assert scheduler.slots.used_tokens == 100
+    assert sum(map(len, cache.slots.values())) == 100
+    assert run_alone(scheduler, cache, prompt_of(0)) == 99
+
+
+def test_what_idle_slots_hold_survives_the_model() -> None:
+    saved = SavedCaches(10_000)
+    scheduler, cache = scheduler_of(saved=saved)
+    for first in (0, 500):
+        run_alone(scheduler, cache, prompt_of(first))
+
+    scheduler.save_idle()
+    again, fresh = scheduler_of(saved=saved)
+    fresh.saved = cache.saved
+
+    assert [run_alone(again, fresh, prompt_of(first)) for first in (500, 0)] == [99, 99]
+
+
+def test_a_long_prompt_costs_running_answers_no_step_and_only_chunks() -> None:
+    scheduler, cache = scheduler_of(num_slots=9, pool_tokens=10_000)
+    answers = [Sequence(tokens=[at] * 3, max_tokens=10_000, mailbox=Mailbox()) for at in range(8)]
+    for answer in answers:
+        scheduler.add(answer)
+    step(scheduler, cache)
+    long = sequence(4000, max_tokens=1)
+    scheduler.add(long)
+    steps = 0
+    while long.num_computed < 4000 and steps < 1000:
+        said = [answer.num_generated for answer in answers]
+        works = step(scheduler, cache, max_tokens=512, prompt_share=64)
+        steps += 1
+        # Each answer has one more token after each step, and a step is never more than a chunk.
+        assert [answer.num_generated for answer in answers] == [each + 1 for each in said]
+        assert sum(work.count for work in works if work.sequence is long) <= 64
+
+    assert steps == -(-4000 // 64)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.errors import ContextTooLong, RequestRefused, Unavailable, Unsupported
+from engines.gguf.config import GgufModelConfig
 from engines.gguf.engine import GgufEngine
 from engines.gguf.native import has_mtmd
 from engines.protocol import (
@@ -58,9 +59,9 @@ def mrope_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["exact", "shared"])
 async def engine(files: Path, request: pytest.FixtureRequest) -> AsyncGenerator[GgufEngine, None]:
-    projectors = {"random": str(files / "projector")}
+    own = {"random": GgufModelConfig(projector=str(files / "projector"))}
     async with engine_of(
-        files, projectors=projectors, cache=request.param, num_slots=4, max_images=3
+        files, models=own, cache=request.param, num_slots=4, max_images=3
     ) as engine:
         yield engine
 
@@ -148,9 +149,9 @@ async def test_pictures_and_texts_are_answered_side_by_side_as_alone(engine: Ggu
 
 async def test_a_preempted_conversation_sees_its_picture_again(files: Path) -> None:
     request = showing("what is ", RED, " this?", max_tokens=70)
-    projectors = {"random": str(files / "projector")}
+    own = {"random": GgufModelConfig(projector=str(files / "projector"))}
     small = {"cache": "shared", "pool_tokens": 256, "context_tokens": 256, "num_slots": 3}
-    async with engine_of(files, projectors=projectors, **small) as engine:
+    async with engine_of(files, models=own, **small) as engine:
         alone = (await told(engine, request))[0]
         together = await asyncio.gather(*(told(engine, request) for _ in range(3)))
 
@@ -169,8 +170,8 @@ async def test_with_m_rope_a_prompt_goes_on_from_anywhere_beside_a_picture(
     begin = showing(words, wide, " what is it?")
     turn = showing(words, wide, " what is it? And who made it, what do you think, my friend?")
     other = showing(words, wide, BLUE, " which one is it?")
-    projectors = {"random": str(mrope_files / "projector")}
-    async with engine_of(mrope_files, projectors=projectors, cache=cache, num_slots=3) as engine:
+    own = {"random": GgufModelConfig(projector=str(mrope_files / "projector"))}
+    async with engine_of(mrope_files, models=own, cache=cache, num_slots=3) as engine:
         fresh = [await told(engine, msg_with_salt(one)) for one in (turn, other)]
         again = [await told(engine, msg_with_salt(one)) for one in (turn, other)]
         await told(engine, begin)
@@ -201,8 +202,8 @@ async def test_what_is_no_picture_or_too_many_is_refused_by_field(engine: GgufEn
 
 
 async def test_pictures_count_against_the_context(files: Path) -> None:
-    projectors = {"random": str(files / "projector")}
-    async with engine_of(files, projectors=projectors, context_tokens=32) as engine:
+    own = {"random": GgufModelConfig(projector=str(files / "projector"))}
+    async with engine_of(files, models=own, context_tokens=32) as engine:
         with pytest.raises(ContextTooLong) as caught:
             await told(engine, showing(RED, BLUE, "?"))
 
@@ -239,6 +240,8 @@ async def test_a_projector_of_another_model_is_refused_with_the_reason(
     shutil.copy(files / "random.gguf", tmp_path / "random.gguf")
     wrong = write_projector(tmp_path / "projector", model_width=128)
 
-    async with engine_of(tmp_path, projectors={"random": str(wrong)}) as engine:
+    async with engine_of(
+        tmp_path, models={"random": GgufModelConfig(projector=str(wrong))}
+    ) as engine:
         with pytest.raises(Unavailable, match="projector"):
             await told(engine, showing(RED, "what?"))
