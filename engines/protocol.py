@@ -16,11 +16,36 @@ here may: with engines/wire.py it is the floor every other module stands on.
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from engines.conversation import (
+    Image,
+    Message,
+    NamedTool,
+    Part,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
+from engines.sampling import (
+    Choice,
+    Constraint,
+    Grammar,
+    JsonObject,
+    JsonSchema,
+    Regex,
+    Sampling,
+)
 from engines.wire import Relayed, UpstreamHead, WireRequest
+
+# What others import from here though it stands in files of its own; and all that follows.
+__all__ = [
+    "Choice", "Constraint", "Grammar", "Image", "JsonObject", "JsonSchema", "Message", "NamedTool",
+    "Part", "Regex", "Sampling", "Text", "Tool", "ToolCall", "ToolChoice",
+]  # fmt: skip
 
 
 class Capability(StrEnum):
@@ -54,111 +79,6 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     quantization: str | None = None
     modified_at: float | None = None  # seconds since the epoch
     digest: str | None = None  # of its manifest, where it has one: "sha256:…"
-
-
-class Text(Struct, frozen=True, tag="text"):
-    """A piece of a message that is text."""
-
-    text: str
-
-
-class Image(Struct, frozen=True, tag="image"):
-    """A piece of a message that is a picture, already fetched."""
-
-    data: bytes
-    media_type: str
-
-
-Part = Text | Image
-
-
-class ToolCall(Struct, frozen=True, kw_only=True):
-    """A finished tool call, as a past message carries it; `arguments` is JSON text."""
-
-    id: str
-    name: str
-    arguments: str
-
-
-class Tool(Struct, frozen=True, kw_only=True):
-    """A function that the model may call; `parameters` is a JSON Schema."""
-
-    name: str
-    description: str = ""
-    parameters: Mapping[str, Any] = {}
-
-
-class NamedTool(Struct, frozen=True):
-    """A tool choice: the model must call the tool of this name."""
-
-    name: str
-
-
-ToolChoice = Literal["auto", "none", "required"] | NamedTool
-
-
-class Message(Struct, frozen=True, kw_only=True):
-    """One turn of a conversation."""
-
-    role: str
-    parts: Sequence[Part] = ()
-    name: str | None = None
-    tool_calls: Sequence[ToolCall] = ()
-    answers_tool_call: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The text of all text parts, joined."""
-        return "".join(part.text for part in self.parts if isinstance(part, Text))
-
-
-class Sampling(Struct, frozen=True, kw_only=True):
-    """How the next token is chosen. None means: the model's own default."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repeat_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: Mapping[int, float] = {}
-    min_tokens: int = 0
-    ignore_eos: bool = False
-    seed: int | None = None
-
-
-class JsonObject(Struct, frozen=True, tag="json_object"):
-    """Constraint: any JSON object."""
-
-
-class JsonSchema(Struct, frozen=True, tag="json_schema", kw_only=True):
-    """Constraint: JSON that is valid under `schema`."""
-
-    schema: Mapping[str, Any] | bool
-    name: str | None = None
-    strict: bool = True
-
-
-class Regex(Struct, frozen=True, tag="regex"):
-    """Constraint: text that the regular expression matches whole."""
-
-    pattern: str
-
-
-class Choice(Struct, frozen=True, tag="choice"):
-    """Constraint: one of these texts."""
-
-    choices: Sequence[str]
-
-
-class Grammar(Struct, frozen=True, tag="grammar"):
-    """Constraint: a context-free grammar in Lark syntax."""
-
-    grammar: str
-
-
-Constraint = JsonObject | JsonSchema | Regex | Choice | Grammar
 
 
 class GenerateRequest(Struct, frozen=True, kw_only=True):

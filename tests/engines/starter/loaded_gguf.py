@@ -6,12 +6,14 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
+from engines.gguf.native import llama
+
 
 class LoadedGguf:
     """One model with one sequence, answering greedily. `close` frees both."""
 
     def __init__(self, path: Path, *, tokenizer_only: bool = False) -> None:
-        llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
+        llama()  # the log is the whole process's, and goes where the engine wants it
         parameters = llama_cpp.llama_model_default_params()
         parameters.vocab_only = tokenizer_only
         # With AMX, repacked q8_0 weights end the process in some builds of llama.cpp.
@@ -70,8 +72,3 @@ class LoadedGguf:
         buffer = ctypes.create_string_buffer(64)
         length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, 64, 0, True)
         return buffer.raw[:length]
-
-
-@llama_cpp.llama_log_callback
-def _SILENT(level: int, text: bytes, user_data: object) -> None:
-    pass

@@ -7,7 +7,7 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
-from tests.engines.starter.loaded_gguf import _SILENT
+from engines.gguf.native import llama
 
 _F32, _NO_FLASH = 0, 0
 
@@ -20,7 +20,7 @@ def exact_logits(
     adapter: Path | None = None,
 ) -> np.ndarray:
     """One row of logits for each token."""
-    llama_cpp.llama_log_set(_SILENT, ctypes.c_void_p(0))
+    llama()  # the log is the whole process's, and goes where the engine wants it
     parameters = llama_cpp.llama_model_default_params()
     parameters.use_extra_bufts = False
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
