@@ -1,7 +1,7 @@
 """Puts everything together: the only place that knows all the parts."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from litestar import Litestar
@@ -14,32 +14,70 @@ from gateway.api import HANDLERS
 from gateway.api.problems import respond_to_error
 from gateway.endpoints import ADMIN, needs_admin
 from gateway.gateway import Gateway, open_gateway
+from gateway.hooks import Hooks
 from gateway.middleware import CallMiddleware
 from gateway.settings import Settings, read_settings
 
+Lifespan = Callable[[Litestar], AbstractAsyncContextManager[None]]
+
 
 class Listeners:
-    """Two applications of one gateway: which one answers depends on the port that was called.
+    """The applications of one gateway; which one answers depends on the port that was called.
 
-    A path of the one does not exist in the other, however it is written: no rule about
-    paths keeps them apart. A connection that comes by no port is the public one's.
+    With an admin port there are two. A path of the one does not exist in the other, however
+    it is written: no rule about paths keeps them apart. A connection that comes by no port is
+    the public one's. Both are made anew when a reload of the policy changes which plugins
+    serve routes; calls in flight go on in the ones that they began in.
     """
 
-    def __init__(self, public: Litestar, admin: Litestar, admin_port: int) -> None:
-        self.state: State = public.state
-        self._public = public
-        self._admin = admin
-        self._admin_port = admin_port
+    def __init__(self, gateway: Gateway, lifespan: Lifespan) -> None:
+        self._gateway = gateway
+        self._admin_port = gateway.settings.admin_port
+        self._public, self._admin = self._made(gateway.hooks, [lifespan])
+        self._life = self._public  # the gateway's, whichever application answers later
+        self.state: State = self._public.state
+        gateway.prepare_routes = self.prepare
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Hand a connection on; the gateway's life is the public application's."""
+        """Hand a connection on; the gateway's life is the first public application's."""
+        if scope["type"] == "lifespan":
+            await self._life(scope, receive, send)
+            return
         # What the socket says, as the server puts it: no header has a part in it.
-        server = scope.get("server") if scope["type"] == "http" else None
+        server = scope.get("server")
         is_admin = server is not None and server[1] == self._admin_port
         await (self._admin if is_admin else self._public)(scope, receive, send)
 
+    @property
+    def routes(self) -> Sequence[Any]:
+        """Every route that is served now, on whichever port."""
+        both = self._public.routes
+        return both if self._admin is self._public else [*both, *self._admin.routes]
 
-def create_app(settings: Settings | None = None) -> Litestar | Listeners:
+    def prepare(self, hooks: Hooks) -> Callable[[], None]:
+        """Make applications with the routes of these plugins; the answer lets them answer.
+
+        Raises whatever Litestar has against a route.
+        """
+        made = self._made(hooks, [])
+
+        def answer() -> None:
+            self._public, self._admin = made
+
+        return answer
+
+    def _made(self, hooks: Hooks, lifespan: Sequence[Lifespan]) -> tuple[Litestar, Litestar]:
+        """The public application and the admins' one, which may be the same."""
+        gateway, handlers = self._gateway, [*HANDLERS, *hooks.register_routes()]
+        if self._admin_port is None:
+            one = _litestar(gateway, handlers, lifespan)
+            return one, one
+        public = [handler for handler in handlers if not _is_for_admins(handler)]
+        admin = [handler for handler in handlers if _is_for_admins(handler) or _is_health(handler)]
+        return _litestar(gateway, public, lifespan), _litestar(gateway, admin, [])
+
+
+def create_app(settings: Settings | None = None) -> Listeners:
     """The ASGI application for these settings.
 
     Raises `SettingsInvalid`, `PolicyInvalid`, `PluginInvalid` before anything is
@@ -48,7 +86,7 @@ def create_app(settings: Settings | None = None) -> Litestar | Listeners:
     return app_of(open_gateway(settings or read_settings()))
 
 
-def app_of(gateway: Gateway) -> Litestar | Listeners:
+def app_of(gateway: Gateway) -> Listeners:
     """The ASGI application of a gateway that is not yet running."""
 
     @asynccontextmanager
@@ -56,15 +94,7 @@ def app_of(gateway: Gateway) -> Litestar | Listeners:
         async with gateway.running():
             yield
 
-    handlers = [*HANDLERS, *gateway.hooks.register_routes()]
-    admin_port = gateway.settings.admin_port
-    if admin_port is None:
-        return _litestar(gateway, handlers, [lifespan])
-    public = [handler for handler in handlers if not _is_for_admins(handler)]
-    admin = [handler for handler in handlers if _is_for_admins(handler) or _is_health(handler)]
-    return Listeners(
-        _litestar(gateway, public, [lifespan]), _litestar(gateway, admin, []), admin_port
-    )
+    return Listeners(gateway, lifespan)
 
 
 def _litestar(gateway: Gateway, handlers: Sequence[Any], lifespan: Sequence[Any]) -> Litestar:

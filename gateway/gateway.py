@@ -54,6 +54,8 @@ class Gateway:
         self.call_ended = asyncio.Event()  # set with each call that ends; who waits clears it
         self.started_at = time.time()
         self.ready = False
+        # Set by whoever serves: makes applications with these plugins' routes; see app.py.
+        self.prepare_routes: Callable[[Hooks], Callable[[], None]] | None = None
         self.on_ready: list[Callable[[], None]] = []
         self.failure: Exception | None = None  # why it did not start, if it did not
         self._loop: asyncio.AbstractEventLoop | None = None

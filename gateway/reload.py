@@ -10,7 +10,7 @@ object, so that what it knows is not lost; an engine with the same table goes on
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -157,6 +157,7 @@ class Reloader:
             coming.serving = Serving(
                 policy=policy, hooks=hooks, engines=engines, targets=gateway.targets
             )
+            answer = self._prepared_routes(old.hooks, hooks)
             made = {name: plugin for name, plugin in hooks.plugins.items() if name not in keep}
             begun = await self._lifespans_of(made, view)
             undo.push_async_callback(end_lifespans, begun)
@@ -164,6 +165,7 @@ class Reloader:
             undo.pop_all()
         gateway.serving = coming.serving
         coming.is_here = True
+        answer()
         gateway.targets.policy_replaced(old.policy, policy)
         kept = {name: self._lifespans[name] for name in keep if name in self._lifespans}
         gone = {name: self._lifespans[name] for name in self._lifespans if name not in kept}
@@ -181,6 +183,18 @@ class Reloader:
         hooks.register_engines(kinds)
         self._gateway.registry.add_new(kinds)
         return hooks
+
+    def _prepared_routes(self, old: Hooks, new: Hooks) -> Callable[[], None]:
+        """What lets the routes of the new plugins answer; nothing to do if they are the same."""
+        prepare = self._gateway.prepare_routes
+        if prepare is None or _with_routes(old) == _with_routes(new):
+            return lambda: None
+        try:
+            return prepare(new)
+        except Exception as error:
+            # A route that another has already, a handler that is none: plugins are anybody's code.
+            log.error("plugin_routes_failed", exc_info=error)
+            raise PolicyRefused([f"a plugin's routes cannot be served: {error}"]) from error
 
     async def _started(
         self, old: Serving, policy: Policy, undo: AsyncExitStack
@@ -265,11 +279,7 @@ class _Coming:
 
 
 def _kept_plugins(old: Serving, policy: Policy) -> dict[str, object]:
-    """Those whose table, or having none, did not change; and those that serve routes.
-
-    Routes are the application's, which is made once: a new plugin would count and the old
-    one be asked.
-    """
+    """Those whose table, or having none, did not change; and those whose routes tell of them."""
     before = old.policy.tables
     return {
         name: plugin
@@ -280,16 +290,19 @@ def _kept_plugins(old: Serving, policy: Policy) -> dict[str, object]:
 
 
 def _notes(old: Policy, new: Policy) -> list[str]:
-    """What of a change waits for the next start."""
+    """What of a change may wait for the next start."""
     return [
-        f'plugin "{name}" serves routes of its own: they change at the next start'
-        for name in sorted({*old.plugins, *new.plugins})
-        if _serves_routes(name)
-        and (
-            (name in old.plugins) != (name in new.plugins)
-            or old.tables.get(name) != new.tables.get(name)
-        )
+        f'plugin "{name}" serves routes of its own and stays as it is: what it reads of its '
+        "table only when it is made changes at the next start"
+        for name in old.plugins
+        if name in new.plugins
+        and _serves_routes(name)
+        and old.tables.get(name) != new.tables.get(name)
     ]
+
+
+def _with_routes(hooks: Hooks) -> dict[str, int]:
+    return {name: id(plugin) for name, plugin in hooks.plugins.items() if _serves_routes(name)}
 
 
 def _serves_routes(plugin: str) -> bool:

@@ -7,10 +7,10 @@ with serving(scripted_gateway(directory, {"scripted": engine})) as server:
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -79,6 +79,10 @@ class Server:
             return function()
 
         return asyncio.run_coroutine_threadsafe(called(), self._loop).result(START_SECONDS)
+
+    def wait_for(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Await something on the server's event loop."""
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(START_SECONDS)
 
     def wait_until(self, holds: Callable[[], bool]) -> None:
         """Return when `holds()` is true on the server's loop; fail after a while."""

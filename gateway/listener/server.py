@@ -12,7 +12,6 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
-from litestar import Litestar
 
 from gateway.listener.connection import Connection, ConnectionLimits
 
@@ -82,7 +81,7 @@ class Server(uvicorn.Server):
         return cast("list[Connection]", list(self.server_state.connections))
 
 
-def server_of(app: "Litestar | Listeners") -> Server:
+def server_of(app: "Listeners") -> Server:
     """A server for the application of a gateway, with the limits of its settings."""
     gateway: Gateway = app.state.gateway
     settings = gateway.settings

@@ -35,6 +35,7 @@ TEAMS = "".join(
     for name in ("search", "batch")
 )
 CLIENT_SECONDS = 60.0
+ALL = "all teams together"
 
 
 @dataclass
@@ -47,8 +48,9 @@ class Peak:
 
     def add(self, name: str, change: int) -> None:
         with self.lock:
-            self.running[name] += change
-            self.highest[name] = max(self.highest[name], self.running[name])
+            for counted in (name, ALL):
+                self.running[counted] += change
+                self.highest[counted] = max(self.highest[counted], self.running[counted])
 
 
 class CountedEngine(ScriptedEngine):
@@ -134,10 +136,17 @@ class Cluster:
         )
 
     async def fills(self, *buckets: Bucket) -> list[Fill]:
-        """How full some buckets are, by a look from outside."""
+        """How full some buckets are, by a look from outside; at a memory store, from inside."""
+        if self.store_url == "memory:":
+            return await asyncio.to_thread(self._own_fills, buckets)
         store = open_store(self.store_url)
         async with store.running():
             return list(await store.peek([Demand(bucket=each, fixed=0) for each in buckets]))
+
+    def _own_fills(self, buckets: Sequence[Bucket]) -> list[Fill]:
+        (server,) = self.servers
+        demands = [Demand(bucket=each, fixed=0) for each in buckets]
+        return list(server.wait_for(lambda: server.gateway.store.peek(demands)))
 
     def open_stream(self, number: int, team: str = "search") -> socket.socket:
         """A client that has asked for a stream and read nothing yet."""

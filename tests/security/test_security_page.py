@@ -26,3 +26,17 @@ def test_every_file_of_attacks_is_on_the_page() -> None:
     here = {f"tests/security/{path.name}" for path in Path(__file__).parent.glob("test_*.py")}
 
     assert here - {f"tests/security/{Path(__file__).name}"} <= {n.partition("::")[0] for n in NAMED}
+
+
+def test_every_hole_that_a_test_is_named_after_is_on_the_page() -> None:
+    tests = "\n".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    named = {
+        f"CVE-{year}-{number}" for year, number in re.findall(r"def test_cve_(\d+)_(\d+)_", tests)
+    }
+    named |= {
+        "GHSA-" + found.replace("_", "-")
+        for found in re.findall(r"def test_ghsa_(\w{4}_\w{4}_\w{4})_", tests)
+    }
+
+    assert named
+    assert {name for name in named if name not in PAGE} == set()
