@@ -6,6 +6,8 @@ import stat
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.gateway.cli.conftest import Sitting
 from tests.gateway.cli.fake_gateway import FakeGateway, said
 
