@@ -23,7 +23,7 @@ _TRUE = ("1", "t", "true", "y", "yes", "on")
 WITHOUT_TWIN: Mapping[str, str] = {
     "OLLAMA_ORIGINS": "no answer lets other sites' pages in; a proxy in front can (docs/nginx.md)",
     "OLLAMA_LOAD_TIMEOUT": "a load ends or fails by itself, and callers wait as long as they like",
-    "OLLAMA_GPU_OVERHEAD": "memory is set aside in engines.toml, not by variable",
+    "OLLAMA_GPU_OVERHEAD": "max_gpu_memory_bytes in engines.toml says how much may be taken",
     "OLLAMA_SCHED_SPREAD": "llama.cpp spreads a model over GPUs by itself",
     "OLLAMA_MULTIUSER_CACHE": "prefixes are shared between requests anyway",
     "OLLAMA_NOPRUNE": "nothing is pruned at start; a blob goes when its last model is deleted",

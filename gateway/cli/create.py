@@ -5,6 +5,7 @@ another: each is sent under its digest, if the gateway does not have it yet.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from gateway.cli.modelfile import ModelfileFields
 
 _PIECE_BYTES = 1024 * 1024
-# What of a folder makes a model: weights, and what says how to read them.
-_PATTERNS = ("*.safetensors", "*.gguf", "*.json", "tokenizer.model", "*.jinja")
+# What says how to read the weights that lie beside it.
+_PATTERNS = ("*.json", "tokenizer.model", "*.jinja")
 _WEIGHTS = (".safetensors", ".gguf")
 
 
@@ -105,18 +106,33 @@ def _files_of(instruction: str, text: str, folder: Path) -> Sequence[Path] | Non
     """The files that a value names; None if it is a model's name."""
     path = folder / Path(text).expanduser()
     looks_like_a_path = text.startswith((".", "/", "~")) or text.lower().endswith(_WEIGHTS)
+    if path.is_file() and path.suffix == ".safetensors":
+        path = path.parent  # nothing can be made of tensors without what lies beside them
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = sorted({one for pattern in _PATTERNS for one in path.glob(pattern)})
-        if not any(one.suffix in _WEIGHTS for one in found):
+        weights = _weights_in(path)
+        if not weights:
             raise click.ClickException(
                 f"{instruction} {text}: the folder has no *.safetensors and no *.gguf"
             )
-        return found
+        beside = {one for pattern in _PATTERNS for one in path.glob(pattern)}
+        return sorted([*weights, *beside])
     if looks_like_a_path:
         raise click.ClickException(f"{instruction} {text}: there is no file {path}")
     return None
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """The files of a folder that hold its model; there may be the same tensors twice."""
+    found = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.gguf"))
+    names = {path.name for path in found}
+    try:
+        index = json.loads((folder / "model.safetensors.index.json").read_bytes())
+        needed = set(index["weight_map"].values())
+    except (OSError, ValueError, LookupError, AttributeError):
+        needed = {"model.safetensors"}
+    return [path for path in found if path.name in needed] if needed <= names else found
 
 
 def _add(files: dict[str, Path], found: Sequence[Path]) -> None:

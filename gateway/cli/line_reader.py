@@ -36,7 +36,8 @@ class LineReader:
         readline.set_history_length(_MAX_LINES)
         readline.set_completer_delims(" \t\n")
         readline.set_completer(self._completed)
-        readline.parse_and_bind("tab: complete")
+        is_libedit = "libedit" in (readline.__doc__ or "")  # in its place on some systems
+        readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
 
     def read(self) -> str:
         """The next message. Raises `EOFError` for Ctrl-D, `KeyboardInterrupt` for Ctrl-C."""

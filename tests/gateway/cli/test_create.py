@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,48 @@ def test_of_a_folder_weights_and_what_says_how_to_read_them_are_sent(
 
     [body] = fake.bodies("/api/create")
     assert set(body["files"]) == {"model.safetensors", "config.json", "tokenizer.model"}
+
+
+@pytest.mark.parametrize(
+    ("there", "sent"),
+    [
+        (["model.safetensors", "consolidated.safetensors"], ["model.safetensors"]),
+        (["m-1-of-2.safetensors", "m-2-of-2.safetensors", "x.safetensors"],
+         ["m-1-of-2.safetensors", "m-2-of-2.safetensors"]),
+        (["a.safetensors", "a.gguf"], ["a.safetensors"]),
+        (["a.gguf", "mmproj.gguf"], ["a.gguf", "mmproj.gguf"]),
+        (["adapter_model.safetensors"], ["adapter_model.safetensors"]),
+    ],
+)  # fmt: skip
+def test_of_tensors_that_are_there_twice_one_copy_is_sent(
+    fake: FakeGateway, typed: Typed, modelfile: Path, there: list[str], sent: list[str]
+) -> None:
+    folder = modelfile.parent / "model"
+    folder.mkdir()
+    for name in there:
+        (folder / name).write_text(name)
+    if "m-1-of-2.safetensors" in there:
+        index = {"weight_map": {"a": "m-1-of-2.safetensors", "b": "m-2-of-2.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    modelfile.write_text("FROM ./model")
+
+    typed("create", "mine", "-f", str(modelfile))
+
+    [body] = fake.bodies("/api/create")
+    assert [name for name in sorted(body["files"]) if not name.endswith(".json")] == sent
+
+
+def test_an_adapter_of_peft_brings_its_configuration_along(
+    fake: FakeGateway, typed: Typed, modelfile: Path
+) -> None:
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        modelfile.with_name(name).write_text(name)
+    modelfile.write_text("FROM tiny\nADAPTER ./adapter_model.safetensors")
+
+    typed("create", "mine", "-f", str(modelfile))
+
+    [body] = fake.bodies("/api/create")
+    assert set(body["adapters"]) == {"adapter_model.safetensors", "adapter_config.json"}
 
 
 @pytest.mark.parametrize(

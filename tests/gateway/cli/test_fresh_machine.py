@@ -98,20 +98,18 @@ def test_ollamas_host_on_another_machine_is_never_replaced(
     assert "no gateway answers at http://no-such-host.invalid:9" in result.stderr
 
 
+@pytest.mark.timeout(180)
 def test_a_conversation_with_a_real_model(environment: dict[str, str]) -> None:
     with typing_user("run", "starter", environment=environment) as user:
         user.sees(">>> ")
-        user.types("/set parameter temperature 0")
-        user.sees("temperature is 0")
-        user.types("What is Penstock?")
-        user.sees("gateway")
-        user.sees(">>> ")
-        user.types("/save taught")
-        user.sees("saved as taught")
-        user.types("/show info")
-        user.sees("llama")
-        user.sees(">>> ")
-        user.types("/load taught")
-        user.sees("this is taught")
-        user.sees(">>> ")
+        for line, shown in (
+            ("/set parameter temperature 0", "temperature is 0"),
+            ("What is Penstock?", "gateway"),
+            ("/save taught", "saved as taught"),
+            ("/show info", "llama"),
+            ("/load taught", "this is taught"),
+        ):
+            user.types(line)
+            user.sees(shown)
+            user.sees(">>> ")
         assert user.leaves() == 0

@@ -1,9 +1,12 @@
 """Conversations at a terminal, typed key by key."""
 
 import base64
+import readline
 import stat
 import threading
 from pathlib import Path
+
+import pytest
 
 from tests.gateway.cli.conftest import Sitting
 from tests.gateway.cli.fake_gateway import FakeGateway, said
@@ -61,6 +64,7 @@ def test_three_quotes_begin_and_end_a_message_of_several_lines(
     assert fake.bodies("/api/chat")[-1]["messages"][0]["content"] == "be\nkind"
 
 
+@pytest.mark.skipif("libedit" in (readline.__doc__ or ""), reason="libedit takes paste as keys")
 def test_what_is_pasted_with_its_lines_is_one_message(fake: FakeGateway, sitting: Sitting) -> None:
     with sitting() as user:
         user.presses(b"\x1b[200~one\ntwo\x1b[201~\n")

@@ -13,7 +13,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 50.0  # less than a test may take, so that what was shown is told
+# Ctrl-C is for the program whose terminal it is, and only itself can take it as its own.
+IN_ITS_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "gateway", *sys.argv[1:]])
+"""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r")
 
 
@@ -97,15 +103,10 @@ def typing_user(
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "INPUTRC")}
 
-    def own_terminal() -> None:
-        os.setsid()  # Ctrl-C of this terminal is for this program
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
     process = subprocess.Popen(
-        [sys.executable, "-m", "gateway", *words],
-        stdin=theirs, stdout=theirs, stderr=theirs,
+        [sys.executable, "-c", IN_ITS_TERMINAL, *words],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         env={**kept, "TERM": "xterm", **(environment or {})},
-        preexec_fn=own_terminal,
     )  # fmt: skip
     os.close(theirs)
     try:
