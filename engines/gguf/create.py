@@ -126,7 +126,7 @@ class Create:
 
     def _gathered_before(self) -> set[str]:
         """The blobs that are there already; those that nobody needs any more go."""
-        self._folder.forget_unneeded(_UNNEEDED_SECONDS)
+        self._folder.forget_handed_over(_UNNEEDED_SECONDS)
         return {path.name for path in self._folder.blobs.glob("sha256-*")}
 
     def _base(self) -> _Base:

@@ -99,7 +99,9 @@ class Librarian:
         except DigestInvalid as error:
             raise RequestRefused(str(error), param="digest") from None
         folder = self._library.writable_folder()
-        return str(await in_thread(import_file, folder, Path(path), expected))
+        found = await in_thread(import_file, folder, Path(path), expected)
+        await in_thread(folder.note_handed_over, found)
+        return str(found)
 
     def _deleted(self, text: str) -> str:
         try:

@@ -8,6 +8,7 @@ goes when no name needs it. What decides that is read and acted on under one loc
 (`blobs/.locks/folder`), which every process of ours takes. Blobs that a pull will
 need are pinned: by a file in `blobs/.pins` that is locked for as long as the pull
 lives (engines/gguf/files/file_lock.py), so that kill -9 leaves no pin that holds.
+`blobs/.handed-over` notes what clients have sent, which goes if no model is made of it.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from engines.gguf.files.names import ModelName, name_of_path, shown
 from engines.gguf.files.writing import make_folder, sync_folder, write_whole
 
 MAX_NAMES = 20_000
+_HANDED_OVER = ".handed-over"
 MAX_TEXT_BYTES = 4 * 1024 * 1024  # of a template, a license, a configuration
 
 
@@ -121,17 +123,22 @@ class ModelFolder:
         with _locked(self.blobs):
             self._collect(digests)
 
-    def forget_unneeded(self, older_than_seconds: float) -> None:
-        """Remove the blobs of at least this age that no name and no pull needs."""
+    def note_handed_over(self, digest: Digest) -> None:
+        """Remember that this blob came from a client, who may never make a model of it."""
+        notes = self.blobs / _HANDED_OVER
+        make_folder(notes)
+        (notes / digest.file_name).touch()
+
+    def forget_handed_over(self, older_than_seconds: float) -> None:
+        """Remove the blobs that clients handed over so long ago, but for those that are needed.
+
+        All other blobs stay: they may be Ollama's."""
         latest = time.time() - older_than_seconds
-        old: list[Digest] = []
-        for path in _entries(self.blobs):
-            with contextlib.suppress(DigestInvalid, OSError):
-                digest = parse_digest(path.name)
-                if path.stat().st_mtime < latest:
-                    old.append(digest)
-        if old:
-            self.discard(old)
+        for note in _entries(self.blobs / _HANDED_OVER):
+            with contextlib.suppress(DigestInvalid, FileNotFoundError):
+                if note.stat().st_mtime < latest:
+                    self.discard([parse_digest(note.name)])
+                    note.unlink()
 
     def pin(self, digests: Iterable[Digest]) -> "Pin":
         """What keeps these blobs, there or yet to come, whatever names are removed meanwhile.

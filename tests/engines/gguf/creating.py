@@ -19,7 +19,10 @@ def library_of(folder: Path) -> Library:
 
 def blob_of(folder: Path, path: Path) -> Digest:
     """Hand a file over, as a client does before it creates."""
-    return import_file(library_of(folder).writable_folder(), path)
+    models = library_of(folder).writable_folder()
+    digest = import_file(models, path)
+    models.note_handed_over(digest)
+    return digest
 
 
 async def created(

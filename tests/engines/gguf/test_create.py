@@ -11,6 +11,7 @@ import pytest
 from engines.errors import ModelNotFound, RequestRefused, Unavailable
 from engines.gguf.copying import copy_model
 from engines.gguf.files.folder import ModelFolder
+from engines.gguf.files.importing import import_file
 from engines.gguf.files.manifests import layer
 from engines.gguf.files.names import parse_name
 from engines.gguf.library import Library
@@ -244,18 +245,25 @@ async def test_blobs_that_no_model_was_made_of_go_after_a_day(
 ) -> None:
     (tmp_path / "old").write_bytes(b"old")
     (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "theirs").write_bytes(b"theirs")
     old, new = (blob_of(folder, tmp_path / name) for name in ("old", "new"))
     models = ModelFolder(folder)
-    os.utime(models.blob(old), (1, 1))
+    theirs = import_file(models, tmp_path / "theirs")  # as Ollama would put it there
     used = blob_of(folder, weights)
     await created(folder, "one", f"FROM @{used}")
-    os.utime(models.blob(used), (1, 1))
+    for digest in (old, used, theirs):
+        os.utime(models.blob(digest), (1, 1))
+    for digest in (old, used):
+        os.utime(folder / "blobs" / ".handed-over" / digest.file_name, (1, 1))
 
-    await created(folder, "two", f"FROM @{used}")
+    await created(folder, "two", "FROM one")
 
     assert not models.blob(old).exists()
     assert models.blob(new).exists()
     assert models.blob(used).exists()
+    assert models.blob(theirs).exists()
+    notes = [path.name for path in (folder / "blobs" / ".handed-over").iterdir()]
+    assert notes == [new.file_name]
 
 
 async def test_names_and_folders_are_checked_first(tmp_path: Path) -> None:
