@@ -184,6 +184,28 @@ async def test_with_m_rope_a_prompt_goes_on_from_anywhere_beside_a_picture(
     assert all(cached > num_image_tokens for _, _, cached in shared)
 
 
+@pytest.mark.parametrize("kind", ["files", "mrope_files"])
+async def test_what_was_saved_of_a_picture_is_found_again_after_the_model_was_unloaded(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
+    folder: Path = request.getfixturevalue(kind)
+    wide = picture(250, size=(200, 60))
+    text = "and this is a long text of many words that comes before the picture, "
+    first, second = showing(text, wide, " what is it?"), showing(text, wide, " and who made it?")
+    own = {"random": GgufModelConfig(projector=str(folder / "projector"))}
+    async with engine_of(folder, models=own, num_slots=3) as engine:
+        fresh = await told(engine, msg_with_salt(second))
+        await told(engine, first)
+        await engine.unload("random")
+        again = await told(engine, second)
+        blue = await told(engine, showing(text, BLUE, " and who made it?"))
+
+    assert engine.num_loads == 2
+    assert again[0] == fresh[0] != blue[0]
+    after = 40  # tokens at most that come after the picture
+    assert again[2] > fresh[1] - after > blue[2]
+
+
 def turn_text(request: GenerateRequest) -> str:
     last = request.messages[0].parts[-1]
     assert isinstance(last, Text)
