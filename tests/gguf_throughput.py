@@ -74,12 +74,13 @@ POLICY = {
 class Words:
     """A workload of short prompts that share no beginning."""
 
-    def __init__(self, num_questions: int) -> None:
+    def __init__(self, num_questions: int, *, seed: int) -> None:
         self._num_questions = num_questions
+        self._seed = seed
 
     def conversations(self, place: int) -> Sequence[Conversation]:
         """Prompts of 30 words each, about 45 tokens."""
-        chosen = random.Random(place)
+        chosen = random.Random(10_000 * self._seed + place)
         return [
             Conversation(
                 questions=[
@@ -191,7 +192,8 @@ async def rates(options: argparse.Namespace, found: Mapping[str, tuple[Server, i
             await ready(subject)
         for level in map(int, options.at_once.split(",")):
             plan = Plan(
-                workload=Words(max(6, 2 * level)),
+                # Other prompts for each level: one that was asked before is not computed again.
+                workload=Words(max(6, 2 * level), seed=level),
                 loads=[AtOnce(level)],
                 num_rounds=options.rounds,
             )
