@@ -17,39 +17,26 @@ import asyncio
 import contextlib
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
 
-from engines.gguf.config import GgufConfig
-from engines.gguf.engine import GgufEngine
-from engines.protocol import Finished, GenerateRequest, Sampling, Started
 from gateway.bench.http_subject import HttpSubject, Server
 from gateway.bench.load import AtOnce
 from gateway.bench.plan import Plan, carry_out
 from gateway.bench.question import Conversation, Question
-from gateway.bench.summary import ratios_of, spread_of
+from gateway.bench.summary import ratios_of
 from gateway.cli.serve import SWITCH_INTERVAL_SECONDS
 from tests.forwarding import listening, processor_seconds
-from tests.gguf_files import MERGED_WORDS, write_gguf
+from tests.gguf_files import MERGED_WORDS
+from tests.gguf_streams import MODEL, lag, long_prompt, model_in, say
 from tests.serving import write_policy
 
-MODEL = "real-sized"
 ONE_BY_ONE = "one by one"
-SHAPE = {
-    "layers": 12, "width": 768, "heads": 12, "kv_heads": 4, "feed_forward": 2048,
-    "extra_tokens": 31_727, "context_tokens": 8192, "chat_template": None,
-    # Single bytes that are no text end llama-server's streams.
-    "silent_tokens": 280,
-}  # fmt: skip
 WORDS = [word.replace("Ġ", "") for word in MERGED_WORDS]
 ANSWER_TOKENS = 96
 # The same chain everywhere; each server fills in another default for what is left out.
@@ -84,24 +71,16 @@ POLICY = {
 }
 
 
-def model_in(folder: Path) -> Path:
-    """The model's file, made if it is not there: 125 million weights, 133 MB."""
-    path = folder / f"{MODEL}.gguf"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_gguf(path.with_suffix(".partial"), **SHAPE).replace(path)
-    return path
-
-
 class Words:
     """A workload of short prompts that share no beginning."""
 
-    def __init__(self, num_questions: int) -> None:
+    def __init__(self, num_questions: int, *, seed: int) -> None:
         self._num_questions = num_questions
+        self._seed = seed
 
     def conversations(self, place: int) -> Sequence[Conversation]:
         """Prompts of 30 words each, about 45 tokens."""
-        chosen = random.Random(place)
+        chosen = random.Random(10_000 * self._seed + place)
         return [
             Conversation(
                 questions=[
@@ -213,7 +192,8 @@ async def rates(options: argparse.Namespace, found: Mapping[str, tuple[Server, i
             await ready(subject)
         for level in map(int, options.at_once.split(",")):
             plan = Plan(
-                workload=Words(max(6, 2 * level)),
+                # Other prompts for each level: one that was asked before is not computed again.
+                workload=Words(max(6, 2 * level), seed=level),
                 loads=[AtOnce(level)],
                 num_rounds=options.rounds,
             )
@@ -252,126 +232,6 @@ async def ready(subject: HttpSubject) -> None:
     raise SystemExit(f"{subject.name} does not answer")
 
 
-@asynccontextmanager
-async def engine_in(folder: Path, **fields: object) -> AsyncGenerator[GgufEngine, None]:
-    """The engine in this process, with the model loaded."""
-    model_in(folder)
-    engine = GgufEngine("laptop", GgufConfig(**fields), models_dir=folder, data_dir=folder)  # type: ignore[arg-type]
-    await engine.start()
-    try:
-        await engine.load(MODEL)
-        yield engine
-    finally:
-        await engine.close()
-
-
-class Stream:
-    """One answer and when its tokens came."""
-
-    def __init__(self, prompt: list[int], max_tokens: int) -> None:
-        self.arrivals: list[float] = []
-        self.asked_at = time.perf_counter()
-        self.cached_tokens = 0
-        self.has_begun = asyncio.Event()
-        self._request = GenerateRequest(
-            id="r",
-            model=MODEL,
-            prompt=prompt,
-            max_tokens=max_tokens,
-            sampling=Sampling(temperature=0.8, ignore_eos=True, top_k=40, top_p=0.95),
-        )
-
-    async def read(self, engine: GgufEngine) -> None:
-        """Ask, and read to the end."""
-        self.asked_at = time.perf_counter()
-        async with aclosing(engine.generate(self._request)) as events:
-            async for event in events:
-                if isinstance(event, Finished):
-                    self.cached_tokens = event.usage.cached_tokens
-                elif not isinstance(event, Started):
-                    self.arrivals.append(time.perf_counter())
-                    self.has_begun.set()
-
-    @property
-    def first_output(self) -> float:
-        """Seconds to the first token."""
-        return self.arrivals[0] - self.asked_at
-
-    def gaps(self, since: float, until: float) -> list[float]:
-        """Seconds between tokens that came in this time."""
-        times = [at for at in self.arrivals if since <= at <= until]
-        return [later - earlier for earlier, later in pairwise(times)]
-
-
-def prompt_of(seed: int, num_tokens: int) -> list[int]:
-    """Token ids that nobody asked for before."""
-    chosen = random.Random(seed)
-    return [chosen.randrange(300, 32_000) for _ in range(num_tokens)]
-
-
-async def lag(options: argparse.Namespace) -> None:
-    """How late a timer of 2 ms is while 16 streams are decoded and read on the same loop."""
-    cores = len(os.sched_getaffinity(0))
-    for threads in dict.fromkeys([None, max(1, cores - 1)]):
-        async with engine_in(options.folder, num_threads=threads) as engine:
-            late: list[float] = []
-            streams = [Stream(prompt_of(at, 40), 160) for at in range(16)]
-            reading = [asyncio.create_task(stream.read(engine)) for stream in streams]
-            for stream in streams:
-                await stream.has_begun.wait()
-            while not any(task.done() for task in reading):
-                due = time.perf_counter() + 0.002
-                await asyncio.sleep(0.002)
-                late.append(1000 * (time.perf_counter() - due))
-            await asyncio.gather(*reading)
-        spread = spread_of(late)
-        assert spread is not None
-        say(
-            f"threads {threads or 'as chosen'}: {len(late)} ticks late by p50 {spread.p50:.2f} ms, "
-            f"p99 {spread.p99:.2f} ms, worst {max(late):.2f} ms"
-        )
-
-
-async def long_prompt(options: argparse.Namespace) -> None:
-    """Gaps in 8 streams while 4,000 tokens arrive; the same prompt again, and after an unload."""
-    prompt = prompt_of(1, 4000)
-    async with engine_in(options.folder) as engine:
-        streams = [Stream(prompt_of(100 + at, 40), 400) for at in range(8)]
-        reading = [asyncio.create_task(stream.read(engine)) for stream in streams]
-        for stream in streams:
-            await stream.has_begun.wait()
-        await asyncio.sleep(1.0)
-        first = Stream(prompt, 4)
-        await first.read(engine)
-        began, ended = first.asked_at, first.arrivals[0]
-        gaps = [gap for stream in streams for gap in stream.gaps(began, ended)]
-        before = [gap for stream in streams for gap in stream.gaps(0.0, began)]
-        for task in reading:
-            task.cancel()
-        await asyncio.gather(*reading, return_exceptions=True)
-        say(
-            f"8 streams: a token every {1000 * statistics.median(before):.0f} ms alone; beside the "
-            f"prompt every {1000 * statistics.median(gaps):.0f} ms, {1000 * max(gaps):.0f} at worst"
-            f" (a chunk is a step: the worst is {max(gaps) / statistics.median(gaps):.2f} steps)"
-        )
-        alone, again, restored = (Stream([7 + at, *prompt], 4) for at in (0, 0, 0))
-        await alone.read(engine)
-        await again.read(engine)
-        await engine.unload(MODEL)
-        await engine.load(MODEL)
-        await restored.read(engine)
-        for name, stream in (("again", again), ("after an unload", restored)):
-            say(
-                f"{name}: {stream.cached_tokens} cached, first output {stream.first_output:.3f} s, "
-                f"{stream.first_output / alone.first_output:.1%} of {alone.first_output:.3f} s"
-            )
-
-
-def say(line: str) -> None:
-    """One line of the result."""
-    print(line, flush=True)  # noqa: T201
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.gguf_throughput")
     parser.add_argument("what", choices=["rates", "lag", "long-prompt", "all"])
@@ -391,9 +251,9 @@ def main() -> None:
         with servers(options) as found:
             uvloop.run(rates(options, found))
     if options.what in ("lag", "all"):
-        uvloop.run(lag(options))
+        uvloop.run(lag(options.folder))
     if options.what in ("long-prompt", "all"):
-        uvloop.run(long_prompt(options))
+        uvloop.run(long_prompt(options.folder))
 
 
 if __name__ == "__main__":

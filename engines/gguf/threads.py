@@ -12,6 +12,7 @@ The number of threads does not change what is computed, to the last bit.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engines.gguf.config import GgufConfig
@@ -20,7 +21,7 @@ TRY_SHARE = 0.02  # of the time, that may be lost by trying
 _FORGET = 0.3  # the share of a new measurement in what is believed
 # Guesses of how much slower another number is, before it was tried: as others left the
 # cores free at the start, or took them.
-_FREE, _CROWDED = 1.5, 1000.0
+_FREE, _CROWDED = 1.5, 100.0
 _BUCKETS = (1, 4, 16, 64)  # rows: steps of about one size are compared with each other
 
 
@@ -35,8 +36,19 @@ class _Bucket:
 class ThreadTuner:
     """Chooses the number of threads for each step; owned by the step thread."""
 
-    def __init__(self, max_threads: int, *, start: int | None = None) -> None:
-        """Begin with `start` threads, or the nearest number below it that is a choice."""
+    def __init__(
+        self,
+        max_threads: int,
+        *,
+        start: int | None = None,
+        load: Callable[[], float] = lambda: float("inf"),
+    ) -> None:
+        """Begin with `start` threads, or the nearest number below it that is a choice.
+
+        `load` is the system's now, this model's own threads included: when others have left,
+        what was slow in their company is worth another try.
+        """
+        self._load = load
         self._choices = _choices(max_threads)
         below = [index for index, number in enumerate(self._choices) if number <= (start or 1)]
         first = below[-1] if start is not None else len(self._choices) - 1
@@ -79,6 +91,9 @@ class ThreadTuner:
                 continue
             best = bucket.seconds[bucket.best]
             expected = bucket.seconds.get(index, best * self._ratios[index])
+            others = max(0.0, self._load() - self._choices[bucket.best])
+            if idle_cores(self._choices[-1], others) >= self._choices[index]:
+                expected = min(expected, best * _FREE)
             # Even a number that seemed as fast costs something to try: it may be so no longer.
             price = max(expected - best, 0.5 * best) * num_rows
             if bucket.budget >= price:
@@ -112,7 +127,8 @@ def threads_for(config: GgufConfig) -> Threads:
     if config.num_threads is not None:
         return FixedThreads(config.num_threads)
     cores = len(os.sched_getaffinity(0))
-    return ThreadTuner(cores, start=idle_cores(cores, os.getloadavg()[0]))
+    load = os.getloadavg()[0]
+    return ThreadTuner(cores, start=idle_cores(cores, load), load=lambda: os.getloadavg()[0])
 
 
 def idle_cores(num_cores: int, load: float) -> int:

@@ -3,6 +3,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engines.gguf.image_tokens import image_token
 from engines.gguf.saved_caches import SavedCaches
 from engines.gguf.slots import MIN_COPIED_TOKENS
 
@@ -88,6 +89,20 @@ def test_nothing_is_kept_where_nothing_may_be_or_after_the_end() -> None:
     assert not closed.of("model").wants(LONG, "")
     assert not SavedCaches(0).of("model").wants(LONG, "")
     assert not SavedCaches(1000).of("model").wants(LONG[:5], "")
+
+
+def test_an_image_is_shared_whole_or_not_at_all() -> None:
+    image = [image_token(b"a picture of a cat", 50, 50)] * 50
+    model = SavedCaches(1000).of("model")
+    model.add([*LONG, *image, 1, 2], "", b"state")
+
+    with_more = model.find([*LONG, *image, 9, 9], "", whole=False)
+    cut = model.find([*LONG, *image], "", whole=False)
+
+    assert with_more is not None
+    assert with_more.num_tokens == len(LONG) + 50
+    assert cut is not None
+    assert cut.num_tokens == len(LONG)
 
 
 @settings(max_examples=60)

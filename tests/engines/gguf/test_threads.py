@@ -56,3 +56,21 @@ def test_it_starts_with_the_cores_that_are_idle() -> None:
     assert idle_cores(2, 7.0) == 1
     assert ThreadTuner(8, start=5).choose(1) == 4
     assert ThreadTuner(6).choose(1) == 6
+
+
+def test_what_was_given_up_in_company_is_tried_again_when_the_others_have_left() -> None:
+    load = [8.0]
+    tuner = ThreadTuner(2, start=1, load=lambda: load[0])
+    crowded = [_step(tuner) for _ in range(50)]
+    load[0] = 1.0  # this model's own thread
+    free = [_step(tuner) for _ in range(200)]
+
+    assert set(crowded) == {1}
+    assert free[-1] == 2
+
+
+def _step(tuner: ThreadTuner) -> int:
+    """One step, which takes half as long with two threads."""
+    threads = tuner.choose(1)
+    tuner.measured(1, 0.01 / threads)
+    return threads
