@@ -31,6 +31,11 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return deciding_pattern(name, patterns) is not None
 
 
+def is_denied(name: str, patterns: Iterable[str]) -> bool:
+    """Does some pattern deny `name`?"""
+    return any(pattern.startswith("!") and _fits(name, pattern[1:]) for pattern in patterns)
+
+
 def deciding_pattern(name: str, patterns: Iterable[str]) -> str | None:
     """The pattern that allows `name`, or None if none does or one denies it."""
     allowed: str | None = None

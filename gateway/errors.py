@@ -298,12 +298,15 @@ def _problem_of_engine(error: EngineError) -> Problem:
     if isinstance(error, Overloaded) and retry_after is None:
         retry_after = 1.0
     param = error.param if isinstance(error, RequestRefused) else None
+    message = error.message
     if isinstance(error, ModelNotFound):
         param = "model"
+        if error.answer is None:  # an engine's hint names models that may not be this caller's
+            message = ModelUnknown(error.model).message
     return Problem(
         code=error.code,
         status=STATUS[error.code] if error.answer is None else error.answer.status,
-        message=error.message,
+        message=message,
         source="engine" if error.answer is None else "upstream",
         param=param,
         retry_after=retry_after,

@@ -4,9 +4,13 @@ Everything is decided on the endpoint's name, which the matched handler has, and
 the model's name in models.toml. No path, no Host header and no alias is looked at.
 """
 
+from collections.abc import Sequence
+
 from gateway.call import Call
-from gateway.endpoints import matches, needs_admin
+from gateway.endpoints import is_denied, matches, needs_admin
 from gateway.networks import is_in
+
+_LATEST = ":latest"
 
 
 def may_use_endpoint(call: Call) -> bool:
@@ -21,10 +25,18 @@ def may_use_endpoint(call: Call) -> bool:
 def may_use_model(call: Call, name: str) -> bool:
     """Do the team's models and the key's allow the model of this name? No alias is."""
     team = call.policy.teams.get(call.principal.team)
-    if team is None or not matches(name, team.models):
-        return False
     narrowed = call.principal.narrowing.models
-    return narrowed is None or matches(name, narrowed)
+    if team is None or not _allows(name, team.models):
+        return False
+    return narrowed is None or _allows(name, narrowed)
+
+
+def _allows(name: str, patterns: Sequence[str]) -> bool:
+    """Do they allow it, and deny it neither with the tag `latest` nor without: it is one model?"""
+    short = name.removesuffix(_LATEST)
+    return matches(name, patterns) and not any(
+        is_denied(spelling, patterns) for spelling in (short, short + _LATEST)
+    )
 
 
 def may_call_from_here(call: Call) -> bool:

@@ -37,18 +37,6 @@ def write_gguf(path: Path, **changes: Any) -> Path:
     return path
 
 
-def write_projector(path: Path) -> Path:
-    """Write the outside of a projector for pictures; no picture goes through it."""
-    writer = gguf.GGUFWriter(path, "clip")
-    writer.add_type("mmproj")
-    writer.add_tensor("v.patch_embd.weight", np.zeros((4, 4), dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
 def parameters(**changes: Any) -> dict[str, Any]:
     """The shape of the model, with `changes` made to it."""
     chosen: dict[str, Any] = {

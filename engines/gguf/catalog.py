@@ -87,11 +87,22 @@ class Catalog:
 
     def version(self, name: str) -> Version:
         """What tells this model from another that was put in its place; reads no header."""
-        return self._version(self.library.look_up(name))
+        return self._version(self._spelled(name))
 
     def look_up(self, name: str) -> Known:
         """A model's header and recipe. Raises `Unavailable` for one that must not be loaded."""
-        return self._read(self.library.look_up(name))
+        return self._read(self._spelled(name))
+
+    def _spelled(self, name: str) -> ModelFile:
+        """The model of this name, which must be spelled as it is listed; its tag `latest` may lack.
+
+        The library knows more spellings. But a gateway's lists of who may use what are
+        of names, and what they deny must not be had by another spelling.
+        """
+        file = self.library.look_up(name)
+        if file.name not in (name, f"{name}:latest"):
+            raise ModelNotFound(name, f"there is no model {name!r} (it is listed as {file.name!r})")
+        return file
 
     def list(self) -> list[ModelInfo]:
         """Every model whose file can be read; the others are logged once."""

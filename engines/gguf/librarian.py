@@ -121,4 +121,4 @@ class Librarian:
 
     def _shown(self, name: str) -> ModelDetails:
         file = self._library.look_up(name)
-        return details_of(file, self._catalog.look_up(file.name))
+        return details_of(file, self._catalog.look_up(name))

@@ -135,14 +135,14 @@ def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
         if found is None or instruction not in INSTRUCTIONS:
             word = line.split()[0]
             raise _wrong(first, f"there is no instruction {word!r:.50} ({', '.join(INSTRUCTIONS)})")
-        head, argument = "", (found[2] or "").strip()
+        head, argument = "", (found[2] or "").lstrip()
         if instruction in ("PARAMETER", "MESSAGE"):  # a word comes before the value
             head, _, argument = argument.partition(" ")
-            argument = argument.strip()
+            argument = argument.lstrip()
         while (value := _unquoted(argument)) is None:
             if at == len(lines):
                 raise _wrong(first, f"{instruction} has a quotation that does not end")
-            argument = f"{argument}\n{lines[at]}".rstrip()
+            argument = f"{argument}\n{lines[at]}"
             at += 1
         if not value and not argument.startswith('"'):
             raise _wrong(first, f"{instruction} has no value")
@@ -153,9 +153,11 @@ def _unquoted(text: str) -> str | None:
     """A value without its quotes; None if its end has not come yet."""
     for quote in ('"""', '"'):
         if text.startswith(quote):
+            if text.rstrip().endswith(quote):
+                text = text.rstrip()  # what stands after the end, and nothing within
             ends = len(text) >= 2 * len(quote) and text.endswith(quote)
             return text[len(quote) : -len(quote)] if ends else None
-    return text
+    return text.rstrip()
 
 
 def _quoted(text: str, *, always: bool = False) -> str:

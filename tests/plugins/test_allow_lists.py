@@ -49,6 +49,16 @@ async def test_a_model_behind_a_glob_is_judged_by_the_name_that_was_asked_for():
         await AllowLists().authorize(call_of(POLICY, model="llama3"))
 
 
+async def test_a_denied_model_is_denied_with_the_tag_latest_and_without():
+    denied = TeamPolicy(name="search", models=["*", "!llama3", "!qwen:latest"], endpoints=["*"])
+    policy = policy_of(models=MODELS, teams=[denied])
+
+    for name in ("llama3", "llama3:latest", "qwen", "qwen:latest"):
+        with pytest.raises(ModelUnknown):
+            await AllowLists().authorize(call_of(policy, model=name))
+    await AllowLists().authorize(call_of(policy, model="qwen:7b"))
+
+
 async def test_a_refusal_does_not_tell_which_model_an_alias_stands_for():
     request = GenerateRequest(id="req_1", model="public-alias")
     with pytest.raises(ModelUnknown, match="public-alias") as refused:

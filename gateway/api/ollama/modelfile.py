@@ -51,7 +51,7 @@ def _of_file(instruction: str, name: str, digest: str) -> str:
             param="files",
         )
     last = name.replace("\\", "/").rpartition("/")[2]
-    if last.lower().endswith(".gguf") or instruction == "ADAPTER":
+    if last.lower().endswith(".gguf"):
         return f"{instruction} @{digest}"
     if not _FILE.fullmatch(last):
         raise BadRequest(f"files: {name[:100]!r} is no name of a file", param="files")

@@ -19,7 +19,8 @@ from engines.gguf.new_model import assembled, write_model
 from engines.gguf.recipe import Said, recipe_of
 from tests.engines.gguf.creating import blob_of, created, library_of, shown, statuses
 from tests.engines.gguf.ollama_folder import everything, put_model
-from tests.gguf_files import write_gguf, write_projector
+from tests.engines.gguf.projector_files import write_projector
+from tests.gguf_files import write_gguf
 
 LIBRARY = "registry.ollama.ai/library"
 GO = "{{ if .System }}<s>{{ .System }}</s>{{ end }}<u>{{ .Prompt }}</u><a>{{ .Response }}</a>"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.errors import ContextTooLong
+from engines.errors import ContextTooLong, ModelNotFound
 from engines.gguf.config import GgufConfig
 from engines.gguf.engine import GgufEngine
 from engines.protocol import (
@@ -83,13 +83,24 @@ async def test_a_folder_of_ollamas_is_listed_and_served_without_a_byte_copied(
 
 async def test_two_spellings_are_one_loaded_model(engine: GgufEngine) -> None:
     await engine.load("tiny")
-    await engine.load("TINY:latest")
-    loaded = await engine.load(f"{LIBRARY}/tiny")
+    loaded = await engine.load("tiny:latest")
 
     assert engine.num_loads == 1
     assert (loaded.name, loaded.loaded) == ("tiny:latest", True)
-    await engine.unload("library/tiny")
+    await engine.unload("tiny")
     assert not any(info.loaded for info in await engine.models())
+
+
+@pytest.mark.parametrize("spelling", ["TINY:latest", "Tiny", "library/tiny", f"{LIBRARY}/tiny"])
+async def test_what_is_denied_by_its_name_is_not_had_by_another_spelling(
+    engine: GgufEngine, spelling: str
+) -> None:
+    with pytest.raises(ModelNotFound, match="listed as 'tiny:latest'"):
+        await engine.load(spelling)
+    with pytest.raises(ModelNotFound):
+        await answer(engine, asking(spelling))
+    with pytest.raises(ModelNotFound):
+        await engine.show(spelling)
 
 
 async def test_a_recipe_is_in_every_answer_of_its_model(engine: GgufEngine) -> None:

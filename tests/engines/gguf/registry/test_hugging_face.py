@@ -11,9 +11,10 @@ import pytest
 from engines.errors import EngineError, ModelNotFound, RequestRefused, Unavailable
 from engines.gguf.library import Library
 from engines.gguf.recipe import recipe_of
+from tests.engines.gguf.projector_files import write_projector
 from tests.engines.gguf.registry.fake_host import FakeHost, redirect_to, status
 from tests.engines.gguf.registry.pulling import blob, check, pulled
-from tests.gguf_files import write_gguf, write_projector
+from tests.gguf_files import write_gguf
 
 COMMIT = "c0ffee" + "0" * 34
 API = "/api/models/Org/Tiny-GGUF"
