@@ -41,7 +41,7 @@ class ThreadTuner:
         max_threads: int,
         *,
         start: int | None = None,
-        load: Callable[[], float] = lambda: float("inf"),
+        load: Callable[[], float] = lambda: 1000.0,
     ) -> None:
         """Begin with `start` threads, or the nearest number below it that is a choice.
 
