@@ -23,6 +23,18 @@ def logits_of(seed: int = 0) -> torch.Tensor:
     return torch.randn((1, VOCAB), generator=torch.Generator().manual_seed(seed)) * 2
 
 
+class Computed:
+    """A step of the gguf engine that was computed elsewhere."""
+
+    context = None
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self._logits = logits.numpy()
+
+    def logits(self, row: int) -> Any:
+        return self._logits[row]
+
+
 class Anything:
     """A constraint that allows every token; with one, the gguf sampler takes any logits."""
 
@@ -71,7 +83,7 @@ def test_what_changes_logits_means_the_same_to_the_gguf_engine(sampling: Samplin
         both = logits.repeat(2, 1)
         positions = torch.tensor([at, at])
         ours = sampler.sample(both, places, positions, None, at=[2, 4]).token_ids[1]
-        theirs = gguf.sample(None, 0, logits[0].numpy(), Anything())
+        theirs = gguf.sample(Computed(logits), 0, Anything())
         tokens.append([int(ours), theirs])
     gguf.close()
 
@@ -90,7 +102,7 @@ def test_what_top_k_top_p_and_min_p_leave_is_the_same_to_the_gguf_engine() -> No
     places = torch.zeros(300, dtype=torch.int64)
     positions = torch.arange(300)
     ours = set(sampler.sample_plain(logits.repeat(300, 1), places, positions).tolist())
-    theirs = {gguf.sample(None, 0, logits[0].numpy(), Anything()) for _ in range(300)}
+    theirs = {gguf.sample(Computed(logits), 0, Anything()) for _ in range(300)}
     gguf.close()
 
     assert ours == theirs
