@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -99,7 +100,7 @@ def stage(
         return engine
 
     kinds = gateway.registry._kinds
-    kinds["scripted"] = type(kinds["scripted"])(kinds["scripted"].config, build)  # type: ignore[arg-type]
+    kinds["scripted"] = msgspec.structs.replace(kinds["scripted"], build=build)  # type: ignore[arg-type]
     with serving(gateway) as server:
         stage = Stage(directory, server, made)
         yield stage

@@ -84,9 +84,9 @@ def test_it_is_listed_and_answers_without_a_byte_copied(server: Server, ollama: 
 
     listed = httpx.get(f"{server.url}/v1/models", timeout=30).json()["data"]
     first = chat(server, "chatty")
-    again = chat(server, "CHATTY:latest")
+    again = chat(server, "chatty:latest")
     short = chat(server, "chatty:short")
-    other = chat(server, "hf.co/org/repo-gguf:q8_0")
+    other = chat(server, "hf.co/Org/Repo-GGUF:Q8_0")
     plain = chat(server, "starter")
     cached = chat(server, "hf.co/Org/Tiny-GGUF:Q8_0", max_tokens=2)
 
