@@ -8,9 +8,7 @@
     one line.
     """
 
-An instruction is a word, in any case, and the rest of its line; a value that
-begins with `"` or `"""` goes on until a line ends with the same. Nothing here
-looks at files or other models: that is create.py.
+Nothing here looks at files or other models: that is create.py.
 '''
 
 import re
@@ -21,14 +19,10 @@ from msgspec import Struct
 from engines.errors import RequestRefused
 from engines.gguf.parameters import Value, read_parameter
 from engines.gguf.recipe import ROLES, Said
+from engines.modelfile_text import Instruction, ModelfileInvalid, instructions
 
 MAX_CHARS = 1024 * 1024
-_WORD = re.compile(r"[ \t]*([A-Za-z]+)(?:[ \t]+(.*))?", re.DOTALL)
 _VERSION = re.compile(r"v?[0-9]+(\.[0-9]+){0,2}([-+][0-9A-Za-z.+-]+)?")
-INSTRUCTIONS = (
-    "FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE", "RENDERER",
-    "PARSER", "DRAFT", "REQUIRES",
-)  # fmt: skip
 # Where the last of several lines counts.
 _ONCE = ("TEMPLATE", "SYSTEM", "RENDERER", "PARSER", "REQUIRES")
 
@@ -56,17 +50,17 @@ def read_modelfile(text: str) -> Modelfile:
     once: dict[str, str] = {}
     parameters: dict[str, Value] = {}
     messages: list[Said] = []
-    for line, instruction, argument in _instructions(text.removeprefix("\ufeff")):
-        if instruction in lists:
-            lists[instruction].append(argument)
-        elif instruction in _ONCE:
-            once[instruction] = argument
-        elif instruction == "PARAMETER":
-            _add_parameter(line, argument, parameters)
-        elif instruction == "MESSAGE":
-            messages.append(_read_message(line, argument))
+    for said in _instructions(text.removeprefix("\ufeff")):
+        if said.name in lists:
+            lists[said.name].append(said.value)
+        elif said.name in _ONCE:
+            once[said.name] = said.value
+        elif said.name == "PARAMETER":
+            _add_parameter(said, parameters)
+        elif said.name == "MESSAGE":
+            messages.append(_read_message(said))
         else:
-            raise _wrong(line, f"{instruction} is not supported")
+            raise _refused(said.line, f"{said.name} is not supported")
     if not lists["FROM"]:
         raise RequestRefused("the Modelfile has no FROM", param="modelfile")
     requires = once.get("REQUIRES")
@@ -121,71 +115,39 @@ def _shown(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
-    """Each instruction with its line's number and its argument, quotes taken off."""
-    lines = text.splitlines()
-    at = 0
-    while at < len(lines):
-        first, line = at + 1, lines[at]
-        at += 1
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        found = _WORD.fullmatch(line)
-        instruction = found[1].upper() if found else ""
-        if found is None or instruction not in INSTRUCTIONS:
-            word = line.split()[0]
-            raise _wrong(first, f"there is no instruction {word!r:.50} ({', '.join(INSTRUCTIONS)})")
-        head, argument = "", (found[2] or "").lstrip()
-        if instruction in ("PARAMETER", "MESSAGE"):  # a word comes before the value
-            head, _, argument = argument.partition(" ")
-            argument = argument.lstrip()
-        while (value := _unquoted(argument)) is None:
-            if at == len(lines):
-                raise _wrong(first, f"{instruction} has a quotation that does not end")
-            argument = f"{argument}\n{lines[at]}"
-            at += 1
-        if not value and not argument.startswith('"'):
-            raise _wrong(first, f"{instruction} has no value")
-        yield first, instruction, f"{head} {value}" if head else value
-
-
-def _unquoted(text: str) -> str | None:
-    """A value without its quotes; None if its end has not come yet."""
-    for quote in ('"""', '"'):
-        if text.startswith(quote):
-            if text.rstrip().endswith(quote):
-                text = text.rstrip()  # what stands after the end, and nothing within
-            ends = len(text) >= 2 * len(quote) and text.endswith(quote)
-            return text[len(quote) : -len(quote)] if ends else None
-    return text.rstrip()
-
-
 def _quoted(text: str, *, always: bool = False) -> str:
     if "\n" in text or '"' in text:
         return f'"""{text}"""'
     return f'"{text}"' if always or text != text.strip() or not text else text
 
 
-def _add_parameter(line: int, argument: str, parameters: dict[str, Value]) -> None:
-    name, _, text = argument.partition(" ")
+def _instructions(text: str) -> Iterator[Instruction]:
     try:
-        value = read_parameter(name.lower(), text)
+        yield from instructions(text)
+    except ModelfileInvalid as error:
+        raise RequestRefused(str(error), param="modelfile") from None
+
+
+def _add_parameter(said: Instruction, parameters: dict[str, Value]) -> None:
+    name = said.head.lower()
+    try:
+        value = read_parameter(name, said.value)
     except RequestRefused as error:
-        raise _wrong(line, error.message) from None
-    if name.lower() == "stop":
+        raise _refused(said.line, error.message) from None
+    if name == "stop":
         stops = parameters.setdefault("stop", [])
         assert isinstance(stops, list)
-        stops.append(text)
+        stops.append(said.value)
     else:
-        parameters[name.lower()] = value
+        parameters[name] = value
 
 
-def _read_message(line: int, argument: str) -> Said:
-    role, _, content = argument.partition(" ")
-    if role not in ROLES:
-        raise _wrong(line, f"MESSAGE has role {role!r:.50}; it can be {', '.join(ROLES)}")
-    return Said(role, content)
+def _read_message(said: Instruction) -> Said:
+    if said.head not in ROLES:
+        reason = f"MESSAGE has role {said.head!r:.50}; it can be {', '.join(ROLES)}"
+        raise _refused(said.line, reason)
+    return Said(said.head, said.value)
 
 
-def _wrong(line: int, reason: str) -> RequestRefused:
-    return RequestRefused(f"line {line} of the Modelfile: {reason}", param="modelfile")
+def _refused(line: int, reason: str) -> RequestRefused:
+    return RequestRefused(str(ModelfileInvalid(line, reason)), param="modelfile")

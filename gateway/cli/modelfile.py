@@ -1,8 +1,8 @@
 """Reads a Modelfile as far as a client must: into the fields of `/api/create`.
 
-Where each instruction begins and ends is decided here, and which of them name files
-of this machine is for create.py. What instructions and parameters mean, and whether
-they exist, is the gateway's to say: it may run a model that this program cannot.
+Which of its instructions name files of this machine is for create.py. What instructions and
+parameters mean, and whether they exist, is the gateway's to say: it may run a model that this
+program cannot.
 """
 
 import math
@@ -15,13 +15,9 @@ from typing import Any
 import click
 from msgspec import Struct, field
 
-INSTRUCTIONS = (
-    "FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE", "RENDERER",
-    "PARSER", "REQUIRES",
-)  # fmt: skip
+from engines.modelfile_text import Instruction, ModelfileInvalid, instructions
+
 STDIN = Path("-")
-_WORD = re.compile(r"[ \t]*([A-Za-z]+)(?:[ \t]+(.*))?", re.DOTALL)
-_WITH_HEAD = ("PARAMETER", "MESSAGE")  # a word stands before the value
 _NUMBER = re.compile(r"[+-]?\d+")
 _BOOLEANS = {"true": True, "false": False}
 
@@ -49,8 +45,15 @@ def read_modelfile(path: Path) -> ModelfileFields:
 
 def fields_of(text: str) -> ModelfileFields:
     """Read the text of a Modelfile. Raises `ClickException`, with the line."""
+    try:
+        return _fields(instructions(text))
+    except ModelfileInvalid as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _fields(said: Iterator[Instruction]) -> ModelfileFields:
     found = ModelfileFields()
-    for line, instruction, head, value in _instructions(text):
+    for line, instruction, head, value in said:
         match instruction:
             case "FROM":
                 found.sources.append(value)
@@ -63,6 +66,8 @@ def fields_of(text: str) -> ModelfileFields:
                     raise _wrong(line, "MESSAGE has a role and a text")
                 message = {"role": head.lower(), "content": value}
                 found.fields.setdefault("messages", []).append(message)
+            case "DRAFT":
+                raise _wrong(line, "DRAFT is not supported")
             case "LICENSE":
                 found.fields.setdefault("license", []).append(value)
             case _:
@@ -92,42 +97,5 @@ def _add_parameter(parameters: dict[str, Any], name: str, value: str) -> None:
         parameters[name] = typed(value)
 
 
-def _instructions(text: str) -> Iterator[tuple[int, str, str, str]]:
-    """Each instruction's line, name, first word (or nothing) and value without quotes."""
-    lines = text.splitlines()
-    at = 0
-    while at < len(lines):
-        first, line = at + 1, lines[at]
-        at += 1
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        found = _WORD.fullmatch(line)
-        instruction = found[1].upper() if found else ""
-        if found is None or instruction not in INSTRUCTIONS:
-            word = line.split()[0]
-            raise _wrong(first, f"there is no {word!r:.50} (there are {', '.join(INSTRUCTIONS)})")
-        head, value = "", (found[2] or "").strip()
-        if instruction in _WITH_HEAD:
-            head, _, value = value.partition(" ")
-            value = value.strip()
-        while (whole := _unquoted(value)) is None:
-            if at == len(lines):
-                raise _wrong(first, f"{instruction} has a quotation that does not end")
-            value = f"{value}\n{lines[at]}".rstrip()
-            at += 1
-        if not whole and not value.startswith('"'):
-            raise _wrong(first, f"{instruction} has no value")
-        yield first, instruction, head, whole
-
-
-def _unquoted(text: str) -> str | None:
-    """A value without its quotes; None if its end has not come yet."""
-    for quote in ('"""', '"'):
-        if text.startswith(quote):
-            ends = len(text) >= 2 * len(quote) and text.endswith(quote)
-            return text[len(quote) : -len(quote)] if ends else None
-    return text
-
-
 def _wrong(line: int, reason: str) -> click.ClickException:
-    return click.ClickException(f"line {line} of the Modelfile: {reason}")
+    return click.ClickException(str(ModelfileInvalid(line, reason)))

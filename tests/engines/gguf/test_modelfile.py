@@ -107,9 +107,3 @@ def test_a_mistake_is_named_with_its_line(text: str, said: str) -> None:
 
 def test_an_empty_quotation_is_a_value() -> None:
     assert read_modelfile('FROM x\nSYSTEM ""').system == ""
-
-
-def test_a_quoted_text_keeps_its_empty_lines_and_spaces() -> None:
-    found = read_modelfile('FROM x\nSYSTEM """first  \n\n\nlast  \n"""  \nTEMPLATE "a \nb"\n')
-
-    assert (found.system, found.template) == ("first  \n\n\nlast  \n", "a \nb")

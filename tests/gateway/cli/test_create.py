@@ -150,7 +150,7 @@ def test_an_adapter_of_peft_brings_its_configuration_along(
     ("text", "problem"),
     [
         ("SYSTEM be kind", "the Modelfile has no FROM"),
-        ("FROM tiny\nFRUM tiny", "line 2 of the Modelfile: there is no 'FRUM'"),
+        ("FROM tiny\nFRUM tiny", "line 2 of the Modelfile: there is no instruction 'FRUM'"),
         ('FROM tiny\nSYSTEM """never', "line 2 of the Modelfile: SYSTEM has a quotation"),
         ("FROM ./missing.gguf", "FROM ./missing.gguf: there is no file"),
         ("FROM a\nFROM b", "FROM a and FROM b: a model has one"),
