@@ -62,7 +62,8 @@ def test_in_development_whoever_works_here_may_do_it_all(tmp_path: Path) -> None
 def test_in_production_a_key_is_needed_and_the_role_to_manage(tmp_path: Path) -> None:
     with served(tmp_path, "prod") as (url, settings):
         assert statuses(url, {}) == (401, 401, 401)
-        assert statuses(url, key_of(settings, "apps", "member")) == (403, 403, 403)
+        assert statuses(url, key_of(settings, "batch", "member")) == (403, 403, 403)
+        assert statuses(url, key_of(settings, "apps", "member")) == (200, 200, 403)
         assert statuses(url, key_of(settings, "platform", "member")) == (200, 200, 403)
         assert statuses(url, key_of(settings, "platform", "admin")) == (200, 200, 404)
 
