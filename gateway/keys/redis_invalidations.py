@@ -22,6 +22,7 @@ ANNOUNCE_SECONDS = 0.25
 CONNECT_SECONDS = 1.0
 HEAR_SECONDS = 5.0  # how long to wait for a message before looking whether Redis is there
 AGAIN_SECONDS = 1.0
+CANCEL_SECONDS = 0.1  # how long a cancel may take before it is taken for lost
 
 log: Any = structlog.get_logger()
 
@@ -53,7 +54,10 @@ class RedisInvalidations:
         try:
             yield
         finally:
-            task.cancel()
+            # Once may not do: redis-py loses one cancel in twenty that come as it connects.
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_SECONDS)
             await asyncio.gather(task, return_exceptions=True)
 
     async def _listen(self, forget: Forget) -> None:
