@@ -63,10 +63,15 @@ class StepLoop:
         # Written by one thread each and read by the other; late by a step at worst.
         self.is_stopping = False
         self.has_ended = False
-        self.num_running = 0
         self.num_waiting = 0
         self.cache_used = 0.0
         self.cache_busy = 0.0
+
+    @property
+    def num_running(self) -> int:
+        """Sequences with a slot; read by any thread, and right once one of them was told of it."""
+        generation = self._generation
+        return len(generation.scheduler.running) if generation is not None else 0
 
     def start(self) -> None:
         """Begin to load; the `Runner`, or why there is none, is posted to `opened`."""
@@ -193,7 +198,6 @@ class StepLoop:
     def _note_health(self) -> None:
         if self._generation is not None:
             scheduler = self._generation.scheduler
-            self.num_running = len(scheduler.running)
             self.num_waiting = scheduler.num_waiting
             self.cache_used = scheduler.slots.cache_used
             self.cache_busy = scheduler.slots.cache_busy
