@@ -5,10 +5,8 @@ that the second load of a file is planned with true numbers.
 """
 
 import hashlib
-import os
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from engines.gguf import native
@@ -17,19 +15,17 @@ from engines.gguf.config import GgufConfig
 from engines.gguf.estimate import needs_of, sizes_of
 from engines.gguf.file_format import read_file
 from engines.gguf.probe import identity
+from engines.gguf.remembered import Remembered
 from engines.pool import Need, Room
 
 log = structlog.get_logger()
-
-_MAX_REMEMBERED = 1000
 
 
 class Needs:
     """Asked before every load. `of` may be called from any thread, `measured` from the loop's."""
 
     def __init__(self, memory: Path | None) -> None:
-        self._memory = memory
-        self._measured: dict[str, Room] = _remembered(memory) if memory is not None else {}
+        self._measured = Remembered(memory, Room, event="memory_not_remembered")
         # What was said last of each file, and on what grounds: all who wait for a load ask.
         self._said: dict[Path, tuple[object, list[Need]]] = {}
 
@@ -63,19 +59,8 @@ class Needs:
         if self._measured.get(key) == counted:
             return
         log.debug("model_measured", model=known.version.name, expected=need.room, measured=counted)
-        self._measured[key] = counted
+        self._measured.put(key, counted)
         self._said.pop(known.version.path, None)
-        while len(self._measured) > _MAX_REMEMBERED:
-            del self._measured[next(iter(self._measured))]
-        if self._memory is None:
-            return
-        try:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            written = self._memory.with_name(f"{self._memory.name}.{os.getpid()}")
-            written.write_bytes(msgspec.json.encode(self._measured))
-            written.replace(self._memory)
-        except OSError as error:
-            log.warning("memory_not_remembered", path=str(self._memory), error=str(error))
 
 
 def _with(need: Need, size_bytes: int) -> Need:
@@ -102,10 +87,3 @@ def _key(known: Known, config: GgufConfig) -> str:
         native.version(),
     )
     return hashlib.sha256(repr(told).encode()).hexdigest()
-
-
-def _remembered(memory: Path) -> dict[str, Room]:
-    try:
-        return msgspec.json.decode(memory.read_bytes(), type=dict[str, Room])
-    except (OSError, msgspec.MsgspecError):
-        return {}

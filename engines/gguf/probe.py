@@ -27,6 +27,7 @@ from msgspec import Struct
 
 from engines.errors import Unavailable
 from engines.gguf import native
+from engines.gguf.remembered import Remembered
 
 if TYPE_CHECKING:
     from engines.gguf.projector import Projector
@@ -38,7 +39,6 @@ _MEMORY_FACTOR = 3
 _MEMORY_BYTES = 4 * 1024**3
 _SECONDS = 60.0
 _SECONDS_PER_BYTE = 1 / 50e6  # a slow disk
-_MAX_REMEMBERED = 1000
 _KILLED = "a child process that tried was ended by"
 _MAX_REASON_BYTES = 2000
 # The child is shown nothing of the gateway's environment but where its libraries are.
@@ -78,10 +78,7 @@ class Probe:
     """Asks a child process about files, and remembers; lives on the event loop."""
 
     def __init__(self, memory: Path | None) -> None:
-        self._memory = memory
-        self._verdicts: dict[str, Verdict] = {}
-        if memory is not None:
-            self._verdicts = _remembered(memory)
+        self._verdicts = Remembered(memory, Verdict, event="probe_not_remembered")
 
     async def __call__(
         self,
@@ -122,18 +119,7 @@ class Probe:
         # Out of time or memory may be another day's luck; only a crash is the file's own.
         if verdict.reason is not None and _KILLED not in verdict.reason:
             return
-        self._verdicts[key] = verdict
-        while len(self._verdicts) > _MAX_REMEMBERED:
-            del self._verdicts[next(iter(self._verdicts))]
-        if self._memory is None:
-            return
-        try:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            written = self._memory.with_name(f"{self._memory.name}.{os.getpid()}")
-            written.write_bytes(msgspec.json.encode(self._verdicts))
-            written.replace(self._memory)
-        except OSError as error:
-            log.warning("probe_not_remembered", path=str(self._memory), error=str(error))
+        self._verdicts.put(key, verdict)
 
 
 def default_memory(environment: Mapping[str, str]) -> Path:
@@ -172,13 +158,6 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def _remembered(memory: Path) -> dict[str, Verdict]:
-    try:
-        return msgspec.json.decode(memory.read_bytes(), type=dict[str, Verdict])
-    except (OSError, msgspec.MsgspecError):
-        return {}
 
 
 async def _child(
