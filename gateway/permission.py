@@ -34,9 +34,8 @@ def may_use_model(call: Call, name: str) -> bool:
 def _allows(name: str, patterns: Sequence[str]) -> bool:
     """Do they allow it, and deny it neither with the tag `latest` nor without: it is one model?"""
     short = name.removesuffix(_LATEST)
-    return matches(name, patterns) and not any(
-        is_denied(spelling, patterns) for spelling in (short, short + _LATEST)
-    )
+    other = short if short != name else name + _LATEST
+    return matches(name, patterns) and not is_denied(other, patterns)
 
 
 def may_call_from_here(call: Call) -> bool:
