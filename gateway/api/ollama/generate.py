@@ -33,7 +33,7 @@ from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
 from gateway.api.ollama.opening import opened, read
 from gateway.api.ollama.options import Options, read_options
 from gateway.api.ollama.pieces import Piece
-from gateway.api.ollama.residence import KeepAlive, asks_to_unload, keep_alive_of, load, unload
+from gateway.api.ollama.residence import KeepAlive, keep_alive_of, load_or_unload
 from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call
 from gateway.errors import BadRequest
@@ -114,12 +114,7 @@ async def create_generation(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 async def _without_prompt(gateway: Gateway, call: Call, body: Generate, asked_for: str) -> ASGIApp:
-    if asks_to_unload(body.keep_alive):
-        await unload(gateway, call, body.model)
-        reason = "unload"
-    else:
-        await load(gateway, call, body.model, body.keep_alive)
-        reason = "load"
+    reason = await load_or_unload(gateway, call, body.model, body.keep_alive)
     answer = {
         "model": asked_for,
         "created_at": now(),

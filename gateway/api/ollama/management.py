@@ -8,7 +8,7 @@ goes where `["*"]` would, or to the only engine that keeps files.
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from litestar import Request
@@ -20,7 +20,8 @@ from engines.protocol import ModelLibrary, Progress
 from gateway.api.admin.admission import entry_of
 from gateway.api.framing import NDJSON_TYPE, ndjson
 from gateway.api.ollama.lines import error_line
-from gateway.api.ollama.opening import opened
+from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
+from gateway.api.ollama.opening import opened, read
 from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call, Target
 from gateway.errors import BadRequest, ModelUnknown
@@ -59,6 +60,31 @@ async def place_of(gateway: Gateway, call: Call, name: str) -> Kept:
             own = target.model if call.model is not None else None
             return Kept(engine, target.engine, own or name)
     raise BadRequest(_no_files(policy), param="model")
+
+
+class Transfer(Struct, kw_only=True):
+    """The body of a request to pull or push a model."""
+
+    model: str = ""
+    name: str = ""
+    insecure: bool | None = None  # without effect: plain HTTP is asked for with http://
+    stream: bool | None = None
+
+
+_TRANSFER = msgspec.json.Decoder(Transfer)
+
+
+async def transferred(request: Request[Any, Any, Any], action: Literal["pull", "push"]) -> ASGIApp:
+    """Do it, and tell how far it is; what was sent or fetched stays if the caller leaves."""
+    gateway, call = opened(request)
+    body = await read(request, _TRANSFER)
+    asked_for = named(body.model, body.name)
+    with in_ollamas_words(asked_for):
+        place = await kept(request, await public_name(gateway, call, asked_for))
+        await record(gateway, call, action, place)
+        library = place.library
+        steps = library.pull(place.model) if action == "pull" else library.push(place.model)
+        return await told(call, asked_for, steps, stream=body.stream)
 
 
 async def record(

@@ -33,6 +33,15 @@ def asks_to_unload(given: KeepAlive) -> bool:
     return keep_alive_seconds(given) == 0
 
 
+async def load_or_unload(gateway: Gateway, call: Call, name: str, given: KeepAlive) -> str:
+    """What a request with nothing to answer is for; returns which of the two was done."""
+    if asks_to_unload(given):
+        await unload(gateway, call, name)
+        return "unload"
+    await load(gateway, call, name, given)
+    return "load"
+
+
 async def load(gateway: Gateway, call: Call, name: str, given: KeepAlive) -> None:
     """Return when the model is ready. Raises `Refusal` or `EngineError`."""
     keep_alive = keep_alive_of(call, given)
