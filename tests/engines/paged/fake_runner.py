@@ -6,6 +6,7 @@ digest of what it read. So a block that was shared, copied, given away or overwr
 wrong time changes an answer, and `answer` says what it should have been.
 """
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -64,6 +65,9 @@ class FakeRunner:
     scored: set[str] = field(default_factory=set)  # ids of those who want their prompt scored
     refused: dict[str, Exception] = field(default_factory=dict)  # by sequence id, from begin
     failures: dict[str, list[Exception]] = field(default_factory=dict)  # by method, next first
+    # The step of this number waits until `resumed` is set: an answer that is not over yet.
+    paused_at: int | None = None
+    resumed: threading.Event = field(default_factory=threading.Event)
 
     def begin(self, sequence: Sequence, /) -> None:
         if sequence.id in self.refused:
@@ -78,6 +82,8 @@ class FakeRunner:
     def forward(self, plan: StepPlan, /) -> list[tuple[int, int, int]]:
         """Returns (row, place, token) of each row that samples."""
         self._maybe_fail("forward")
+        if len(self.plans) == self.paused_at:
+            self.resumed.wait()
         self.events.append(f"forward {len(self.plans)}")
         self.plans.append(plan)
         assert plan.num_tokens == sum(row.count for row in plan.rows)

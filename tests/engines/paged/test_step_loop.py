@@ -66,6 +66,13 @@ class Running:
         for one in sequences:
             self.loop.submit(one)
 
+    def pause(self) -> None:
+        """Let nothing end by itself: the device stops at its fourth step until it resumes."""
+        self.runner.paused_at = 3
+
+    def resume(self) -> None:
+        self.runner.resumed.set()
+
     async def idle(self) -> None:
         """Wait until all messages were taken in and nothing runs or waits."""
         await asyncio.wrap_future(self.loop.call(lambda: None, when_idle=True))
@@ -76,6 +83,7 @@ class Running:
 
     async def __aexit__(self, *_: object) -> None:
         self.loop.stop()
+        self.resume()
         await asyncio.to_thread(self.loop.join)
 
 
@@ -234,11 +242,13 @@ async def test_a_runner_that_only_fails_is_given_up() -> None:
 
 async def test_a_runner_that_fails_when_told_of_an_end_is_a_runner_that_fails() -> None:
     running = Running()
+    running.pause()
     async with running:
         running.submit(one := request(3, max_tokens=900), other := request(3, max_tokens=900))
         await one.payload.mailbox.get()
         running.runner.failures["end"] = [RuntimeError("the device is gone")]
         running.loop.abort(one)
+        running.resume()
 
         with pytest.raises(Unavailable, match="the device is gone"):
             await to_the_end(other)
@@ -259,6 +269,7 @@ async def test_what_the_runner_says_itself_is_what_the_reader_is_told() -> None:
 
 async def test_stopping_ends_every_stream_and_every_call() -> None:
     running = Running(max_sequences=1)
+    running.pause()
     running.submit(one := request(3, max_tokens=900), other := request(3))
     call = running.loop.call(lambda: None, when_idle=True)
     async with running:
@@ -287,13 +298,16 @@ async def test_what_comes_after_the_end_is_told_so() -> None:
 
 async def test_a_call_runs_on_the_thread_between_steps() -> None:
     async with Running() as running:
+        running.pause()
         running.submit(one := request(3, max_tokens=900))
         await one.payload.mailbox.get()
 
-        thread = await asyncio.wrap_future(running.loop.call(threading.get_ident))
+        call = running.loop.call(lambda: (threading.get_ident(), one.num_generated))
+        running.resume()
+        thread, num_generated = await asyncio.wrap_future(call)
 
         assert thread == running.loop.thread_id
-        assert one.num_generated < 900
+        assert num_generated < 900
 
 
 async def test_a_call_that_waits_for_idleness_comes_after_all_answers() -> None:
@@ -329,11 +343,13 @@ async def test_a_call_that_was_cancelled_is_not_made() -> None:
 
 async def test_an_error_outside_any_step_ends_the_loop_and_not_silently() -> None:
     running = Running()
+    running.pause()
     async with running:
         running.submit(one := request(3, max_tokens=900))
         await one.payload.mailbox.get()
 
         running.loop._inbox.put("no message")  # type: ignore[arg-type]
+        running.resume()
 
         with pytest.raises(Unavailable, match="model 'fake' failed"):
             await to_the_end(one)
@@ -352,12 +368,14 @@ async def test_a_step_thread_shortens_the_switch_interval_of_the_process() -> No
 def test_when_the_event_loop_is_gone_the_thread_ends() -> None:
     async def start() -> Running:
         running = Running()
+        running.pause()
         running.loop.start()
         running.submit(one := request(3, max_tokens=900))
         await one.payload.mailbox.get()
         return running
 
     running = asyncio.run(start())
+    running.resume()
 
     running.loop.join()
     assert running.loop.has_ended
