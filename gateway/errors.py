@@ -25,7 +25,8 @@ become a `Problem` here, and each dialect has one function that writes a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 from msgspec import Struct
@@ -129,6 +130,15 @@ class ModelUnknown(Refusal):
             param="model",
         )
         self.model = model
+
+
+@contextmanager
+def unknown_as(name: str) -> Generator[None, None, None]:
+    """A model that its engine does not have looks like one that the caller may not use."""
+    try:
+        yield
+    except ModelNotFound as error:
+        raise ModelUnknown(name) from error
 
 
 class RequestTimeout(Refusal):

@@ -9,11 +9,10 @@ still an honest HTTP status.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from engines.errors import ContextTooLong, ModelNotFound
+from engines.errors import ContextTooLong
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -61,8 +60,7 @@ async def run(
     call.asked_max_tokens = requests[0].max_tokens
     serving = call.serving or gateway
     await _admit(serving, call, requests[0].model)
-    with _unknown_as(requests[0].model):
-        streams = await _side_by_side(serving, call)
+    streams = await _side_by_side(serving, call)
     return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
 
 
@@ -76,14 +74,13 @@ async def embed(
     call.embed_request = request
     serving = call.serving or gateway
     await _admit(serving, call, request.model)
-    with _unknown_as(request.model):
-        try:
-            embeddings = await dispatch_embed(call, serving, call.embed_request)
-        except ContextTooLong as error:
-            if shorten is None:
-                raise
-            call.embed_request = await shorten(call.embed_request, error)
-            embeddings = await dispatch_embed(call, serving, call.embed_request)
+    try:
+        embeddings = await dispatch_embed(call, serving, call.embed_request)
+    except ContextTooLong as error:
+        if shorten is None:
+            raise
+        call.embed_request = await shorten(call.embed_request, error)
+        embeddings = await dispatch_embed(call, serving, call.embed_request)
     call.first_output_at = time.monotonic()
     call.tally(0).set(embeddings.usage)
     return embeddings
@@ -94,8 +91,7 @@ async def rerank(gateway: "Gateway", call: Call, request: RerankRequest) -> Rera
     call.rerank_request = request
     serving = call.serving or gateway
     await _admit(serving, call, request.model)
-    with _unknown_as(request.model):
-        reranking = await dispatch_rerank(call, serving, call.rerank_request)
+    reranking = await dispatch_rerank(call, serving, call.rerank_request)
     call.first_output_at = time.monotonic()
     call.tally(0).set(reranking.usage)
     return reranking
@@ -153,15 +149,6 @@ async def _decide(gateway: "Gateway | Serving", call: Call, name: str) -> None:
     if call.route is None or not call.route.targets:
         raise ModelUnknown(name)
     await call.resources.enter_async_context(gateway.hooks.admit(call))  # plugins/rate_limits.py
-
-
-@contextmanager
-def _unknown_as(name: str) -> Generator[None, None, None]:
-    """A model that its engine does not have looks like one that the caller may not use."""
-    try:
-        yield
-    except ModelNotFound as error:
-        raise ModelUnknown(name) from error
 
 
 async def _side_by_side(

@@ -32,6 +32,8 @@ log: Any = structlog.get_logger()
 FRESH_SECONDS = 1.0  # no call goes by what is older, while the ledger answers
 CHECK_SECONDS = 0.25  # between two questions for the count
 ANSWER_SECONDS = 0.5  # for the count; with the pause before it well below FRESH_SECONDS
+# For the first one, as a process that has just started is busy, and knows no key meanwhile.
+FIRST_ANSWER_SECONDS = 2.0
 LOOK_UP_SECONDS = 1.0  # a slow database is worse than a dead one
 IDLE_SECONDS = 5.0  # without calls, nobody asks
 ABSENT_SECONDS = 5.0
@@ -109,14 +111,15 @@ class KnownKeys:
 
     async def _check(self) -> None:
         at = self._monotonic()
+        seconds = FIRST_ANSWER_SECONDS if self._last is None else ANSWER_SECONDS
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 last = await self._ledger.last_key_change()
                 if self._last is not None and last != self._last:
                     await self._forget_changed(last)
         except (LedgerUnavailable, TimeoutError):
             if not self._is_failing:
-                log.error("key_changes_unknown", seconds=ANSWER_SECONDS)
+                log.error("key_changes_unknown", seconds=seconds)
             self._is_failing = True
             return
         if self._is_failing:

@@ -7,12 +7,11 @@ from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import Struct
 
-from engines.errors import ModelNotFound
 from gateway.api.ollama.management import kept, place_of, record
 from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
 from gateway.api.ollama.opening import opened, read
 from gateway.api.replies import JsonReply
-from gateway.errors import BadRequest, ModelUnknown
+from gateway.errors import BadRequest, unknown_as
 
 
 class Copy(Struct, kw_only=True):
@@ -43,8 +42,6 @@ async def copy_model(request: Request[Any, Any, Any]) -> ASGIApp:
                 param="destination",
             )
         await record(gateway, call, "copy", source, {"destination": target.model})
-        try:
+        with unknown_as(asked_for):
             await source.library.copy(source.model, target.model)
-        except ModelNotFound as error:
-            raise ModelUnknown(asked_for) from error
     return JsonReply(b"")  # pyright: ignore[reportReturnType]

@@ -7,12 +7,11 @@ from litestar import Request, delete
 from litestar.types import ASGIApp
 from msgspec import Struct
 
-from engines.errors import ModelNotFound
 from gateway.api.ollama.management import kept, record
 from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
 from gateway.api.ollama.opening import opened, read
 from gateway.api.replies import JsonReply
-from gateway.errors import ModelUnknown
+from gateway.errors import unknown_as
 
 
 class Delete(Struct, kw_only=True):
@@ -34,8 +33,6 @@ async def delete_model(request: Request[Any, Any, Any]) -> ASGIApp:
     with in_ollamas_words(asked_for):
         place = await kept(request, await public_name(gateway, call, asked_for))
         await record(gateway, call, "delete", place)
-        try:
+        with unknown_as(asked_for):
             await place.library.delete(place.model)
-        except ModelNotFound as error:
-            raise ModelUnknown(asked_for) from error
     return JsonReply(b"")  # pyright: ignore[reportReturnType]

@@ -3,11 +3,10 @@
 import msgspec
 
 from engines.abilities import OtherTemplates
-from engines.errors import ModelNotFound
 from engines.protocol import GenerateRequest
 from gateway import pipeline
 from gateway.call import Call
-from gateway.errors import BadRequest, ModelUnknown
+from gateway.errors import BadRequest, unknown_as
 from gateway.gateway import Gateway
 
 
@@ -27,8 +26,6 @@ async def with_template(
             param="template",
         )
     own = msgspec.structs.replace(asked, model=target.model or call.model.name)
-    try:
+    with unknown_as(asked.model):
         prompt = await engine.rendered_with(template, own)
-    except ModelNotFound as error:
-        raise ModelUnknown(asked.model) from error
     return msgspec.structs.replace(asked, messages=(), prompt=prompt)

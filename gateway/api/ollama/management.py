@@ -15,7 +15,6 @@ from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Struct
 
-from engines.errors import ModelNotFound
 from engines.protocol import ModelLibrary, Progress
 from gateway.api.admin.admission import entry_of
 from gateway.api.framing import NDJSON_TYPE, ndjson
@@ -24,7 +23,7 @@ from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
 from gateway.api.ollama.opening import opened, read
 from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call, Target
-from gateway.errors import BadRequest, ModelUnknown
+from gateway.errors import BadRequest, unknown_as
 from gateway.gateway import Gateway
 from gateway.policy import ModelPolicy
 
@@ -106,15 +105,13 @@ async def told(
 
     What fails before the first step is an HTTP status; a caller who leaves ends the job."""
     call.resources.push_async_callback(steps.aclose)
-    try:
+    with unknown_as(name):
         first = await anext(steps, Progress(status=SUCCESS))
         if stream is False:
             async for _ in steps:
                 pass
             answer = msgspec.json.encode({"status": SUCCESS})
             return JsonReply(answer)  # pyright: ignore[reportReturnType]
-    except ModelNotFound as error:
-        raise ModelUnknown(name) from error
     call.streams = True
     frames = _lines(call, name, first, steps)
     return StreamReply(frames, content_type=NDJSON_TYPE)  # pyright: ignore[reportReturnType]

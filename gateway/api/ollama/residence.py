@@ -7,13 +7,12 @@ say is let pass and changes nothing (docs/decisions/0052-who-keeps-a-model.md).
 
 import time
 
-from engines.errors import ModelNotFound
 from engines.protocol import Engine
 from gateway import pipeline
 from gateway.api.ollama.durations import keep_alive_seconds
 from gateway.api.ollama.opening import tell_ignored
 from gateway.call import Call, Target
-from gateway.errors import Forbidden, ModelUnknown
+from gateway.errors import Forbidden, unknown_as
 from gateway.gateway import Gateway
 
 KeepAlive = float | str | None
@@ -46,10 +45,8 @@ async def load(gateway: Gateway, call: Call, name: str, given: KeepAlive) -> Non
     """Return when the model is ready. Raises `Refusal` or `EngineError`."""
     keep_alive = keep_alive_of(call, given)
     engine, target = await _first_target(gateway, call, name)
-    try:
+    with unknown_as(name):
         await engine.load(target.model, keep_alive_seconds=keep_alive)
-    except ModelNotFound as error:
-        raise ModelUnknown(name) from error
     call.first_output_at = time.monotonic()  # so that limits count it as an answered request
 
 
@@ -59,10 +56,8 @@ async def unload(gateway: Gateway, call: Call, name: str) -> None:
         await pipeline.authorize(gateway, call, name)
         raise Forbidden("models are unloaded by callers with the role admin")
     engine, target = await _first_target(gateway, call, name)
-    try:
+    with unknown_as(name):
         await engine.unload(target.model)
-    except ModelNotFound as error:
-        raise ModelUnknown(name) from error
 
 
 async def _first_target(gateway: Gateway, call: Call, name: str) -> tuple[Engine, Target]:

@@ -1,6 +1,7 @@
 """POST /api/show: what a model's files say of it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
-from engines.errors import ModelNotFound, Unsupported
+from engines.errors import Unsupported
 from engines.protocol import Message, ModelDetails, ModelInfo, ModelLibrary
 from gateway import pipeline
 from gateway.api.ollama.abilities import known_of
@@ -18,7 +19,7 @@ from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
 from gateway.api.ollama.opening import opened, read
 from gateway.api.replies import JsonReply
 from gateway.call import Call
-from gateway.errors import ModelUnknown
+from gateway.errors import ModelUnknown, unknown_as
 from gateway.gateway import Gateway
 
 _INSERT_MARK = "tokenizer.ggml.fim_pre_token_id"  # of models that fill gaps in a text
@@ -82,13 +83,10 @@ async def _details(gateway: Gateway, call: Call, name: str) -> ModelDetails:
     assert call.model is not None
     target = call.model.targets[0]
     engine = gateway.engines[target.engine]
-    try:
+    # A child process cannot be asked beforehand whether its engine keeps files.
+    with unknown_as(name), suppress(Unsupported):
         if isinstance(engine, ModelLibrary):
             return await engine.show(target.model or call.model.name)
-    except Unsupported:
-        pass  # a child process cannot be asked beforehand whether its engine keeps files
-    except ModelNotFound as error:
-        raise ModelUnknown(name) from error
     info = await known_of(gateway, call, name)
     if info is None and call.model.name not in call.policy.models:
         raise ModelUnknown(name)  # only a wildcard stands for it, and its engine has none such

@@ -257,6 +257,17 @@ async def test_nobody_waits_for_a_ledger_that_hangs_when_their_key_is_known(
     desk.ledger.check_hold.release()
 
 
+async def test_the_first_question_may_take_longer_than_those_that_follow(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.keys.known_keys.ANSWER_SECONDS", 0.0)
+    new = await desk.keys.create("me", "laptop")
+    desk.ledger.check_hold = Hold()
+    asyncio.get_running_loop().call_later(0.02, desk.ledger.check_hold.release)
+
+    assert await desk.keys.verify(new.secret)
+
+
 async def test_calls_wake_the_watch_and_a_pause_ends_it(desk: Desk) -> None:
     new = await desk.keys.create("me", "laptop")
     await desk.keys.verify(new.secret)
