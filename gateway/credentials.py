@@ -19,7 +19,9 @@ def presented_credential(headers: Mapping[str, str]) -> str | None:
     """
     found: str | None = None
     for name in ("authorization", "x-api-key", "api-key"):
-        credential = headers.get(name, "").strip()
+        if (value := headers.get(name)) is None:
+            continue
+        credential = value.strip()
         if name == "authorization":
             credential = _without_scheme(credential)
         if not credential:

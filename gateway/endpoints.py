@@ -6,8 +6,12 @@ denial wins whatever the order.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 ADMIN = "admin"  # a role, and the dialect that needs it
+# Every call asks the same of the same lists. Longer names than any model has are callers'
+# inventions, and are not kept.
+_MAX_REMEMBERED = 200
 # What these do to the models of an engine, it does to everybody.
 _MANAGING = frozenset(
     {
@@ -33,11 +37,23 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 def is_denied(name: str, patterns: Iterable[str]) -> bool:
     """Does some pattern deny `name`?"""
-    return any(pattern.startswith("!") and _fits(name, pattern[1:]) for pattern in patterns)
+    decide = _denied if len(name) <= _MAX_REMEMBERED else _denied.__wrapped__
+    return decide(name, tuple(patterns))
 
 
 def deciding_pattern(name: str, patterns: Iterable[str]) -> str | None:
     """The pattern that allows `name`, or None if none does or one denies it."""
+    decide = _decided if len(name) <= _MAX_REMEMBERED else _decided.__wrapped__
+    return decide(name, tuple(patterns))
+
+
+@lru_cache(maxsize=4096)
+def _denied(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(pattern.startswith("!") and _fits(name, pattern[1:]) for pattern in patterns)
+
+
+@lru_cache(maxsize=4096)
+def _decided(name: str, patterns: tuple[str, ...]) -> str | None:
     allowed: str | None = None
     for pattern in patterns:
         if pattern.startswith("!"):

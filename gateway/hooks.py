@@ -1,14 +1,22 @@
 """Loads plugins by entry point and runs their hooks.
 
-pluggy stays synchronous: calling an `async def` hook through it only makes the
-coroutines, in plugin order and with pluggy's matching of arguments. The three
-combinators here run them: `first`, `every`, `nested`. What kind a hook is
-(sync, async, context) is read off its spec, and an implementation of another
-kind is refused when it is registered.
+pluggy registers plugins, checks their hooks against the specs and knows the order.
+It is synchronous, and it would match arguments anew at each call; so what it has
+registered is asked for once, and awaited here one after the other, in plugin order.
+What kind a hook is (sync, async, context) is read off its spec, and an implementation
+of another kind is refused when it is registered.
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -56,7 +64,14 @@ class Hooks:
             self._manager.register(plugin, name=name)
         self._manager.check_pending()
         self.plugins: Mapping[str, object] = dict(plugins)  # in policy order
-        self._call: Any = self._manager.hook if only is None else _Some(self._manager.hook, only)
+        self._only = only
+        self._authorize = self._implementations("authorize")
+        self._prepare = self._implementations("prepare")
+        self._identify = self._implementations("identify")
+        self._fetch_image = self._implementations("fetch_image")
+        self._route = self._implementations("route")
+        self._observe = self._implementations("observe")
+        self._admit = self._implementations("admit")
 
     def only(self, *names: str) -> "Hooks":
         """The same plugins with these hooks alone, for calls that nobody makes.
@@ -73,82 +88,81 @@ class Hooks:
 
     def register_engines(self, registry: EngineRegistry) -> None:
         """Let every engine plugin name its kind."""
-        self._call.register_engines(registry=registry)
+        for implementation in self._implementations("register_engines"):
+            implementation(registry)
 
     def register_routes(self) -> list[Any]:
         """Every plugin's own Litestar handlers."""
-        return [handler for handlers in self._call.register_routes() for handler in handlers]
+        lists = [implementation() for implementation in self._implementations("register_routes")]
+        return [handler for handlers in lists for handler in handlers]
 
     def lifespan(self, gateway: "Gateway") -> AbstractAsyncContextManager[None]:
         """Around the gateway's running time."""
-        return joined(self._call.lifespan(gateway=gateway))
+        return joined([context(gateway) for context in self._implementations("lifespan")])
 
     def observe(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Around the whole call."""
-        return joined(self._call.observe(call=call))
+        return joined([context(call) for context in self._observe])
 
     async def identify(self, call: Call, headers: Mapping[str, str]) -> Principal | None:
         """The first plugin's answer to who is calling."""
-        return await first(self._call.identify(call=call, headers=headers))
+        return await first(self._identify, call, headers)
 
     async def authorize(self, call: Call) -> None:
         """Let every plugin refuse."""
-        await every(self._call.authorize(call=call))
+        await every(self._authorize, call)
 
     async def fetch_image(self, call: Call, url: str) -> bytes | None:
         """The first plugin's image of this address."""
-        return await first(self._call.fetch_image(call=call, url=url))
+        return await first(self._fetch_image, call, url)
 
     async def prepare(self, call: Call) -> None:
         """Let every plugin change the requests."""
-        await every(self._call.prepare(call=call))
+        await every(self._prepare, call)
 
     async def route(self, call: Call) -> Route | None:
         """The first plugin's route."""
-        return await first(self._call.route(call=call))
+        return await first(self._route, call)
 
     def admit(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Every plugin's slot for the call."""
-        return joined(self._call.admit(call=call))
+        return joined([context(call) for context in self._admit])
+
+    def _implementations(self, hook: str) -> Sequence[Callable[..., Any]]:
+        """The plugins' functions for a hook, in policy order; each takes all its arguments."""
+        if self._only is not None and hook not in self._only:
+            return ()
+        caller: Any = getattr(self._manager.hook, hook)
+        arguments = caller.spec.argnames
+        # pluggy calls what was registered last first.
+        return [_taking(arguments, found) for found in reversed(caller.get_hookimpls())]
 
 
-class _Some:
-    """pluggy's hooks, of which all but some have no implementations."""
-
-    def __init__(self, hooks: Any, names: Collection[str]) -> None:
-        self._hooks = hooks
-        self._names = names
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._hooks, name) if name in self._names else _nobody
+def _taking(arguments: Sequence[str], found: Any) -> Callable[..., Any]:
+    """An implementation that may be given every argument of its hook, in the spec's order."""
+    function: Callable[..., Any] = found.function
+    wanted = [arguments.index(name) for name in found.argnames]
+    if wanted == list(range(len(arguments))):
+        return function
+    return lambda *given: function(*[given[index] for index in wanted])
 
 
-def _nobody(**_: object) -> list[Any]:
-    return []
+async def first(
+    implementations: Iterable[Callable[..., Coroutine[Any, Any, Answer | None]]], *given: object
+) -> Answer | None:
+    """Ask one after the other; return the first answer that is not None."""
+    for implementation in implementations:
+        if (answer := await implementation(*given)) is not None:
+            return answer
+    return None
 
 
-async def first(answers: Iterable[Coroutine[Any, Any, Answer | None]]) -> Answer | None:
-    """Await each in turn; return the first answer that is not None."""
-    remaining = list(answers)
-    try:
-        while remaining:
-            if (answer := await remaining.pop(0)) is not None:
-                return answer
-        return None
-    finally:
-        for coroutine in remaining:
-            coroutine.close()  # never awaited, so never warn
-
-
-async def every(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Await each in turn; the first that raises ends it."""
-    remaining = list(steps)
-    try:
-        while remaining:
-            await remaining.pop(0)
-    finally:
-        for coroutine in remaining:
-            coroutine.close()
+async def every(
+    implementations: Iterable[Callable[..., Coroutine[Any, Any, None]]], *given: object
+) -> None:
+    """Run one after the other; the first that raises ends it."""
+    for implementation in implementations:
+        await implementation(*given)
 
 
 def joined(

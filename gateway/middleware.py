@@ -9,9 +9,9 @@ that opened it, at once, and never by the garbage collector.
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from litestar.enums import ScopeType
@@ -33,14 +33,17 @@ from gateway.errors import (
     problem_of,
 )
 from gateway.gateway import Gateway
+from gateway.hang_up import HangUp, hang_up_of
 from gateway.hooks import Hooks
 from gateway.networks import true_client
 from gateway.permission import has_needed_role
+from gateway.within import within
 
 log = structlog.get_logger()
 
 SLOW_BYTES_PER_SECOND = 16 * 1024  # of a body; a client that is slower is waited for, but not long
 _SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_SECURITY_NAMES = frozenset(name for name, _ in _SECURITY_HEADERS)
 
 
 class CallMiddleware(ASGIMiddleware):
@@ -55,19 +58,21 @@ class CallMiddleware(ASGIMiddleware):
         """Run one call from first byte to last."""
         call = self._open(scope)
         scope["state"]["call"] = call
-        wire = _Wire(call, receive, send, body_seconds=self._gateway.settings.body_seconds)
+        body_seconds = self._gateway.settings.body_seconds
+        wire = _Wire(call, receive, send, hang_up_of(scope), body_seconds=body_seconds)
         self._gateway.calls[call.id] = call
+        bound = structlog.contextvars.bind_contextvars(call=call.id)
         try:
-            with structlog.contextvars.bound_contextvars(call=call.id):
-                async with _hooks(call).observe(call):
-                    try:
-                        await self._answer(call, scope, wire, next_app)
-                    finally:
-                        call.task = None
-                        wire.stop_watching()
-                        await _closed(call.resources)
-                        call.finished_at = time.monotonic()
+            async with _hooks(call).observe(call):
+                try:
+                    await self._answer(call, scope, wire, next_app)
+                finally:
+                    call.task = None
+                    wire.stop_watching()
+                    await _closed(call.resources)
+                    call.finished_at = time.monotonic()
         finally:
+            structlog.contextvars.reset_contextvars(**bound)
             self._gateway.end_call(call)
 
     def _open(self, scope: Any) -> Call:
@@ -153,40 +158,65 @@ class CallMiddleware(ASGIMiddleware):
 class _Wire:
     """The connection as a handler sees it: marks what passes, and notices a hang-up.
 
-    Once the body is read, a watcher waits for the client to leave and then
-    cancels the call's task. It does nothing any more when the answer is complete.
+    Once the body is read, a client that leaves has the call's task cancelled; when the
+    answer is complete, nothing more happens. Who tells of it is the server's `HangUp`, or a
+    watcher where there is none.
     """
 
-    def __init__(self, call: Call, receive: Receive, send: Send, *, body_seconds: float) -> None:
+    def __init__(
+        self,
+        call: Call,
+        receive: Receive,
+        send: Send,
+        hang_up: HangUp | None,
+        *,
+        body_seconds: float,
+    ) -> None:
         self.started = False
         self.client_gone = False
         self._call = call
         self._receive = receive
         self._send = send
+        self._hang_up = hang_up
+        self._has_body = False
         self._complete = False
         self._body_seconds = body_seconds  # how much longer we wait for the body
         self._watcher: asyncio.Task[None] | None = None
 
     async def receive(self) -> Any:
         """The next piece of the body, or that the client is gone."""
-        if self._watcher is not None:
-            await asyncio.shield(self._watcher)
-            return {"type": "http.disconnect"}
+        if self._has_body:
+            return await self._disconnected()
         message = await self._next_piece()
         if message["type"] == "http.disconnect":
             self.client_gone = True
         elif not message.get("more_body", False):
-            task = asyncio.current_task()
-            assert task is not None
-            self._watcher = asyncio.create_task(self._watch(task))
+            self._has_body = True
+            self._watch_out()
         return message
+
+    async def _disconnected(self) -> Any:
+        """That the client has left, once it has."""
+        if self._watcher is not None:
+            await asyncio.shield(self._watcher)
+        else:
+            await self._end_of_messages()
+        return {"type": "http.disconnect"}
+
+    def _watch_out(self) -> None:
+        """From now on, cancel this task when the client leaves."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._hang_up is not None:
+            self._hang_up.listen(lambda: self._left(task))
+        else:
+            self._watcher = asyncio.create_task(self._watch(task))
 
     async def _next_piece(self) -> Any:
         """Raises `RequestTimeout`. Only our own waiting counts, and what arrives buys more time."""
         began_at = time.monotonic()
         try:
-            async with asyncio.timeout(self._body_seconds):
-                message: Any = await self._receive()
+            message = await within(self._body_seconds, cast("Awaitable[Any]", self._receive()))
         except TimeoutError:
             raise RequestTimeout("the request's body did not come in time") from None
         self._body_seconds += len(message.get("body", b"")) / SLOW_BYTES_PER_SECOND
@@ -206,16 +236,21 @@ class _Wire:
     def stop_watching(self) -> None:
         """End the watcher; the answer is out or will never be."""
         self._complete = True
+        # Task and wire would hold each other, and with them the body, until the
+        # garbage collector comes by.
+        if self._hang_up is not None:
+            self._hang_up.forget()
         if self._watcher is not None:
             self._watcher.cancel()
-            # Task and wire would hold each other, and with them the body, until the
-            # garbage collector comes by.
             self._watcher = None
 
     def _completed(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         headers = list(given)
         names = {name for name, _ in headers}
-        return [*headers, *self._headers(), *(h for h in _SECURITY_HEADERS if h[0] not in names)]
+        more = _SECURITY_HEADERS
+        if not names.isdisjoint(_SECURITY_NAMES):
+            more = [header for header in more if header[0] not in names]
+        return [*headers, *self._headers(), *more]
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         call = self._call
@@ -230,8 +265,14 @@ class _Wire:
         ]
 
     async def _watch(self, task: "asyncio.Task[Any]") -> None:
+        await self._end_of_messages()
+        self._left(task)
+
+    async def _end_of_messages(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def _left(self, task: "asyncio.Task[Any]") -> None:
         if not self._complete:
             self.client_gone = True
             task.cancel("the client hung up")
@@ -254,9 +295,12 @@ async def _stop(call: Call, problem: Problem, scope: Scope, wire: _Wire) -> None
 
 def _headers_of(scope: Any) -> dict[str, str]:
     """Lower-case names; a header that came twice is joined, so that none of it is lost."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+    given = [(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in scope["headers"]]
+    headers = dict(given)
+    if len(headers) == len(given):
+        return headers
+    headers.clear()
+    for name, value in given:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 

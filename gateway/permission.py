@@ -41,8 +41,11 @@ def _allows(name: str, patterns: Sequence[str]) -> bool:
 def may_call_from_here(call: Call) -> bool:
     """Do the team's networks and the key's hold the address that the call comes from?"""
     team = call.policy.teams.get(call.principal.team)
-    lists = (team.networks if team is not None else None, call.principal.narrowing.networks)
-    return all(networks is None or is_in(call.client.host, networks) for networks in lists)
+    of_team = team.networks if team is not None else None
+    of_key = call.principal.narrowing.networks
+    if of_team is not None and not is_in(call.client.host, of_team):
+        return False
+    return of_key is None or is_in(call.client.host, of_key)
 
 
 def has_needed_role(call: Call) -> bool:

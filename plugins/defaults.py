@@ -9,6 +9,8 @@ from engines.protocol import GenerateRequest, Sampling
 from gateway import Call, hookimpl
 from gateway.policy import SamplingDefaults, TeamPolicy
 
+_NOTHING = SamplingDefaults()
+
 
 class DefaultsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[defaults]` table of gateway.toml."""
@@ -32,7 +34,7 @@ class Defaults:
         if call.rerank_request is not None:
             call.rerank_request = msgspec.structs.replace(call.rerank_request, **share)
         cap = _cap(call, team)
-        given = call.model.defaults if call.model is not None else SamplingDefaults()
+        given = call.model.defaults if call.model is not None else _NOTHING
         shares_cache = call.policy.table("defaults", DefaultsTable).share_prompt_cache
         call.requests = [
             msgspec.structs.replace(
@@ -56,6 +58,8 @@ def _cap(call: Call, team: TeamPolicy) -> int | None:
 
 def _filled(sampling: Sampling, given: SamplingDefaults) -> Sampling:
     """`sampling` with its open fields taken from `given`."""
+    if given == _NOTHING:
+        return sampling
     open_fields = {
         name: getattr(given, name)
         for name in SamplingDefaults.__struct_fields__

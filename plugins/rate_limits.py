@@ -104,7 +104,7 @@ class RateLimits:
         return self._book.rules_of(call)
 
     async def _planned(self, call: Call, rules: Sequence[Rule]) -> Admission:
-        """What the call will want. Raises `RateLimited` if it could never have it."""
+        """What the call will want."""
         prompt = 0
         if any(rule.needs_prompt for rule in rules):
             prompt = await count_prompt(call, self._gateway.engines)
@@ -112,9 +112,6 @@ class RateLimits:
         estimate = self._estimates.of_call(call, prompt)
         demands = demands_of(rules, estimate, price)
         estimate = capped_estimate(demands, estimate)
-        refusal = never_fits(rules, demands, estimate, least_output=_least(estimate))
-        if refusal is not None:
-            raise refusal
         return Admission(rules, demands, estimate, price)
 
     async def _enter(self, call: Call, admission: Admission) -> None:
@@ -130,7 +127,9 @@ class RateLimits:
         """The decision that lets the call in, now or after a wait."""
         for rule in admission.rules:
             if rule.wait_seconds and self._lines.is_waited_for(rule.bucket.key):
-                # Others came first; nobody gets past them.
+                # Others came first; nobody gets past them. Who can never fit need not wait.
+                if (hopeless := _hopeless(admission)) is not None:
+                    raise hopeless
                 return await self._waited(call, admission, rule.bucket.key, rule.wait_seconds)
         decision = await self._reserve(self._gateway.store, call, admission)
         if decision.granted:
@@ -198,6 +197,9 @@ class RateLimits:
 
     async def _enter_degraded(self, call: Call, admission: Admission, *, asked: bool) -> None:
         """Do what the policy says when the store does not answer."""
+        if (hopeless := _hopeless(admission)) is not None:
+            self._forget(call, admission, asked=asked)
+            raise hopeless
         table = call.policy.table("rate_limits", RateLimitsTable)
         call.response_headers["x-penstock-limits"] = "degraded"
         counted: list[int] = []
@@ -248,8 +250,16 @@ def _least(estimate: Estimate) -> int:
     return min(estimate.output_tokens, LEAST_OUTPUT)
 
 
+def _hopeless(admission: Admission) -> Refusal | None:
+    """Why the call could not be let in if nobody else called; None if it could."""
+    estimate = admission.estimate
+    return never_fits(admission.rules, admission.demands, estimate, least_output=_least(estimate))
+
+
 def _refused(call: Call, admission: Admission, decision: Decision) -> Refusal:
     """Why, with the headers that say how full the limits are."""
+    if (hopeless := _hopeless(admission)) is not None:
+        return hopeless
     call.response_headers.update(limit_headers(admission.rules, decision.fills))
     rule = admission.rules[why_refused(admission.rules, decision)[0]]
     call.response_headers["x-penstock-refused-by"] = f"{quote(rule.table)}.{rule.field}"

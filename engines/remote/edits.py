@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
-from engines.protocol import GenerateRequest
+from engines.protocol import GenerateRequest, Sampling
 from engines.wire import WireRequest
 
 # Paths whose requests are for text: they have samplings, caps and streams that are understood.
@@ -37,6 +37,7 @@ SAMPLING = {
     "seed": "seed",
 }
 _NULL = b"null"
+_NOTHING = Sampling()
 
 Fields = dict[str, Raw]
 
@@ -110,6 +111,8 @@ def _chat_cap(path: str, edits: Edits) -> str | None:
 def _fill(fields: Fields, request: GenerateRequest) -> None:
     """Write the defaults that the model's policy has for what the client left open."""
     sampling = request.sampling
+    if sampling == _NOTHING:
+        return
     for ours, theirs in SAMPLING.items():
         value = getattr(sampling, ours)
         if value is not None and _is_missing(fields, theirs):

@@ -6,7 +6,7 @@ field; nothing here is ever a 5xx.
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +14,7 @@ from litestar.connection import Request
 
 from gateway.api.body_errors import named, shortened
 from gateway.api.body_shape import MAX_DEPTH, check_shape
+from gateway.call import Call
 from gateway.errors import BadRequest, BodyTooLarge, MediaTypeUnknown
 
 Body = TypeVar("Body")
@@ -47,7 +48,7 @@ async def read_either(
 
     Raises `BadRequest`, `BodyTooLarge`, `MediaTypeUnknown`.
     """
-    _check_type(_header(request, b"content-type"))
+    _check_type(_headers(request).get("content-type", ""))
     raw = await read_raw(request, max_bytes=max_bytes)
 
     def decoded() -> Body:
@@ -75,12 +76,10 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     return body
 
 
-def _header(request: Request[Any, Any, Any], name: bytes) -> str:
-    # Litestar would make an object of all of them first.
-    for key, value in request.scope["headers"]:
-        if key == name:
-            return value.decode("latin-1")
-    return ""
+def _headers(request: Request[Any, Any, Any]) -> Mapping[str, str]:
+    """The call's; Litestar would make an object of them first."""
+    call: Call = request.scope["state"]["call"]
+    return call.headers
 
 
 def _check_type(content_type: str) -> None:
@@ -96,7 +95,7 @@ def _check_type(content_type: str) -> None:
 
 def _check_encoding(encoding: str) -> None:
     # A kilobyte can unpack to a gigabyte, and no client that we know of packs its requests.
-    if encoding.strip().lower() not in ("", "identity"):
+    if encoding and encoding.strip().lower() not in ("", "identity"):
         raise MediaTypeUnknown(
             f"the body's content-encoding is {encoding[:100]!r}; send it as it is",
             headers={"accept-encoding": "identity"},
@@ -105,35 +104,56 @@ def _check_encoding(encoding: str) -> None:
 
 async def read_raw(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
     """The body's bytes, whatever they are. Raises `BodyTooLarge`, `MediaTypeUnknown`."""
-    return b"".join([piece async for piece in body_pieces(request, max_bytes=max_bytes)])
+    _check_head(request, max_bytes)
+    first, has_more = await _piece(request)
+    if not has_more and len(first) <= max_bytes:  # nearly always
+        return first
+    return b"".join([piece async for piece in _pieces(request, first, has_more, max_bytes)])
 
 
 async def body_pieces(
     request: Request[Any, Any, Any], *, max_bytes: int
 ) -> AsyncGenerator[bytes, None]:
     """The same as it arrives, so that it need not be in memory at once."""
-    _check_encoding(_header(request, b"content-encoding"))
-    if declared_bytes(request) > max_bytes:
-        raise _too_large(max_bytes)
-    size = 0
-    while True:
-        message = await request.receive()
+    _check_head(request, max_bytes)
+    first, has_more = await _piece(request)
+    async for piece in _pieces(request, first, has_more, max_bytes):
+        yield piece
+
+
+async def _pieces(
+    request: Request[Any, Any, Any],
+    piece: bytes,
+    has_more: bool,  # noqa: FBT001 - what came with the piece
+    max_bytes: int,
+) -> AsyncGenerator[bytes, None]:
+    size = len(piece)
+    while size <= max_bytes:
+        yield piece
+        if not has_more:
+            return
+        piece, has_more = await _piece(request)
+        size += len(piece)
+    raise _too_large(max_bytes)
+
+
+async def _piece(request: Request[Any, Any, Any]) -> tuple[bytes, bool]:
+    """The next piece of the body, and whether there are more. Raises `ClientGone`."""
+    while (message := await request.receive())["type"] != "http.request":
         if message["type"] == "http.disconnect":
             raise ClientGone
-        if message["type"] != "http.request":
-            continue
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        yield piece
-        if not message.get("more_body", False):
-            return
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _check_head(request: Request[Any, Any, Any], max_bytes: int) -> None:
+    _check_encoding(_headers(request).get("content-encoding", ""))
+    if declared_bytes(request) > max_bytes:
+        raise _too_large(max_bytes)
 
 
 def declared_bytes(request: Request[Any, Any, Any]) -> int:
     """How long the body is, as far as its head says; else 0."""
-    declared = _header(request, b"content-length")
+    declared = _headers(request).get("content-length", "")
     return int(declared) if declared.isdigit() else 0
 
 

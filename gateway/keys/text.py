@@ -72,8 +72,8 @@ def _checksum(body: str) -> str:
 
 
 def _base62(number: int, characters: int) -> str:
-    digits: list[str] = []
+    text = ""
     for _ in range(characters):
-        number, digit = divmod(number, 62)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))
+        text = _ALPHABET[number % 62] + text
+        number //= 62
+    return text

@@ -5,7 +5,7 @@ the client allowed; if it said nothing, what 95 of 100 answers of this model sta
 under lately.
 """
 
-import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 
@@ -15,6 +15,7 @@ from msgspec import Struct
 from engines.errors import EngineError
 from engines.protocol import Engine, GenerateRequest
 from gateway.call import Call
+from gateway.within import within
 
 COUNT_SECONDS = 2.0  # a model that is still loading would keep the call from its queue
 BYTES_PER_TOKEN = 3  # of text that nobody could count; few tokenizers need more tokens
@@ -105,12 +106,12 @@ async def count_prompt(call: Call, engines: Mapping[str, Engine]) -> int:
     if target is None or target.engine not in engines:
         return sum(map(estimated_tokens, prompts))
     engine, total, done = engines[target.engine], 0, 0
+    deadline = time.monotonic() + COUNT_SECONDS
     try:
-        async with asyncio.timeout(COUNT_SECONDS):
-            for prompt in prompts:
-                request = msgspec.structs.replace(prompt, model=target.model)
-                total += await engine.count_tokens(request)
-                done += 1
+        for prompt in prompts:
+            request = msgspec.structs.replace(prompt, model=target.model)
+            total += await within(deadline - time.monotonic(), engine.count_tokens(request))
+            done += 1
     except (EngineError, TimeoutError):
         total += sum(map(estimated_tokens, prompts[done:]))
     return total

@@ -1,12 +1,14 @@
 """The `x-ratelimit-*` headers, as OpenAI sends them."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
 from gateway.limits.rules import Rule
 from gateway.store import Fill
 
-_TRIPLETS = {"requests": ("requests",), "tokens": ("tokens", "input", "output")}
+# What a rule counts -> which triplet of headers tells of it.
+_NOUNS = {"requests": "requests", "tokens": "tokens", "input": "tokens", "output": "tokens"}
 
 
 def limit_headers(rules: Sequence[Rule], fills: Sequence[Fill]) -> Mapping[str, str]:
@@ -14,22 +16,28 @@ def limit_headers(rules: Sequence[Rule], fills: Sequence[Fill]) -> Mapping[str, 
 
     A header of our own says which limit of the policy that is.
     """
-    headers: dict[str, str] = {}
-    for noun, counted in _TRIPLETS.items():
-        candidates = [
-            (fill.remaining / rule.bucket.capacity, index)
-            for index, (rule, fill) in enumerate(zip(rules, fills, strict=True))
-            if rule.counts in counted and rule.bucket.kind == "rate" and rule.bucket.enforced
-        ]
-        if not candidates:
+    tightest: dict[str, tuple[float, int]] = {}
+    for index, rule in enumerate(rules):
+        bucket = rule.bucket
+        noun = _NOUNS.get(rule.counts)
+        if noun is None or bucket.kind != "rate" or not bucket.enforced:
             continue
-        _, index = min(candidates)
+        share = fills[index].remaining / bucket.burst
+        if noun not in tightest or share < tightest[noun][0]:
+            tightest[noun] = (share, index)
+    headers: dict[str, str] = {}
+    for noun, (_, index) in tightest.items():
         rule, fill = rules[index], fills[index]
         headers[f"x-ratelimit-limit-{noun}"] = str(rule.bucket.limit)
         headers[f"x-ratelimit-remaining-{noun}"] = str(fill.remaining)
         headers[f"x-ratelimit-reset-{noun}"] = go_duration(fill.reset_ms)
-        headers[f"x-penstock-limit-{noun}"] = f"{quote(rule.table)}.{rule.field}"
+        headers[f"x-penstock-limit-{noun}"] = _label(rule.table, rule.field)
     return headers
+
+
+@lru_cache(maxsize=1024)
+def _label(table: str, field: str) -> str:
+    return f"{quote(table)}.{field}"
 
 
 def go_duration(milliseconds: int) -> str:

@@ -26,11 +26,11 @@ def never_fits(
     It is a 429, as at OpenAI, but one that says not to try again.
     """
     for rule, demand in zip(rules, demands, strict=True):
-        if not rule.bucket.enforced:
+        bucket = rule.bucket
+        if not bucket.enforced:
             continue
-        output = least_output if rule.bucket.clamps else estimate.output_tokens
-        need = demand.cost(output)
-        if need > rule.bucket.capacity:
+        need = demand.cost(least_output if bucket.clamps else estimate.output_tokens)
+        if need > (bucket.burst if bucket.kind == "rate" else bucket.limit):
             is_prompt = demand.cost(0) >= rule.bucket.capacity or not demand.per_output
             way_out = "shorten the prompt" if is_prompt else "ask for a smaller max_tokens"
             return RateLimited(

@@ -115,17 +115,19 @@ def demands_of(
     prompt, sequences = estimate.prompt_tokens, estimate.num_sequences
     demands: list[Demand] = []
     for rule in rules:
-        fixed, per_output = 1, 0
-        if rule.counts == "input":
-            fixed = prompt
-        elif rule.counts == "output":
-            fixed, per_output = 0, sequences
-        elif rule.counts == "tokens":
-            fixed, per_output = prompt, sequences
-        elif rule.counts == "cost":
+        counts = rule.counts
+        if counts in ("requests", "calls"):
+            demands.append(Demand(rule.bucket))
+        elif counts == "tokens":
+            demands.append(Demand(rule.bucket, prompt, sequences))
+        elif counts == "input":
+            demands.append(Demand(rule.bucket, prompt))
+        elif counts == "output":
+            demands.append(Demand(rule.bucket, 0, sequences))
+        else:
             fixed = prompt * pico_price(price.input) if price else 0
             per_output = sequences * pico_price(price.output) if price else 0
-        demands.append(Demand(bucket=rule.bucket, fixed=fixed, per_output=per_output))
+            demands.append(Demand(rule.bucket, fixed, per_output))
     return demands
 
 
@@ -142,6 +144,8 @@ def capped_estimate(demands: Sequence[Demand], estimate: Estimate) -> Estimate:
         if demand.per_output and bucket.enforced:
             room = bucket.capacity * bucket.scale - demand.fixed
             output = min(output, max(1, room // demand.per_output))
+    if output == estimate.output_tokens:
+        return estimate
     return msgspec.structs.replace(estimate, output_tokens=output)
 
 

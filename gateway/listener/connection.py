@@ -30,6 +30,8 @@ from gateway.errors import (
     RequestTimeout,
     problem_of,
 )
+from gateway.hang_up import SCOPE_KEY, HangUp, hang_up_of
+from gateway.listener.answer import Answer
 
 log = structlog.get_logger()
 
@@ -89,6 +91,8 @@ class Connection(HttpToolsProtocol):
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
+            if (hang_up := hang_up_of(self._answering.scope)) is not None:
+                hang_up.happen()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and count what is not body."""
@@ -129,7 +133,10 @@ class Connection(HttpToolsProtocol):
             return
         if len(self.headers) >= MAX_HEADERS:
             raise self._noted(_too_many_headers())
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head is complete: it becomes a call, if it can be understood in one way only."""
@@ -140,6 +147,7 @@ class Connection(HttpToolsProtocol):
         if problem is not None:
             raise self._noted(BadRequest(problem))
         self._head_complete, self._head_since = True, None
+        cast(Any, self.scope)["extensions"] = {SCOPE_KEY: HangUp(self.flow.resume_reading)}
         super().on_headers_complete()
         if self.parser.should_upgrade():
             # It is answered in HTTP/1.1 all the same; what follows it is another protocol's.
@@ -166,6 +174,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
+        cast(Any, cycle).send = Answer(cycle, self.loop).send
         super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:

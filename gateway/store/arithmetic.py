@@ -64,15 +64,16 @@ def rate_fill(bucket: Bucket, level: int, cost: int) -> Fill:
     """How full a rate bucket is and whether `cost` more fits."""
     room = bucket.burst * MINUTE_MS - level
     missing = cost * MINUTE_MS - room
+    limit = bucket.limit
     retry = 0
     if missing > 0:
-        retry = -1 if cost > bucket.burst else _up(missing, bucket.limit)
+        retry = -1 if cost > bucket.burst else -(-missing // limit)
     return Fill(
         missing <= 0,
-        _up(level, MINUTE_MS),
-        max(0, room // MINUTE_MS),
+        -(-level // MINUTE_MS),
+        room // MINUTE_MS if room > 0 else 0,
         retry,
-        _up(level, bucket.limit),
+        -(-level // limit),
     )
 
 
@@ -110,7 +111,3 @@ def window_of(period: str, now: int) -> tuple[int, int]:
 
 
 DAY_MS = 24 * 60 * MINUTE_MS
-
-
-def _up(amount: int, by: int) -> int:
-    return -(-amount // by)

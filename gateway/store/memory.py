@@ -40,6 +40,26 @@ class _Reservation:
     at: int
 
 
+# What a bucket holds, by its kind; of leases, the calls that have one.
+_State = Level | _Window | set[str]
+
+
+def _fits(bucket: Bucket, state: _State, cost: int) -> bool:
+    if isinstance(state, Level):
+        return cost * MINUTE_MS <= bucket.burst * MINUTE_MS - state.level
+    if isinstance(state, _Window):
+        return state.used + cost <= bucket.limit
+    return len(state) + cost <= bucket.limit
+
+
+def _fill(bucket: Bucket, state: _State, cost: int, now: int) -> Fill:
+    if isinstance(state, Level):
+        return rate_fill(bucket, state.level, cost)
+    if isinstance(state, _Window):
+        return window_fill(bucket, state.used, cost, state.ends_at - now)
+    return leases_fill(bucket, len(state), cost)
+
+
 def now_ms() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
@@ -72,30 +92,31 @@ class MemoryStore:
             return Decision(
                 granted=known.taken is not None,
                 output=known.output,
-                fills=[self._fill(demand.bucket, 0, now) for demand in demands],
+                fills=[self._filled(demand.bucket, 0, now) for demand in demands],
             )
         output = self._clamped(demands, output, least_output, now)
+        states = [self._state(demand.bucket, now) for demand in demands]
         costs = [demand.cost(output) for demand in demands]
-        fills = [
-            self._fill(demand.bucket, cost, now)
-            for demand, cost in zip(demands, costs, strict=True)
+        fits = [
+            _fits(demand.bucket, state, cost)
+            for demand, state, cost in zip(demands, states, costs, strict=True)
         ]
-        if any(
-            not fill.fits and demand.bucket.enforced
-            for fill, demand in zip(fills, demands, strict=True)
+        if not all(fits) and any(
+            not each and demand.bucket.enforced for each, demand in zip(fits, demands, strict=True)
         ):
+            fills = [
+                self._filled(d.bucket, cost, now) for d, cost in zip(demands, costs, strict=True)
+            ]
             return Decision(granted=False, output=output, fills=fills)
-        taken = [
-            self._take(call_id, demand.bucket, cost, now) if fill.fits else None
-            for demand, cost, fill in zip(demands, costs, fills, strict=True)
-        ]
+        taken: list[Taken | None] = []
+        fills: list[Fill] = []
+        for demand, state, cost, each in zip(demands, states, costs, fits, strict=True):
+            bucket = demand.bucket
+            taken.append(self._take(call_id, bucket, state, cost, now) if each else None)
+            fills.append(_fill(bucket, state, 0 if each else cost, now))
         self._reservations[call_id] = _Reservation(output, taken, now)
-        after = [
-            self._fill(demand.bucket, 0, now) if fill.fits else fill
-            for demand, fill in zip(demands, fills, strict=True)
-        ]
         self._sweep_sometimes(now)
-        return Decision(granted=True, output=output, fills=after)
+        return Decision(granted=True, output=output, fills=fills)
 
     def settle(
         self,
@@ -117,13 +138,14 @@ class MemoryStore:
         elif charge_unreserved:
             for demand, amount in zip(demands, used, strict=True):
                 if demand.bucket.kind != "leases":
-                    self._take(call_id, demand.bucket, amount, now)
+                    state = self._state(demand.bucket, now)
+                    self._take(call_id, demand.bucket, state, amount, now)
         self._reservations[call_id] = _Reservation(0, None, now)
 
     async def peek(self, demands: Sequence[Demand]) -> Sequence[Fill]:
         """See `Store.peek`."""
         now = self._clock()
-        return [self._fill(demand.bucket, demand.cost(0), now) for demand in demands]
+        return [self._filled(demand.bucket, demand.cost(0), now) for demand in demands]
 
     def windows(self) -> Mapping[str, tuple[int, int, int]]:
         """What is worth keeping over a restart: each window's period, units and end."""
@@ -145,37 +167,44 @@ class MemoryStore:
         granted = output
         for demand in demands:
             bucket = demand.bucket
-            if bucket.clamps and bucket.enforced and demand.per_output:
-                room = self._fill(bucket, 0, now).remaining
+            if bucket.clamps and demand.per_output and bucket.enforced:
+                room = self._filled(bucket, 0, now).remaining
                 granted = min(
                     granted, room_for_output(bucket, room, demand.fixed, demand.per_output)
                 )
         return max(granted, min(least, output))
 
-    def _fill(self, bucket: Bucket, cost: int, now: int) -> Fill:
+    def _state(self, bucket: Bucket, now: int) -> "_State":
+        """A bucket as it is now. A new window or set is kept when something is taken of it."""
         if bucket.kind == "rate":
-            level = self._levels.get(bucket.key)
-            if level is None:
-                return rate_fill(bucket, 0, cost)
-            level.drain(bucket.limit, now)
-            return rate_fill(bucket, level.level, cost)
+            return self._level(bucket, now)
         if bucket.kind == "window":
-            window = self._window(bucket, now)
-            return window_fill(bucket, window.used, cost, window.ends_at - now)
-        return leases_fill(bucket, len(self._leases.get(bucket.key, ())), cost)
+            return self._window(bucket, now)
+        return self._leases.get(bucket.key) or set()
 
-    def _take(self, call_id: str, bucket: Bucket, cost: int, now: int) -> Taken:
-        if bucket.kind == "rate":
-            level = self._levels.setdefault(bucket.key, Level(0, now, 0, now))
+    def _level(self, bucket: Bucket, now: int) -> Level:
+        level = self._levels.get(bucket.key)
+        if level is None:
+            level = self._levels[bucket.key] = Level(0, now, 0, now)
+        elif now > level.at:
             level.drain(bucket.limit, now)
-            level.level += cost * MINUTE_MS
-            return Taken(cost, level.at, level.level, level.refunded, level.born)
-        if bucket.kind == "window":
-            window = self._window(bucket, now)
+        return level
+
+    def _filled(self, bucket: Bucket, cost: int, now: int) -> Fill:
+        return _fill(bucket, self._state(bucket, now), cost, now)
+
+    def _take(self, call_id: str, bucket: Bucket, state: "_State", cost: int, now: int) -> Taken:
+        if isinstance(state, Level):
+            state.level += cost * MINUTE_MS
+            return Taken(cost, state.at, state.level, state.refunded, state.born)
+        if isinstance(state, _Window):
+            window = state
+            if (kept := self._windows.get(bucket.key)) is not None and kept.period == state.period:
+                window = kept
             window.used += cost
             self._windows[bucket.key] = window
             return Taken(cost, now, period=window.period)
-        self._leases.setdefault(bucket.key, set()).add(call_id)
+        self._leases.setdefault(bucket.key, state).add(call_id)
         return Taken(cost, now)
 
     def _settle(self, call_id: str, bucket: Bucket, used: int, taken: Taken, now: int) -> None:
@@ -191,8 +220,7 @@ class MemoryStore:
                 window.used = max(0, window.used + used - taken.cost)
                 self._windows[bucket.key] = window
         elif used != taken.cost:
-            level = self._levels.setdefault(bucket.key, Level(0, now, 0, now))
-            level.drain(bucket.limit, now)
+            level = self._level(bucket, now)
             if used > taken.cost:
                 level.level += (used - taken.cost) * MINUTE_MS
             else:

@@ -44,7 +44,7 @@ class Bucket(Struct, frozen=True, kw_only=True):
         return self.burst if self.kind == "rate" else self.limit
 
 
-class Demand(Struct, frozen=True, kw_only=True):
+class Demand(Struct, frozen=True):
     """What one call wants of one bucket: `fixed`, and `per_output` for each unit of output."""
 
     bucket: Bucket
@@ -53,7 +53,9 @@ class Demand(Struct, frozen=True, kw_only=True):
 
     def cost(self, output: int) -> int:
         """Units of the bucket for so much output; never less than what it is worth."""
-        return -(-(self.fixed + self.per_output * output) // self.bucket.scale)
+        cost = self.fixed + self.per_output * output
+        scale = self.bucket.scale
+        return cost if scale == 1 else -(-cost // scale)
 
 
 class Fill(Struct, frozen=True, array_like=True):

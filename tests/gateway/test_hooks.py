@@ -1,5 +1,4 @@
-import warnings
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -10,18 +9,19 @@ from gateway.hooks import Hooks, PluginInvalid, every, first, joined, kind_of, n
 from gateway.hookspecs import HookSpecs
 
 
-async def answering(value: int | None, seen: list[str], name: str) -> int | None:
-    seen.append(name)
-    return value
+def answering(value: int | None, name: str) -> Callable[[list[str]], Any]:
+    async def answer(seen: list[str]) -> int | None:
+        seen.append(name)
+        return value
+
+    return answer
 
 
-async def test_first_stops_at_the_first_answer_and_awaits_no_more() -> None:
+async def test_first_stops_at_the_first_answer_and_asks_no_more() -> None:
     seen: list[str] = []
-    steps = [answering(None, seen, "a"), answering(7, seen, "b"), answering(8, seen, "c")]
+    implementations = [answering(None, "a"), answering(7, "b"), answering(8, "c")]
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        answer = await first(steps)
+    answer = await first(implementations, seen)
 
     assert answer == 7
     assert seen == ["a", "b"]
@@ -30,10 +30,13 @@ async def test_first_stops_at_the_first_answer_and_awaits_no_more() -> None:
 async def test_every_runs_all_until_one_raises() -> None:
     seen: list[str] = []
 
-    async def step(name: str) -> None:
-        seen.append(name)
-        if name == "b":
-            raise ValueError(name)
+    def step(name: str) -> Callable[[], Any]:
+        async def run() -> None:
+            seen.append(name)
+            if name == "b":
+                raise ValueError(name)
+
+        return run
 
     with pytest.raises(ValueError, match="b"):
         await every([step("a"), step("b"), step("c")])
@@ -115,6 +118,27 @@ async def test_plugins_act_in_the_order_in_which_the_policy_lists_them(call: Cal
     assert (await hooks.identify(call, {"who": "c"})) == Principal(name="c", team="t")
     assert (await hooks.identify(call, {"who": "cb"})) == Principal(name="b", team="t")
     assert (await hooks.identify(call, {"who": "-"})) is None
+
+
+async def test_an_implementation_takes_the_arguments_that_it_names(call: Call) -> None:
+    seen: list[object] = []
+
+    class Image:
+        @hookimpl
+        async def fetch_image(self, url: str) -> bytes | None:
+            seen.append(url)
+            return None
+
+    class Turned:
+        @hookimpl
+        async def fetch_image(self, url: str, call: Call) -> bytes | None:
+            seen.append((url, call))
+            return b"an image"
+
+    hooks = Hooks([("image", Image()), ("turned", Turned())])
+
+    assert await hooks.fetch_image(call, "https://a.test/b.png") == b"an image"
+    assert seen == ["https://a.test/b.png", ("https://a.test/b.png", call)]
 
 
 async def test_some_hooks_alone_leave_the_others_and_plugins_without_them_silent(
