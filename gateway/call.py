@@ -11,12 +11,11 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from engines.protocol import EmbedRequest, FinishReason, GenerateRequest, Timing, Usage
 from engines.reranking import RerankRequest
@@ -88,8 +87,7 @@ NO_ADDRESS = ClientAddress(None)
 _PLAIN = "/:@+"  # what names of models often hold
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """Tokens of one sequence: as counted from its events, and in the end as its engine says."""
 
     prompt_tokens: int = 0
@@ -105,8 +103,7 @@ class Tally:
         self.reasoning_tokens = usage.reasoning_tokens
 
 
-@dataclass(slots=True, eq=False)
-class Call:
+class Call(Struct, eq=False):
     """What is known about one API call. Owned by the call's task; nobody else writes."""
 
     id: str

@@ -131,22 +131,21 @@ class Connection(HttpToolsProtocol):
             # It would be a header like any other by now: a credential, or the word
             # of a proxy, that nobody who checked the head has seen.
             return
-        if len(self.headers) >= MAX_HEADERS:
-            raise self._noted(_too_many_headers())
-        name = name.lower()
-        if name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is complete: it becomes a call, if it can be understood in one way only."""
         assert self.parser is not None
+        if len(self.headers) > MAX_HEADERS:
+            raise self._noted(_too_many_headers())
         problem = _ambiguity(self.headers, self.parser.get_http_version())
         if problem is None and len(self.pipeline) >= MAX_PIPELINED:
             problem = f"more than {MAX_PIPELINED} requests wait on this connection"
         if problem is not None:
             raise self._noted(BadRequest(problem))
         self._head_complete, self._head_since = True, None
+        expected = dict(self.headers).get(b"expect", b"")
+        self.expect_100_continue = expected.lower() == b"100-continue"
         cast(Any, self.scope)["extensions"] = {SCOPE_KEY: HangUp(self.flow.resume_reading)}
         super().on_headers_complete()
         if self.parser.should_upgrade():

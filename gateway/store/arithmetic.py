@@ -11,7 +11,8 @@ worst all of it stood before this one.
 
 import calendar
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gateway.store.protocol import MINUTE_MS, Bucket, Fill
 
@@ -19,8 +20,7 @@ from gateway.store.protocol import MINUTE_MS, Bucket, Fill
 MAX_REFUNDED = 2**52
 
 
-@dataclass(slots=True)
-class Level:
+class Level(Struct):
     """A rate bucket's state; `level` and `refunded` in units times milliseconds."""
 
     level: int
@@ -48,8 +48,7 @@ class Level:
             self.refunded, self.born = 0, self.at
 
 
-@dataclass(slots=True)
-class Taken:
+class Taken(Struct, frozen=True, gc=False):
     """What a reservation took of one bucket, and where it stands in it."""
 
     cost: int

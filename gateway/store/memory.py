@@ -7,7 +7,8 @@ sweep whenever twice as much is kept as after the last one.
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from gateway.store.arithmetic import (
     Level,
@@ -24,15 +25,13 @@ TOMBSTONE_MS = 60_000
 SWEEP_AT = 1024
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(Struct):
     period: int
     used: int
     ends_at: int
 
 
-@dataclass(slots=True)
-class _Reservation:
+class _Reservation(Struct, frozen=True):
     """`taken` is None once it is settled; kept a while, so that it cannot come again."""
 
     output: int

@@ -102,7 +102,7 @@ def is_unknown_script(error: RedisRefused) -> bool:
 def encoded(parts: Sequence[bytes]) -> bytes:
     """A command as RESP: an array of bulk strings."""
     pieces = [b"*%d\r\n" % len(parts)]
-    pieces.extend(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+    pieces += [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
     return b"".join(pieces)
 
 
