@@ -277,6 +277,9 @@ def _check_kinds(name: str, plugin: object) -> None:
         implementation = getattr(plugin, hook, None)
         if hook.startswith("_") or not hasattr(implementation, "penstock_impl"):
             continue
+        options: dict[str, Any] = implementation.penstock_impl
+        if options.get("wrapper") or options.get("hookwrapper"):
+            raise PluginInvalid(f"{name}.{hook} is a wrapper, which no hook here may be")
         expected, found = kind_of(spec), kind_of(implementation)
         if expected != found:
             raise PluginInvalid(f"{name}.{hook} is {found}; the hook is {expected}")

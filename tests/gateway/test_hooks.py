@@ -95,6 +95,16 @@ def test_an_implementation_of_the_wrong_kind_is_refused_when_it_is_loaded() -> N
         Hooks([("wrong", Wrong())])
 
 
+def test_a_wrapper_around_a_hook_is_refused_when_it_is_loaded() -> None:
+    class Wrapping:
+        @hookimpl(wrapper=True)
+        def register_routes(self) -> Any:
+            return (yield)
+
+    with pytest.raises(PluginInvalid, match=r"wrapping\.register_routes is a wrapper"):
+        Hooks([("wrapping", Wrapping())])
+
+
 def test_a_hook_that_does_not_exist_is_refused_when_it_is_loaded() -> None:
     class Misspelled:
         @hookimpl
