@@ -12,6 +12,7 @@ import asyncio
 import re
 import socket
 import time
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -173,8 +174,8 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        cast(Any, cycle).send = Answer(cycle, self.loop).send
-        super()._start_asgi_task(cycle, app)
+        # Not `cycle.send = ...`: the two would hold each other, and the whole call with them.
+        super()._start_asgi_task(cycle, partial(_answered, app, Answer(cycle, self.loop)))
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; uvicorn calls this for what its parser does not take."""
@@ -238,6 +239,10 @@ class Connection(HttpToolsProtocol):
     @property
     def _client_host(self) -> str | None:
         return self.client[0] if self.client else None
+
+
+def _answered(app: Any, answer: Answer, scope: Any, receive: Any, _send: Any) -> Any:
+    return app(scope, receive, answer.send)
 
 
 def _ambiguity(headers: list[tuple[bytes, bytes]], version: str) -> str | None:
