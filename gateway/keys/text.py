@@ -20,6 +20,7 @@ _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _ID_CHARACTERS = 12
 _SECRET_BITS = 256
 _SECRET_CHARACTERS = 43  # 256 bits in base 62
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _CHECKSUM_CHARACTERS = 6  # 32 bits in base 62
 # Ids may grow one day, so longer ones are read; what follows is of fixed length.
 _ID = re.compile(r"[0-9a-z]{12,32}")
@@ -73,7 +74,7 @@ def _checksum(body: str) -> str:
 
 def _base62(number: int, characters: int) -> str:
     text = ""
-    for _ in range(characters):
-        text = _ALPHABET[number % 62] + text
-        number //= 62
-    return text
+    while len(text) < characters:
+        text = _PAIRS[number % len(_PAIRS)] + text
+        number //= len(_PAIRS)
+    return text[-characters:]

@@ -7,9 +7,6 @@ from urllib.parse import quote
 from gateway.limits.rules import Rule
 from gateway.store import Fill
 
-# What a rule counts -> which triplet of headers tells of it.
-_NOUNS = {"requests": "requests", "tokens": "tokens", "input": "tokens", "output": "tokens"}
-
 
 def limit_headers(rules: Sequence[Rule], fills: Sequence[Fill]) -> Mapping[str, str]:
     """Limit, remaining and reset of requests and of tokens; of several limits, the tightest.
@@ -18,11 +15,9 @@ def limit_headers(rules: Sequence[Rule], fills: Sequence[Fill]) -> Mapping[str, 
     """
     tightest: dict[str, tuple[float, int]] = {}
     for index, rule in enumerate(rules):
-        bucket = rule.bucket
-        noun = _NOUNS.get(rule.counts)
-        if noun is None or bucket.kind != "rate" or not bucket.enforced:
+        if not (noun := rule.shown_as):
             continue
-        share = fills[index].remaining / bucket.burst
+        share = fills[index].remaining / rule.bucket.burst
         if noun not in tightest or share < tightest[noun][0]:
             tightest[noun] = (share, index)
     headers: dict[str, str] = {}

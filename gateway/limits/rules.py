@@ -31,6 +31,8 @@ _FIELDS: dict[str, tuple[Counts, Period]] = {
     "cost_per_day": ("cost", "day"),
     "cost_per_month": ("cost", "month"),
 }
+# What a rule counts -> which triplet of headers tells of it.
+_NOUNS = {"requests": "requests", "tokens": "tokens", "input": "tokens", "output": "tokens"}
 _MAX_KEY = 200  # characters; what is longer is hashed: model names are the client's words
 _MAX_KNOWN = 10_000  # callers whose rules are remembered
 
@@ -44,6 +46,13 @@ class Rule(Struct, frozen=True, kw_only=True):
     counts: Counts
     bucket: Bucket
     wait_seconds: float = 0.0
+    shown_as: str = ""  # follows from the others: which headers tell of it, if any do
+
+    def __post_init__(self) -> None:
+        """Decide once what `limit_headers` would ask of every call."""
+        is_shown = self.bucket.kind == "rate" and self.bucket.enforced
+        noun = _NOUNS.get(self.counts, "") if is_shown else ""
+        msgspec.structs.force_setattr(self, "shown_as", noun)
 
     @property
     def is_budget(self) -> bool:

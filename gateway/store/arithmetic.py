@@ -31,7 +31,8 @@ class Level(Struct):
     def drain(self, limit: int, now: int) -> None:
         """Let flow out what has flowed out by now."""
         if now > self.at:
-            self.level = max(0, self.level - (now - self.at) * limit)
+            left = self.level - (now - self.at) * limit
+            self.level = left if left > 0 else 0
             self.at = now
 
     def refund(self, units: int, taken: "Taken", limit: int) -> None:

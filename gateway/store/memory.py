@@ -94,25 +94,23 @@ class MemoryStore:
                 fills=[self._filled(demand.bucket, 0, now) for demand in demands],
             )
         output = self._clamped(demands, output, least_output, now)
-        states = [self._state(demand.bucket, now) for demand in demands]
-        costs = [demand.cost(output) for demand in demands]
-        fits = [
-            _fits(demand.bucket, state, cost)
-            for demand, state, cost in zip(demands, states, costs, strict=True)
-        ]
-        if not all(fits) and any(
-            not each and demand.bucket.enforced for each, demand in zip(fits, demands, strict=True)
-        ):
-            fills = [
-                self._filled(d.bucket, cost, now) for d, cost in zip(demands, costs, strict=True)
-            ]
+        wanted: list[tuple[Bucket, _State, int, bool]] = []
+        is_refused = False
+        for demand in demands:
+            bucket, cost = demand.bucket, demand.cost(output)
+            state = self._state(bucket, now)
+            fits = _fits(bucket, state, cost)
+            if not fits and bucket.enforced:
+                is_refused = True
+            wanted.append((bucket, state, cost, fits))
+        if is_refused:
+            fills = [_fill(bucket, state, cost, now) for bucket, state, cost, _ in wanted]
             return Decision(granted=False, output=output, fills=fills)
         taken: list[Taken | None] = []
         fills: list[Fill] = []
-        for demand, state, cost, each in zip(demands, states, costs, fits, strict=True):
-            bucket = demand.bucket
-            taken.append(self._take(call_id, bucket, state, cost, now) if each else None)
-            fills.append(_fill(bucket, state, 0 if each else cost, now))
+        for bucket, state, cost, fits in wanted:
+            taken.append(self._take(call_id, bucket, state, cost, now) if fits else None)
+            fills.append(_fill(bucket, state, 0 if fits else cost, now))
         self._reservations[call_id] = _Reservation(output, taken, now)
         self._sweep_sometimes(now)
         return Decision(granted=True, output=output, fills=fills)
