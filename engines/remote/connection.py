@@ -10,6 +10,7 @@ HEAD is not asked: llhttp's binding cannot be told that such an answer has no bo
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
+from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -169,8 +170,7 @@ class Connection(asyncio.Protocol):
     # What the transport tells.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
 
     def data_received(self, data: bytes) -> None:
         if not self._is_asked:
