@@ -23,7 +23,6 @@ from engines.remote.failures import (
 
 MAX_UNREAD_BYTES = 256 * 1024  # then nothing more is read until somebody takes what came
 MAX_FRAMING_BYTES = 64 * 1024  # of a head, or between two bytes of a body: trailers, extensions
-MAX_HEADERS = 200
 MAX_INTERIM_ANSWERS = 8  # 1xx, before the answer
 JOINED_BYTES = 64 * 1024  # larger bodies are not copied to lie behind their heads
 
@@ -74,24 +73,6 @@ class Connection(asyncio.Protocol):
         self._num_framing = 0
         self._num_interim = 0
 
-    @property
-    def is_closing(self) -> bool:
-        """Is it of no use any more?"""
-        return self._transport is None or self._transport.is_closing()
-
-    @property
-    def may_be_kept(self) -> bool:
-        """Has it a whole answer behind it, and nothing else under way?"""
-        transport = self._transport
-        return (
-            self._may_stay
-            and self.failure is None
-            and not self.is_paused
-            and transport is not None
-            and not transport.is_closing()
-            and not transport.get_write_buffer_size()
-        )
-
     async def ask(self, head: bytes, body: bytes, until: float) -> None:
         """Send a question; return when its answer's head is there. Raises `ConnectionFailure`.
 
@@ -99,7 +80,7 @@ class Connection(asyncio.Protocol):
         """
         transport = self._transport
         if transport is None or transport.is_closing():
-            raise self.failure or ClosedUnanswered("it was closed before it was used")
+            raise ClosedUnanswered("it was closed before it was used")
         self._is_asked = True
         self.until = until
         self.heard_at = monotonic()
@@ -139,13 +120,19 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
         return piece
 
-    def rest(self) -> None:
-        """Be ready for another question."""
+    def rest(self) -> bool:
+        """Be ready for another question; False: it cannot be, so close it."""
+        transport = self._transport
+        if not self._may_stay or self.is_paused or transport is None:
+            return False
+        if transport.get_write_buffer_size():
+            return False  # the answer came before all of the question had gone out
         self._is_asked = self.has_heard = self.has_ended = self._may_stay = False
         self.status = self._num_framing = self._num_interim = 0
         if self._pieces:
             self._pieces.clear()
             self._num_unread = 0
+        return True
 
     def abort(self) -> None:
         """Close it at once, whatever is under way. May be called twice."""
@@ -227,12 +214,15 @@ class Connection(asyncio.Protocol):
         pairs = self._pairs
         fields = {name.lower(): value for name, value in pairs}
         status = self._parser.get_status_code()
-        if status < 200 or len(fields) != len(pairs) or b"transfer-encoding" in fields:
+        if (
+            status < 200
+            or len(fields) != len(pairs)
+            or b"transfer-encoding" in fields
+            or self._num_framing > MAX_FRAMING_BYTES  # though some of that may be the body's
+        ):
             fields = self._unusual(status, pairs)
             if status < 200:
                 return
-        if len(pairs) > MAX_HEADERS or sum(map(len, fields.values())) > MAX_FRAMING_BYTES:
-            raise NotHttp("its headers are too many or too long")
         self.fields = fields
         self.status = status
 
@@ -248,7 +238,9 @@ class Connection(asyncio.Protocol):
 
     def _unusual(self, status: int, pairs: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         """The headers of an answer that is an interim one, or has one of them twice, or comes in
-        chunks. Raises `NotHttp` for one that may be cut where its sender did not mean it to be."""
+        chunks, or has many. Raises `NotHttp` for one that could be read in two ways."""
+        if sum(len(name) + len(value) for name, value in pairs) > MAX_FRAMING_BYTES:
+            raise NotHttp(f"its headers have over {MAX_FRAMING_BYTES} bytes")
         fields: dict[bytes, bytes] = {}
         for name, value in pairs:
             name = name.lower()

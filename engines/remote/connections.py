@@ -45,15 +45,13 @@ class Connections:
 
     def kept_one(self) -> Connection | None:
         """The kept connection that was used last, now in use; None without one."""
-        kept = self._kept
-        while kept:
-            connection = kept.popitem()[0]
-            if not connection.is_closing:
-                self._busy.add(connection)
-                if self._watch is None:
-                    self._watch = self._loop.call_later(self._watch_seconds, self._look)
-                return connection
-        return None
+        if not self._kept:
+            return None
+        connection = self._kept.popitem()[0]
+        self._busy.add(connection)
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._watch_seconds, self._look)
+        return connection
 
     async def fresh_one(self) -> Connection:
         """A new connection, now in use. Raises `ConnectionFailure`."""
@@ -78,15 +76,14 @@ class Connections:
 
     def give_back(self, connection: Connection) -> None:
         """It is not in use any more: keep it, or close it at once if it cannot be."""
-        if connection.may_be_kept and not self._is_closed:
-            connection.rest()
-            connection.kept_at = monotonic()
-            self._busy.discard(connection)
-            self._kept[connection] = None
-            if self._expiry is None:
-                self._expiry = self._loop.call_later(KEEP_ALIVE_SECONDS, self._expire)
-        else:
+        if not connection.rest() or self._is_closed:
             connection.abort()
+            return
+        connection.kept_at = monotonic()
+        self._busy.discard(connection)
+        self._kept[connection] = None
+        if self._expiry is None:
+            self._expiry = self._loop.call_later(KEEP_ALIVE_SECONDS, self._expire)
 
     async def close(self) -> None:
         """Close all of them, those of running answers too; idempotent."""
@@ -120,10 +117,12 @@ class Connections:
                 continue
             if now >= connection.until:
                 connection.fail(AnsweredTooLate("the answer did not end in time"))
+            elif connection.is_sending or connection.is_paused:
+                continue  # it is not the upstream's turn
             elif not connection.status:
                 if now >= connection.heard_at + self._first_byte_seconds:
                     connection.fail(AnsweredTooLate("the answer did not begin in time"))
-            elif not connection.is_paused and now >= connection.heard_at + self._idle_seconds:
+            elif now >= connection.heard_at + self._idle_seconds:
                 connection.fail(AnsweredTooLate("the answer did not go on in time"))
         self._watch = self._loop.call_later(self._watch_seconds, self._look) if self._busy else None
 

@@ -152,6 +152,9 @@ class Reply:
         length = self._fields.get(b"content-length")
         if length is not None and int(length) > max_bytes:
             raise Unavailable("the upstream sent a longer answer than is taken from it")
+        connection = self._connection
+        if connection is not None and connection.has_ended and length is not None:
+            return connection.take()  # all of it came at once
         pieces: list[bytes] = []
         size = 0
         while piece := await self.piece():

@@ -63,7 +63,9 @@ class RequestWriter:
         common = self._headers
         lines = f"content-length: {len(question.body)}\r\n"
         for name, value in question.headers.items():
-            if name in common or not (value.isascii() and value.isprintable() and is_name(name)):
+            if name in common or not (
+                value.isascii() and value.isprintable() and _NAME.fullmatch(name)
+            ):
                 return self._unusual(question)
             lines += f"{name}: {value}\r\n"
         return begun + f"{lines}\r\n".encode()
@@ -108,7 +110,7 @@ class RequestWriter:
     def _unusual(self, question: Question) -> bytes:
         """The head of any question."""
         for name, value in question.headers.items():
-            if not is_name(name) or _CONTROL.search(value):
+            if not _NAME.fullmatch(name) or _CONTROL.search(value):
                 raise RequestRefused(
                     f"the header {name[:80]!r} has a line break in it, or worse; take it out"
                 )
@@ -133,11 +135,6 @@ class RequestWriter:
 
     def _first_line(self, method: str, target: str) -> bytes:
         return f"{method} {self._root}/{target} HTTP/1.1\r\n".encode("ascii")
-
-
-def is_name(name: str) -> bool:
-    """Can a header be called this?"""
-    return _NAME.fullmatch(name) is not None
 
 
 def _host(host: str, port: int | None, scheme: str) -> str:
