@@ -36,7 +36,8 @@ class Headers(Mapping[str, str]):
         self._fields = fields  # lower-case names
 
     def __getitem__(self, name: str) -> str:
-        return self._fields[name.lower().encode("latin-1", "replace")].decode("latin-1")
+        value = self._fields[name.lower().encode("latin-1", "replace")]
+        return value.strip(b" \t").decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._fields)

@@ -132,7 +132,7 @@ class Reply:
     def is_compressed(self) -> bool:
         """Did the upstream compress, though it was asked not to?"""
         coding = self._fields.get(b"content-encoding")
-        return coding is not None and coding.lower() not in (b"identity", b"")
+        return coding is not None and coding.strip().lower() not in (b"identity", b"")
 
     async def piece(self) -> bytes:
         """The bytes that came since last time; empty at the end. Raises `Unavailable`."""
