@@ -77,7 +77,7 @@ class Connections:
     def give_back(self, connection: Connection) -> None:
         """It is not in use any more: keep it, or close it at once if it cannot be."""
         if not connection.rest() or self._is_closed:
-            connection.abort()
+            connection.break_off(ClosedUnanswered("its reader left"))
             return
         connection.kept_at = monotonic()
         self._busy.discard(connection)
@@ -94,6 +94,7 @@ class Connections:
         opening = tuple(self._opening)
         for task in opening:
             task.cancel()
+        self._connector.close()
         for connection in (*self._busy, *self._kept):
             connection.break_off(ClosedUnanswered("this gateway closed it"))
         await asyncio.gather(*opening, return_exceptions=True)

@@ -62,6 +62,11 @@ class Connector:
         except (OSError, RuntimeError) as error:  # uvloop has RuntimeErrors for some sockets
             raise NotConnected(str(error)) from None
 
+    def close(self) -> None:
+        """Stop asking for names; idempotent."""
+        if self._resolving is not None:
+            self._resolving.cancel()
+
     async def _connect(self, when_gone: Callable[[Connection], None]) -> Connection:
         loop = asyncio.get_running_loop()
         opened = await start_connection(
