@@ -9,7 +9,7 @@ from hypothesis import strategies
 from engines.errors import Unavailable
 from engines.remote.config import RemoteConfig
 from engines.remote.connection import MAX_FRAMING_BYTES, MAX_UNREAD_BYTES, Connection
-from engines.remote.failures import ConnectionFailure
+from engines.remote.failures import BrokenOff, ConnectionFailure
 from engines.remote.upstream import Question
 from engines.remote.upstream import Upstream as Client
 from tests.engines.remote.conftest import GET, Open, answer_of, until
@@ -188,6 +188,16 @@ async def test_what_follows_an_answer_later_is_seen_while_it_is_read() -> None:
 
     assert connection.status == 200
     assert not connection.rest()
+
+
+async def test_a_body_without_a_length_does_not_end_with_a_reset() -> None:
+    connection, body = await heard(OK + b"\r\nhel", ends=False)
+    assert body == b"hel"
+
+    connection.connection_lost(ConnectionResetError("reset"))
+
+    assert not connection.has_ended
+    assert isinstance(connection.failure, BrokenOff)
 
 
 async def test_bytes_that_nobody_asked_for_close_the_connection() -> None:

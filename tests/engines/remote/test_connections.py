@@ -1,11 +1,13 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from engines.errors import Unavailable
 from engines.remote import connections
+from engines.remote.connection import Connection
 from engines.remote.upstream import Upstream as Client
 from tests.engines.remote.conftest import GET, Open, answer_of, until
 from tests.upstream import (
@@ -176,6 +178,27 @@ async def test_a_reader_that_is_slow_is_not_the_upstreams_pause(
     client._connections._look()
     assert len(await reply.whole(size)) == size
     reply.close()
+
+
+async def test_who_leaves_as_the_connection_opens_leaves_it_closed(
+    client: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client._connections is not None
+    connector = client._connections._connector
+    connect = connector.connect
+
+    async def connect_and_be_left(when_gone: Callable[[Connection], None]) -> Connection:
+        connection = await connect(when_gone)
+        asyncio.get_running_loop().call_soon(asking.cancel)
+        return connection
+
+    monkeypatch.setattr(connector, "connect", connect_and_be_left)
+    asking = asyncio.create_task(client.ask(GET))
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+    await until(upstream, lambda: (upstream.num_accepted, upstream.num_open) == (1, 0))
+    assert client.num_open == 0
 
 
 async def test_nothing_is_watched_when_nothing_is_under_way(
