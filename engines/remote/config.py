@@ -23,6 +23,10 @@ PRIVATE_HEADERS = frozenset(
         "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
     }
 )  # fmt: skip
+# Say where a request ends, or ask for another protocol: the client below writes them, or nobody.
+_FRAMING_HEADERS = frozenset(
+    {"content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade"}
+)
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _PASSED = re.compile(r"(?:(?:GET|POST|DELETE) )?[a-z][a-z0-9_-]*(?:/(?:\*|[A-Za-z0-9_.-]+))*")
 
@@ -146,6 +150,9 @@ def _check_headers(config: RemoteConfig) -> None:
     for name in (*config.headers, *config.secret_headers, *passed):
         if _HEADER_NAME.fullmatch(name.lower()) is None:
             raise ValueError(f"{name!r} is not the name of a header")
+    for name in (*config.headers, *config.secret_headers):
+        if name.lower() in _FRAMING_HEADERS:
+            raise ValueError(f"the header {name!r} cannot be chosen; leave it out")
     for name, value in config.headers.items():
         if not value.isprintable():
             raise ValueError(f"the header {name!r} has a line break in it, or worse")
@@ -164,5 +171,6 @@ def _check_url(url: str) -> None:
         raise ValueError(f"base_url is {url!r}; write https://host/v1")
     if parts.username is not None or parts.password is not None:
         raise ValueError("base_url holds a password; write it as api_key")
-    if parts.query or parts.fragment or "\\" in url or not url.isascii() or " " in url:
+    is_plain = url.isascii() and url.isprintable() and not {" ", "\\"} & set(url)
+    if parts.query or parts.fragment or not is_plain:
         raise ValueError(f"base_url is {url!r}; it may have a host, a port and a path")

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 
 import pytest
@@ -7,10 +7,14 @@ import pytest
 from engines.protocol import Event, GenerateRequest, Message, Text
 from engines.remote.config import RemoteConfig
 from engines.remote.engine import RemoteEngine
+from engines.remote.upstream import Question
+from engines.remote.upstream import Upstream as Client
 from engines.wire import WireRequest
 from tests.upstream import Upstream, playing
 
 Build = Callable[..., RemoteEngine]
+Open = Callable[..., Awaitable[Client]]
+GET = Question(method="GET", path="models")
 
 
 @pytest.fixture
@@ -41,6 +45,37 @@ async def engine(build: Build) -> RemoteEngine:
     opened = build()
     await opened.start()
     return opened
+
+
+@pytest.fixture
+async def opened(upstream: Upstream) -> AsyncIterator[Open]:
+    """Opens clients of the upstream; closes them."""
+    made: list[Client] = []
+
+    async def open_one(**config: object) -> Client:
+        client = Client("up", RemoteConfig(**{"base_url": upstream.base_url} | config))  # type: ignore[arg-type]
+        made.append(client)
+        await client.open()
+        return client
+
+    yield open_one
+    for client in made:
+        await client.close()
+
+
+@pytest.fixture
+async def client(opened: Open) -> Client:
+    """A client that waits long enough for everything."""
+    return await opened()
+
+
+async def answer_of(client: Client, question: Question = GET) -> tuple[int, bytes]:
+    """The status and the body of a whole answer, whose connection is then given back."""
+    reply = await client.ask(question)
+    try:
+        return reply.status, await reply.whole(100_000_000)
+    finally:
+        reply.close()
 
 
 def asking(text: str = "hi", **fields: object) -> GenerateRequest:
