@@ -80,7 +80,8 @@ class Generation:
         works.sort(key=_slot_of)
         rows = _rows(works)
         num_tokens = sum(work.count for work in works)
-        self._runner.set_threads(self._threads.choose(num_tokens))
+        may_try = not _keeps_waiting(works)
+        self._runner.set_threads(self._threads.choose(num_tokens, may_try=may_try))
         began = time.monotonic()
         try:
             self._compute(works, rows)
@@ -152,7 +153,7 @@ class Generation:
 
     def _prompt_share(self) -> int:
         if not self._seconds_per_prompt_token:
-            return self._shape.max_batch_tokens
+            return MIN_PROMPT_SHARE  # to learn it by
         return max(MIN_PROMPT_SHARE, int(PROMPT_SHARE_SECONDS / self._seconds_per_prompt_token))
 
     def _measure(self, works: Sequence[Work], seconds: float) -> None:
@@ -262,6 +263,13 @@ class PositionedCache:
     def restore(self, slot: int, state: Any, tokens: Sequence[int]) -> bool:
         """Give the empty slot what was saved of these tokens; False if it stays empty."""
         return self._runner.restore(slot, state, position_of(tokens, len(tokens)))
+
+
+def _keeps_waiting(works: Sequence[Work]) -> bool:
+    """Whether running answers wait for prompts: the step is as long as it may be."""
+    return any(work.count > 1 for work in works) and any(
+        work.sequence.is_decoding for work in works
+    )
 
 
 def _slot_of(work: Work) -> int:
