@@ -18,6 +18,7 @@ from engines.outbox import Outbox
 from engines.protocol import FinishReason
 
 # While answers run, the prompts of one step may take about so long: every answer waits for it.
+# Longer where there are more prompts than answers.
 PROMPT_SHARE_SECONDS = 0.1
 MIN_PROMPT_SHARE = 32
 # Interrupting a step throws away what it did for the others, so only a prompt that
@@ -80,7 +81,8 @@ class Generation:
         works.sort(key=_slot_of)
         rows = _rows(works)
         num_tokens = sum(work.count for work in works)
-        self._runner.set_threads(self._threads.choose(num_tokens))
+        may_try = not _keeps_waiting(works)
+        self._runner.set_threads(self._threads.choose(num_tokens, may_try=may_try))
         began = time.monotonic()
         try:
             self._compute(works, rows)
@@ -152,8 +154,13 @@ class Generation:
 
     def _prompt_share(self) -> int:
         if not self._seconds_per_prompt_token:
-            return self._shape.max_batch_tokens
-        return max(MIN_PROMPT_SHARE, int(PROMPT_SHARE_SECONDS / self._seconds_per_prompt_token))
+            return MIN_PROMPT_SHARE  # to learn it by
+        answers = sum(sequence.is_decoding for sequence in self.scheduler.running)
+        prompts = len(self.scheduler.running) - answers
+        # Where few wait for many, the many are worth more; and answers that begin together
+        # are decoded together, which is cheaper.
+        seconds = PROMPT_SHARE_SECONDS * max(1.0, prompts / max(1, answers))
+        return max(MIN_PROMPT_SHARE, int(seconds / self._seconds_per_prompt_token))
 
     def _measure(self, works: Sequence[Work], seconds: float) -> None:
         num_tokens = sum(work.count for work in works)
@@ -262,6 +269,13 @@ class PositionedCache:
     def restore(self, slot: int, state: Any, tokens: Sequence[int]) -> bool:
         """Give the empty slot what was saved of these tokens; False if it stays empty."""
         return self._runner.restore(slot, state, position_of(tokens, len(tokens)))
+
+
+def _keeps_waiting(works: Sequence[Work]) -> bool:
+    """Whether running answers wait for prompts: the step is as long as it may be."""
+    return any(work.count > 1 for work in works) and any(
+        work.sequence.is_decoding for work in works
+    )
 
 
 def _slot_of(work: Work) -> int:

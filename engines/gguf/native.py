@@ -124,7 +124,7 @@ def llama() -> Any:
         )
     binding.llama_log_set(_log_callback(binding), None)
     binding.llama_backend_init()
-    if uses_openmp(Path(llama_cpp.__file__).parent / "lib"):
+    if waits_in_openmp():
         log.warning(
             "llama_cpp_uses_openmp",
             hint="decoding gets 2 to 5 times slower once a second model is loaded; "
@@ -207,6 +207,14 @@ def uses_openmp(libraries: Path) -> bool:
     )
 
 
+@functools.cache
+def waits_in_openmp() -> bool:
+    """Whether the installed one was."""
+    import llama_cpp
+
+    return uses_openmp(Path(llama_cpp.__file__).parent / "lib")
+
+
 def last_lines() -> str:
     """The last warnings and errors llama.cpp logged on this thread, for an error message."""
     return "; ".join(getattr(_last_lines, "lines", ()))
@@ -281,7 +289,7 @@ def gpu_memory() -> tuple[int, int]:
     Asks the driver; any thread may call. Raises `Unavailable` as `llama` does."""
     if not llama().llama_supports_gpu_offload():
         return 0, 0
-    library = _ggml()
+    library = ggml()
     free_bytes = total_bytes = 0
     for number in range(library.ggml_backend_dev_count()):
         device = library.ggml_backend_dev_get(number)
@@ -293,8 +301,19 @@ def gpu_memory() -> tuple[int, int]:
 
 
 @functools.cache
-def _ggml() -> Any:
-    """ggml's list of devices, which the binding leaves out."""
+def libllama() -> Any:
+    """llama.cpp's own functions for thread pools, which the binding leaves out."""
+    library: Any = importlib.import_module("llama_cpp.llama_cpp")._lib
+    library.llama_attach_threadpool.argtypes = (ctypes.c_void_p,) * 3
+    library.llama_attach_threadpool.restype = None
+    library.llama_detach_threadpool.argtypes = (ctypes.c_void_p,)
+    library.llama_detach_threadpool.restype = None
+    return library
+
+
+@functools.cache
+def ggml() -> Any:
+    """ggml's list of devices and its thread pools, which the binding leaves out, too."""
     library: Any = importlib.import_module("llama_cpp._ggml").libggml
     size_pointer = ctypes.POINTER(ctypes.c_size_t)
     library.ggml_backend_dev_count.restype = ctypes.c_size_t
@@ -303,6 +322,12 @@ def _ggml() -> Any:
     library.ggml_backend_dev_type.argtypes = (ctypes.c_void_p,)
     library.ggml_backend_dev_memory.argtypes = (ctypes.c_void_p, size_pointer, size_pointer)
     library.ggml_backend_dev_memory.restype = None
+    library.ggml_threadpool_params_init.argtypes = (ctypes.c_void_p, ctypes.c_int)
+    library.ggml_threadpool_params_init.restype = None
+    library.ggml_threadpool_new.argtypes = (ctypes.c_void_p,)
+    library.ggml_threadpool_new.restype = ctypes.c_void_p
+    library.ggml_threadpool_free.argtypes = (ctypes.c_void_p,)
+    library.ggml_threadpool_free.restype = None
     return library
 
 

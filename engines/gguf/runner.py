@@ -23,6 +23,7 @@ from engines.gguf import slot_states
 from engines.gguf.adapter_file import Adapter
 from engines.gguf.adapters import AppliedAdapters
 from engines.gguf.batch import Batch
+from engines.gguf.core_threads import CoreThreads, may_stay_on_cores
 from engines.gguf.native import allocated, forget_allocated, forget_lines, last_lines, llama
 from engines.gguf.projector import ImageChunk, Projector
 from engines.gguf.tensor_types import CACHE_TYPES, bytes_per_item
@@ -80,6 +81,7 @@ class Runner:
         self._binding = binding = llama()
         self._context: Any = None
         self._num_threads = 1
+        self._cores = CoreThreads() if may_stay_on_cores(tuning.gpu_layers) else None
         self._embed_context: Any = None
         # Read by llama.cpp between graph nodes through libc's `atoi`: "1" aborts the step. A
         # Python callback would need the GIL 200 times a step.
@@ -204,7 +206,13 @@ class Runner:
         self._num_threads = num_threads
         for context in (self._context, self._embed_context):
             if context is not None:
-                self._binding.llama_set_n_threads(context, num_threads, num_threads)
+                self._use_threads(context)
+
+    def _use_threads(self, context: Any) -> None:
+        number = self._num_threads
+        self._binding.llama_set_n_threads(context, number, number)
+        if self._cores is not None:
+            self._cores.attach(context, number)
 
     @property
     def context(self) -> Any:
@@ -319,6 +327,7 @@ class Runner:
         self._binding.llama_set_abort_callback(
             context, atoi, ctypes.cast(self._abort_flag, ctypes.c_void_p)
         )
+        self._use_threads(context)
         return context
 
     def abort(self) -> None:
@@ -335,6 +344,8 @@ class Runner:
             if context is not None:
                 self._binding.llama_free(context)
         self._context = self._embed_context = None
+        if self._cores is not None:
+            self._cores.close()
         if self.projector is not None:
             self.projector.close()
         if self._model:

@@ -2,11 +2,12 @@
 
 llama.cpp's threads meet at a barrier some hundred times a step and wait there
 spinning. With a core for each that is fast; when something else wants a core
-too, every barrier waits for the thread that was put aside, and two threads can
-be twenty times slower than one (measured on a loaded 2-core machine). What is
-best depends on the model, the batch and the neighbours, so it is measured:
-now and then a step is computed with half or twice as many threads, and the
-faster number is kept. Trying may cost a fiftieth of the time, no more.
+too, every barrier waits for the thread that was put aside. What is best depends
+on the model, the batch and the neighbours, so it is measured: steps begin with
+a thread for each core (core_threads.py bounds what that can cost), every smaller
+number is tried once as soon as the cores are wanted by others, and now and then
+a step is computed with half or twice as many threads. The fastest number is
+kept. Those later tries may cost a hundredth of the time, no more.
 
 The number of threads does not change what is computed, to the last bit.
 """
@@ -14,15 +15,15 @@ The number of threads does not change what is computed, to the last bit.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from engines.gguf.config import GgufConfig
 
-TRY_SHARE = 0.02  # of the time, that may be lost by trying
+TRY_SHARE = 0.01  # of the time, that may be lost by trying
 _FORGET = 0.3  # the share of a new measurement in what is believed
-# Guesses of how much slower another number is, before it was tried: as others left the
-# cores free at the start, or took them.
-_FREE, _CROWDED = 1.5, 100.0
+_GUESS = 1.5  # how much slower another number is, before it was tried or when cores are free
 _BUCKETS = (1, 4, 16, 64)  # rows: steps of about one size are compared with each other
+_LOAD = Path("/proc/loadavg")
 
 
 @dataclass
@@ -36,34 +37,20 @@ class _Bucket:
 class ThreadTuner:
     """Chooses the number of threads for each step; owned by the step thread."""
 
-    def __init__(
-        self,
-        max_threads: int,
-        *,
-        start: int | None = None,
-        load: Callable[[], float] = lambda: 1000.0,
-    ) -> None:
-        """Begin with `start` threads, or the nearest number below it that is a choice.
-
-        `load` is the system's now, this model's own threads included: when others have left,
-        what was slow in their company is worth another try.
-        """
-        self._load = load
+    def __init__(self, max_threads: int, *, idle_cores: Callable[[], int] = lambda: 0) -> None:
+        """`idle_cores` are those that others leave free now, for this model's threads."""
+        self._idle_cores = idle_cores
         self._choices = _choices(max_threads)
-        below = [index for index, number in enumerate(self._choices) if number <= (start or 1)]
-        first = below[-1] if start is not None else len(self._choices) - 1
-        self._buckets = [_Bucket(first) for _ in range(len(_BUCKETS) + 1)]
+        most = len(self._choices) - 1
+        self._buckets = [_Bucket(most) for _ in range(len(_BUCKETS) + 1)]
         # How much slower than the best, when last tried; at first, a guess.
-        self._ratios = {
-            index: _CROWDED if number > (start or max_threads) else _FREE
-            for index, number in enumerate(self._choices)
-        }
+        self._ratios = dict.fromkeys(range(len(self._choices)), _GUESS)
         self._tried: int | None = None
 
-    def choose(self, num_rows: int) -> int:
-        """Threads for a step of so many rows."""
+    def choose(self, num_rows: int, *, may_try: bool = True) -> int:
+        """Threads for a step of so many rows; one that others wait for is no step to try with."""
         bucket = self._bucket(num_rows)
-        self._tried = self._next_try(bucket, num_rows)
+        self._tried = self._next_try(bucket, num_rows) if may_try else None
         return self._choices[bucket.best if self._tried is None else self._tried]
 
     def measured(self, num_rows: int, seconds: float) -> None:
@@ -76,27 +63,34 @@ class ThreadTuner:
             bucket.budget += TRY_SHARE * seconds
         else:
             best = bucket.seconds[bucket.best]
+            if self._tried in bucket.seconds:  # the first time is not counted: see `_next_try`
+                bucket.budget -= max(0.0, each - best) * num_rows
             bucket.seconds[self._tried] = each
-            bucket.budget -= max(0.0, each - best) * num_rows
             self._ratios[self._tried] = each / best
         bucket.best = min(bucket.seconds, key=lambda index: bucket.seconds[index])
 
     def _next_try(self, bucket: _Bucket, num_rows: int) -> int | None:
-        """Half or twice the best number, in turns, if the budget has the price; or None."""
-        if bucket.best not in bucket.seconds:
+        """A number never tried, when cores are wanted; or half or twice the best, in turns, if
+        the budget has the price; or None."""
+        best = bucket.seconds.get(bucket.best)
+        if best is None:
             return None
+        untried = [index for index in range(bucket.best) if index not in bucket.seconds]
+        # Even a number that seemed as fast costs something to try: it may be so no longer.
+        cheapest = (_GUESS - 1.0) * best * num_rows
+        if not untried and bucket.budget < cheapest:
+            return None
+        idle_cores = self._idle_cores()
+        if untried and idle_cores < self._choices[bucket.best]:
+            return untried[-1]
         step = 1 if bucket.tries_up else -1
         for index in (bucket.best + step, bucket.best - step):
             if not 0 <= index < len(self._choices):
                 continue
-            best = bucket.seconds[bucket.best]
             expected = bucket.seconds.get(index, best * self._ratios[index])
-            others = max(0.0, self._load() - self._choices[bucket.best])
-            if idle_cores(self._choices[-1], others) >= self._choices[index]:
-                expected = min(expected, best * _FREE)
-            # Even a number that seemed as fast costs something to try: it may be so no longer.
-            price = max(expected - best, 0.5 * best) * num_rows
-            if bucket.budget >= price:
+            if idle_cores >= self._choices[index]:
+                expected = min(expected, _GUESS * best)
+            if bucket.budget >= max((expected - best) * num_rows, cheapest):
                 bucket.tries_up = not bucket.tries_up
                 return index
         return None
@@ -111,7 +105,7 @@ class FixedThreads:
     def __init__(self, num_threads: int) -> None:
         self._num_threads = num_threads
 
-    def choose(self, num_rows: int) -> int:
+    def choose(self, num_rows: int, *, may_try: bool = True) -> int:
         """The same number for every step."""
         return self._num_threads
 
@@ -126,14 +120,25 @@ def threads_for(config: GgufConfig) -> Threads:
     """What decides how many threads compute a step."""
     if config.num_threads is not None:
         return FixedThreads(config.num_threads)
-    cores = len(os.sched_getaffinity(0))
-    load = os.getloadavg()[0]
-    return ThreadTuner(cores, start=idle_cores(cores, load), load=lambda: os.getloadavg()[0])
+    return ThreadTuner(len(os.sched_getaffinity(0)), idle_cores=idle_cores)
 
 
-def idle_cores(num_cores: int, load: float) -> int:
-    """Cores that others leave free, at least one; `load` is the system's load average."""
-    return max(1, num_cores - round(load))
+def idle_cores() -> int:
+    """Cores of the machine for which no thread but the one that asks has work, now."""
+    try:
+        runnable = runnable_threads(_LOAD.read_text())
+    except OSError:  # no Linux
+        runnable = round(os.getloadavg()[0])
+    return (os.cpu_count() or 1) - max(0, runnable - 1)
+
+
+def runnable_threads(text: str) -> int:
+    """How many threads compute or could, as /proc/loadavg says it.
+
+    Its averages are no use here: after a busy minute the first says for another that a machine is
+    busy whose cores are all free.
+    """
+    return int(text.split()[3].partition("/")[0])
 
 
 def _choices(max_threads: int) -> list[int]:

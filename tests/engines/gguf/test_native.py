@@ -48,7 +48,7 @@ def test_a_build_without_gpus_has_no_gpu_memory() -> None:
 
 
 def test_ggmls_list_of_devices_can_be_asked() -> None:
-    library = native._ggml()
+    library = native.ggml()
     devices = [library.ggml_backend_dev_get(n) for n in range(library.ggml_backend_dev_count())]
 
     assert all(devices)

@@ -1,4 +1,4 @@
-from engines.gguf.threads import TRY_SHARE, ThreadTuner, idle_cores
+from engines.gguf.threads import TRY_SHARE, ThreadTuner, runnable_threads
 
 
 def run(tuner: ThreadTuner, cost: dict[int, float], *, steps: int, rows: int = 1) -> list[int]:
@@ -12,7 +12,7 @@ def run(tuner: ThreadTuner, cost: dict[int, float], *, steps: int, rows: int = 1
 
 
 def test_the_fastest_number_is_found() -> None:
-    tuner = ThreadTuner(8)
+    tuner = ThreadTuner(8, idle_cores=lambda: 8)
 
     used = run(tuner, {1: 4.0, 2: 2.0, 4: 1.0, 8: 3.0}, steps=3000)
 
@@ -20,26 +20,64 @@ def test_the_fastest_number_is_found() -> None:
     assert set(used[-10:]) == {4}
 
 
+def test_on_cores_that_others_want_every_number_is_tried_once_at_the_start() -> None:
+    tuner = ThreadTuner(8, idle_cores=lambda: 3)
+
+    used = run(tuner, {1: 1.0, 2: 20.0, 4: 20.0, 8: 30.0}, steps=12)
+
+    assert used[:4] == [8, 4, 2, 1]
+    assert set(used[4:]) == {1}
+
+
+def test_on_idle_cores_no_step_is_lost_at_the_start() -> None:
+    tuner = ThreadTuner(8, idle_cores=lambda: 8)
+
+    assert set(run(tuner, {1: 8.0, 2: 4.0, 4: 2.0, 8: 1.0}, steps=40)) == {8}
+
+
 def test_trying_costs_no_more_than_its_share() -> None:
     cost = {1: 1.0, 2: 40.0}
-    tuner = ThreadTuner(2, start=1)
+    tuner = ThreadTuner(2)
 
     used = run(tuner, cost, steps=50_000)
 
-    assert used.count(2) > 0
-    assert sum(cost[threads] - 1.0 for threads in used) <= 2 * TRY_SHARE * len(used)
+    later = used[2:]
+    assert later.count(2) > 0
+    assert sum(cost[threads] - 1.0 for threads in later) <= 2 * TRY_SHARE * len(later)
+
+
+def test_a_step_that_others_wait_for_is_not_tried_with() -> None:
+    tuner = ThreadTuner(2)
+
+    used: list[int] = []
+    for _ in range(500):
+        used.append(tuner.choose(300, may_try=False))
+        tuner.measured(300, 1.0)
+
+    assert set(used) == {2}
 
 
 def test_when_neighbours_come_and_go_the_choice_follows() -> None:
-    tuner = ThreadTuner(2)
+    idle = [2]
+    tuner = ThreadTuner(2, idle_cores=lambda: idle[0])
 
     quiet = run(tuner, {1: 2.0, 2: 1.0}, steps=1000)
+    idle[0] = 0
     crowded = run(tuner, {1: 2.5, 2: 100.0}, steps=1000)
-    quiet_again = run(tuner, {1: 2.0, 2: 1.0}, steps=20_000)
+    idle[0] = 2
+    quiet_again = run(tuner, {1: 2.0, 2: 1.0}, steps=200)
 
     assert quiet[-1] == 2
     assert crowded.count(2) <= 5
     assert quiet_again[-1] == 2
+
+
+def test_neighbours_that_are_never_seen_to_leave_are_found_to_have_left() -> None:
+    tuner = ThreadTuner(2)
+
+    run(tuner, {1: 2.5, 2: 100.0}, steps=100)
+
+    assert run(tuner, {1: 2.0, 2: 1.0}, steps=20_000)[-1] == 2
 
 
 def test_sizes_of_steps_are_measured_apart() -> None:
@@ -51,26 +89,9 @@ def test_sizes_of_steps_are_measured_apart() -> None:
     assert (small[-1], large[-1]) == (1, 2)
 
 
-def test_it_starts_with_the_cores_that_are_idle() -> None:
-    assert idle_cores(8, 3.2) == 5
-    assert idle_cores(2, 7.0) == 1
-    assert ThreadTuner(8, start=5).choose(1) == 4
+def test_it_starts_with_a_thread_for_each_core() -> None:
     assert ThreadTuner(6).choose(1) == 6
 
 
-def test_what_was_given_up_in_company_is_tried_again_when_the_others_have_left() -> None:
-    load = [8.0]
-    tuner = ThreadTuner(2, start=1, load=lambda: load[0])
-    crowded = [_step(tuner) for _ in range(50)]
-    load[0] = 1.0  # this model's own thread
-    free = [_step(tuner) for _ in range(200)]
-
-    assert set(crowded) == {1}
-    assert free[-1] == 2
-
-
-def _step(tuner: ThreadTuner) -> int:
-    """One step, which takes half as long with two threads."""
-    threads = tuner.choose(1)
-    tuner.measured(1, 0.01 / threads)
-    return threads
+def test_who_computes_now_counts_and_not_who_did_in_the_last_minute() -> None:
+    assert runnable_threads("7.90 4.10 2.20 1/512 4242\n") == 1
