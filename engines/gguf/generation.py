@@ -18,7 +18,6 @@ from engines.outbox import Outbox
 from engines.protocol import FinishReason
 
 # While answers run, the prompts of one step may take about so long: every answer waits for it.
-# Longer where there are more prompts than answers.
 PROMPT_SHARE_SECONDS = 0.1
 MIN_PROMPT_SHARE = 32
 # Interrupting a step throws away what it did for the others, so only a prompt that
@@ -155,12 +154,7 @@ class Generation:
     def _prompt_share(self) -> int:
         if not self._seconds_per_prompt_token:
             return MIN_PROMPT_SHARE  # to learn it by
-        answers = sum(sequence.is_decoding for sequence in self.scheduler.running)
-        prompts = len(self.scheduler.running) - answers
-        # Where few wait for many, the many are worth more; and answers that begin together
-        # are decoded together, which is cheaper.
-        seconds = PROMPT_SHARE_SECONDS * max(1.0, prompts / max(1, answers))
-        return max(MIN_PROMPT_SHARE, int(seconds / self._seconds_per_prompt_token))
+        return max(MIN_PROMPT_SHARE, int(PROMPT_SHARE_SECONDS / self._seconds_per_prompt_token))
 
     def _measure(self, works: Sequence[Work], seconds: float) -> None:
         num_tokens = sum(work.count for work in works)

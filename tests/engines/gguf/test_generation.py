@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engines.gguf.generation import MIN_PROMPT_SHARE, PROMPT_SHARE_SECONDS, Generation
+from engines.gguf.generation import MIN_PROMPT_SHARE, Generation
 from engines.gguf.layout import Layout
 from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
@@ -15,7 +15,7 @@ from engines.outbox import Mailbox, Outbox
 from engines.protocol import Sampling
 from tests.gguf_files import write_gguf
 
-SHAPE = Shape(num_slots=4, context_tokens=512, pool_tokens=2048, exact=False, max_batch_tokens=256)
+SHAPE = Shape(num_slots=2, context_tokens=512, pool_tokens=1024, exact=False, max_batch_tokens=256)
 
 
 class NotedThreads(FixedThreads):
@@ -47,21 +47,16 @@ def asked(num_tokens: int) -> Sequence:
     )
 
 
-def generation_of(runner: Runner, threads: NotedThreads) -> Generation:
+async def test_the_first_prompt_beside_an_answer_is_begun_with_few_tokens_and_on_no_trial(
+    runner: Runner,
+) -> None:
+    threads = NotedThreads()
     outbox: Outbox[Any] = Outbox(asyncio.get_running_loop())
     layout = Layout(SHAPE, SHAPE, "mean", threads, ModelRecorder(context_tokens=512))
     generation = Generation(runner, SHAPE, layout, outbox)
     generation.scheduler.add(asked(3))
     generation.step()
     generation.step()
-    return generation
-
-
-async def test_the_first_prompt_beside_an_answer_is_begun_with_few_tokens_and_on_no_trial(
-    runner: Runner,
-) -> None:
-    threads = NotedThreads()
-    generation = generation_of(runner, threads)
 
     generation.scheduler.add(asked(200))
     generation.step()
@@ -69,19 +64,3 @@ async def test_the_first_prompt_beside_an_answer_is_begun_with_few_tokens_and_on
 
     # What a token of a prompt costs is not known before one was computed.
     assert threads.steps == [(3, True), (1, True), (1 + MIN_PROMPT_SHARE, False)]
-
-
-@pytest.mark.parametrize("num_prompts", [1, 3])
-async def test_prompts_get_the_longer_a_step_the_more_of_them_there_are_for_each_answer(
-    runner: Runner, num_prompts: int
-) -> None:
-    threads = NotedThreads()
-    generation = generation_of(runner, threads)
-    generation._seconds_per_prompt_token = PROMPT_SHARE_SECONDS / 40
-
-    for _ in range(num_prompts):
-        generation.scheduler.add(asked(200))
-    generation.step()
-    generation.end_all(RuntimeError("over"))
-
-    assert threads.steps[-1] == (1 + 40 * num_prompts, False)
