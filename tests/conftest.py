@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from gateway.logs import QUIET
 # A busy machine makes any example slow once; no test here is about time.
 settings.register_profile("penstock", deadline=None)
 settings.load_profile("penstock")
+
+# A shell starts what runs in its background deaf to Ctrl-C, and children inherit that: the commands
+# that tests interrupt would go on for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Triton looks at this when it is imported, and any test may be the first to import it. Where there
 # is a GPU, kernels are tested on it; elsewhere Triton's interpreter runs them on the CPU.
