@@ -30,7 +30,7 @@ def never_fits(
         if not bucket.enforced:
             continue
         need = demand.cost(least_output if bucket.clamps else estimate.output_tokens)
-        if need > (bucket.burst if bucket.kind == "rate" else bucket.limit):
+        if need > bucket.capacity:
             is_prompt = demand.cost(0) >= rule.bucket.capacity or not demand.per_output
             way_out = "shorten the prompt" if is_prompt else "ask for a smaller max_tokens"
             return RateLimited(
