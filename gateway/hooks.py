@@ -275,9 +275,9 @@ def _built(plugin: type, gateway: "Gateway") -> object:
 def _check_kinds(name: str, plugin: object) -> None:
     for hook, spec in vars(HookSpecs).items():
         implementation = getattr(plugin, hook, None)
-        if hook.startswith("_") or not hasattr(implementation, "penstock_impl"):
+        options: dict[str, Any] | None = getattr(implementation, "penstock_impl", None)
+        if hook.startswith("_") or options is None:
             continue
-        options: dict[str, Any] = implementation.penstock_impl
         if options.get("wrapper") or options.get("hookwrapper"):
             raise PluginInvalid(f"{name}.{hook} is a wrapper, which no hook here may be")
         expected, found = kind_of(spec), kind_of(implementation)
