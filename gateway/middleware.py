@@ -19,7 +19,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.bodies import ClientGone
-from gateway.api.problems import problem_frame, problem_reply
+from gateway.api.problems import problem_frame, problem_of_any, problem_reply
 from gateway.api.replies import SECURITY_HEADERS
 from gateway.call import Call, ClientAddress, new_call_id
 from gateway.credentials import CHALLENGE, presented_credential
@@ -30,7 +30,6 @@ from gateway.errors import (
     Problem,
     RequestTimeout,
     Unauthenticated,
-    problem_of,
 )
 from gateway.gateway import Gateway
 from gateway.hang_up import HangUp, hang_up_of
@@ -57,7 +56,8 @@ class CallMiddleware(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run one call from first byte to last."""
         call = self._open(scope)
-        scope["state"]["call"] = call
+        state = scope["state"]
+        state["gateway"], state["call"] = self._gateway, call
         body_seconds = self._gateway.settings.body_seconds
         wire = _Wire(call, receive, send, hang_up_of(scope), body_seconds=body_seconds)
         self._gateway.calls[call.id] = call
@@ -71,6 +71,8 @@ class CallMiddleware(ASGIMiddleware):
                     wire.stop_watching()
                     await _closed(call.resources)
                     call.finished_at = time.monotonic()
+        except Exception as error:  # noqa: BLE001 - of an `observe` hook
+            await self._refuse(call, error, scope, wire)
         finally:
             structlog.contextvars.reset_contextvars(**bound)
             self._gateway.end_call(call)
@@ -145,7 +147,7 @@ class CallMiddleware(ASGIMiddleware):
         await _hooks(call).authorize(call)
 
     async def _refuse(self, call: Call, error: Exception, scope: Scope, wire: "_Wire") -> None:
-        problem = problem_of(error)
+        problem = problem_of_any(error, scope)
         if problem.code == "internal":
             log.error("call_failed", exc_info=error)
         call.error = call.error or problem

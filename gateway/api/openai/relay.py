@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
-from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Struct
 
@@ -19,7 +18,7 @@ from engines.abilities import Relay
 from engines.protocol import Event, GenerateRequest, Message, Started, Text
 from engines.wire import Relayed, UpstreamHead, WireRequest
 from gateway import pipeline
-from gateway.api.bodies import decode_body, read_either
+from gateway.api.bodies import Incoming, decode_body, read_either
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE
 from gateway.api.openai.answers import error_frame, opened
 from gateway.api.openai.sampling import MAX_CHOICES, check_ranges
@@ -62,7 +61,7 @@ _DECODER = msgspec.json.Decoder(AnyRequest)
 
 
 async def read_relayable(
-    request: Request[Any, Any, Any], path: str, decoder: msgspec.json.Decoder[Body]
+    request: Incoming, path: str, decoder: msgspec.json.Decoder[Body]
 ) -> tuple[Body | AnyRequest, WireRequest | None]:
     """The body, and what there is to pass on if somebody could.
 
@@ -120,7 +119,7 @@ def _is_relay(kind: type) -> bool:
     return issubclass(kind, Relay)
 
 
-def to_wire(request: Request[Any, Any, Any], call: Call, path: str, body: bytes) -> WireRequest:
+def to_wire(request: Incoming, call: Call, path: str, body: bytes) -> WireRequest:
     """The request as it came."""
     return WireRequest(
         dialect=DIALECT,
