@@ -9,8 +9,9 @@ that opened it, at once, and never by the garbage collector.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from operator import methodcaller
 from typing import Any, cast
 
 import structlog
@@ -20,7 +21,7 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.bodies import ClientGone
 from gateway.api.problems import problem_frame, problem_of_any, problem_reply
-from gateway.api.replies import SECURITY_HEADERS
+from gateway.api.replies import SECURITY_HEADERS, encoded
 from gateway.call import Call, ClientAddress, new_call_id
 from gateway.credentials import CHALLENGE, presented_credential
 from gateway.endpoints import ADMIN
@@ -41,8 +42,9 @@ from gateway.within import within
 log = structlog.get_logger()
 
 SLOW_BYTES_PER_SECOND = 16 * 1024  # of a body; a client that is slower is waited for, but not long
-_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_SECURITY_HEADERS = encoded(SECURITY_HEADERS)
 _SECURITY_NAMES = frozenset(name for name, _ in _SECURITY_HEADERS)
+_decode = methodcaller("decode", "latin-1")
 
 
 class CallMiddleware(ASGIMiddleware):
@@ -230,7 +232,7 @@ class _Wire:
         if message["type"] == "http.response.start":
             self.started = True
             self._call.status = message["status"]
-            message["headers"] = self._completed(message.get("headers", ()))
+            message["headers"] = self._completed([*message.get("headers", ())])
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._complete = True
         await self._send(message)
@@ -246,15 +248,7 @@ class _Wire:
             self._watcher.cancel()
             self._watcher = None
 
-    def _completed(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        headers = list(given)
-        names = {name for name, _ in headers}
-        more = _SECURITY_HEADERS
-        if not names.isdisjoint(_SECURITY_NAMES):
-            more = [header for header in more if header[0] not in names]
-        return [*headers, *self._headers(), *more]
-
-    def _headers(self) -> list[tuple[bytes, bytes]]:
+    def _completed(self, given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         call = self._call
         milliseconds = int((time.monotonic() - call.started_at) * 1000)
         headers = {
@@ -262,9 +256,11 @@ class _Wire:
             "openai-processing-ms": str(milliseconds),
             **call.response_headers,
         }
-        return [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
-        ]
+        names = dict(given)
+        more = _SECURITY_HEADERS
+        if not _SECURITY_NAMES.isdisjoint(names):
+            more = [header for header in more if header[0] not in names]
+        return [*given, *encoded(headers), *more]
 
     async def _watch(self, task: "asyncio.Task[Any]") -> None:
         await self._end_of_messages()
@@ -297,12 +293,15 @@ async def _stop(call: Call, problem: Problem, scope: Scope, wire: _Wire) -> None
 
 def _headers_of(scope: Any) -> dict[str, str]:
     """Lower-case names; a header that came twice is joined, so that none of it is lost."""
-    given = [(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in scope["headers"]]
-    headers = dict(given)
+    given: list[tuple[bytes, bytes]] = scope["headers"]
+    fields = dict(given)
+    names = map(str.lower, map(_decode, fields))
+    headers = dict(zip(names, map(_decode, fields.values()), strict=True))
     if len(headers) == len(given):
         return headers
     headers.clear()
-    for name, value in given:
+    for key, held in given:
+        name, value = key.decode("latin-1").lower(), held.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 
