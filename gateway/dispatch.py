@@ -19,6 +19,7 @@ from engines.protocol import Embeddings, EmbedRequest, Engine, Event, GenerateRe
 from engines.reranking import Reranking, RerankRequest, Reranks
 from gateway.call import Call, Target
 from gateway.policy import ModelPolicy
+from gateway.recorder import Recorder
 from gateway.targets import Attempt, Targets, Turns
 from gateway.targets.hedge import first_of
 
@@ -46,12 +47,13 @@ class FirstOutputUnavailable(Unavailable):
 
 
 async def dispatch(
-    call: Call, gateway: Running, request: GenerateRequest
+    call: Call, gateway: Running, request: GenerateRequest, sequence: int = 0
 ) -> AsyncGenerator[Event, None]:
     """Return an event stream whose first output has already arrived.
 
-    Raises the last target's `EngineError` when none produced output. The stream
-    is closed with `call.resources`, in the call's own task.
+    What its events tell is noted on the call, as that of its `sequence`. Raises the last
+    target's `EngineError` when none produced output. The stream is closed with
+    `call.resources`, in the call's own task.
     """
 
     async def begin(engine: Engine, model: str) -> tuple[AsyncGenerator[Event, None], list[Event]]:
@@ -73,8 +75,9 @@ async def dispatch(
 
     _mirror(call, gateway, copy)
     (events, held), attempt = await first_that_can(call, gateway, begin, discard=discard)
-    stream = _resume(held, events, attempt)
-    call.resources.push_async_callback(_close, stream, events, attempt)
+    recorder = Recorder(call, request, sequence)
+    stream = _resume(held, events, attempt, recorder)
+    call.resources.push_async_callback(_close, stream, events, attempt, recorder)
     return stream
 
 
@@ -255,12 +258,15 @@ async def _until_output(events: AsyncGenerator[Event, None]) -> list[Event]:
 
 
 async def _resume(
-    held: list[Event], events: AsyncGenerator[Event, None], attempt: Attempt
+    held: list[Event], events: AsyncGenerator[Event, None], attempt: Attempt, recorder: Recorder
 ) -> AsyncGenerator[Event, None]:
+    note = recorder.note
     for event in held:
+        note(event)
         yield event
     try:
         async for event in events:
+            note(event)
             yield event
     except EngineError as error:
         attempt.failed(error)
@@ -270,8 +276,12 @@ async def _resume(
 
 
 async def _close(
-    stream: AsyncGenerator[Event, None], events: AsyncGenerator[Event, None], attempt: Attempt
+    stream: AsyncGenerator[Event, None],
+    events: AsyncGenerator[Event, None],
+    attempt: Attempt,
+    recorder: Recorder,
 ) -> None:
+    recorder.end()
     try:
         await stream.aclose()
     finally:

@@ -189,7 +189,7 @@ def _check_repeated_keys(raw: bytes) -> None:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> None:
-    if len(pairs) < 2 or len({key for key, _ in pairs}) == len(pairs):
+    if len(dict(pairs)) == len(pairs):
         return
     seen: set[str] = set()
     for key, _ in pairs:
