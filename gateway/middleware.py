@@ -57,6 +57,7 @@ class CallMiddleware(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run one call from first byte to last."""
+        hooks = self._gateway.serving.hooks
         call = self._open(scope)
         state = scope["state"]
         state["gateway"], state["call"] = self._gateway, call
@@ -65,7 +66,7 @@ class CallMiddleware(ASGIMiddleware):
         self._gateway.calls[call.id] = call
         bound = structlog.contextvars.bind_contextvars(call=call.id)
         try:
-            async with _hooks(call).observe(call):
+            async with hooks.observe(call):
                 try:
                     await self._answer(call, scope, wire, next_app)
                 finally:
@@ -223,8 +224,9 @@ class _Wire:
             message = await within(self._body_seconds, cast("Awaitable[Any]", self._receive()))
         except TimeoutError:
             raise RequestTimeout("the request's body did not come in time") from None
-        self._body_seconds += len(message.get("body", b"")) / SLOW_BYTES_PER_SECOND
-        self._body_seconds -= time.monotonic() - began_at
+        if message.get("more_body"):
+            self._body_seconds += len(message.get("body", b"")) / SLOW_BYTES_PER_SECOND
+            self._body_seconds -= time.monotonic() - began_at
         return message
 
     async def send(self, message: Message) -> None:

@@ -58,13 +58,13 @@ async def read_either(
     """
     _check_type(_headers(request).get("content-type", ""))
     raw = await read_raw(request, max_bytes=max_bytes)
-
-    def decoded() -> Body:
-        return decode_body(raw, choose(_model_in(raw)))
-
     if len(raw) > LARGE_BYTES:
-        return raw, await asyncio.to_thread(decoded)
-    return raw, decoded()
+        return raw, await asyncio.to_thread(_decoded, raw, choose)
+    return raw, _decoded(raw, choose)
+
+
+def _decoded(raw: bytes, choose: Callable[[str], msgspec.json.Decoder[Body]]) -> Body:
+    return decode_body(raw, choose(_model_in(raw)))
 
 
 def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:

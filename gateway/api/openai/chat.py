@@ -233,7 +233,7 @@ async def fold(
 async def create_chat_completion(request: Incoming) -> ASGIApp:
     """Answer a conversation."""
     gateway, call = opened(request)
-    body, wire = await read_relayable(request, PATH, _DECODER)
+    body, wire = await read_relayable(gateway, call, request, PATH, _DECODER)
     if isinstance(body, AnyRequest):
         return await relayed(gateway, call, body, wire, _DECODER)
     images = await linked_images(gateway, call, body.model, body.messages)

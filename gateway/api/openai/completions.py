@@ -245,7 +245,7 @@ class _Choice:
 async def create_completion(request: Incoming) -> ASGIApp:
     """Go on with a text."""
     gateway, call = opened(request)
-    body, wire = await read_relayable(request, PATH, _DECODER)
+    body, wire = await read_relayable(gateway, call, request, PATH, _DECODER)
     if isinstance(body, AnyRequest):
         return await relayed(gateway, call, body, wire, _DECODER)
     requests = carrying(to_requests(body, call.id), wire)

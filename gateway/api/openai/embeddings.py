@@ -100,7 +100,7 @@ def fold(body: CreateEmbedding, embeddings: Embeddings) -> EmbeddingList:
 async def create_embedding(request: Incoming) -> ASGIApp:
     """Turn texts into vectors."""
     gateway, call = opened(request)
-    body, wire = await read_relayable(request, PATH, _DECODER)
+    body, wire = await read_relayable(gateway, call, request, PATH, _DECODER)
     if isinstance(body, AnyRequest):
         return await _relayed(gateway, call, body, wire)
     asked = msgspec.structs.replace(to_request(body, call.id), wire=wire)

@@ -20,7 +20,7 @@ from engines.wire import Relayed, UpstreamHead, WireRequest
 from gateway import pipeline
 from gateway.api.bodies import Incoming, decode_body, read_either
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE
-from gateway.api.openai.answers import error_frame, opened
+from gateway.api.openai.answers import error_frame
 from gateway.api.openai.sampling import MAX_CHOICES, check_ranges
 from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call
@@ -57,21 +57,25 @@ class AnyRequest(Struct, frozen=True, kw_only=True):
 
 Body = TypeVar("Body")
 
+_Decoder = msgspec.json.Decoder[Any]
 _DECODER = msgspec.json.Decoder(AnyRequest)
 
 
 async def read_relayable(
-    request: Incoming, path: str, decoder: msgspec.json.Decoder[Body]
+    gateway: Gateway,
+    call: Call,
+    request: Incoming,
+    path: str,
+    decoder: msgspec.json.Decoder[Body],
 ) -> tuple[Body | AnyRequest, WireRequest | None]:
     """The body, and what there is to pass on if somebody could.
 
     An `AnyRequest` where every target of its model passes it on; else what `decoder` makes
     of it. Raises `BadRequest`, `BodyTooLarge`, `MediaTypeUnknown`.
     """
-    gateway, call = opened(request)
     found: Extent = "none"
 
-    def choose(model: str) -> msgspec.json.Decoder[Any]:
+    def choose(model: str) -> _Decoder:
         nonlocal found
         found = extent(gateway, call, model, path)
         return _DECODER if found == "all" else decoder
