@@ -52,8 +52,8 @@ class Listeners:
     @property
     def routes(self) -> Sequence[Any]:
         """Every route that is served now, on whichever port."""
-        both = self._public.litestar.routes
-        return both if self._admin is self._public else [*both, *self._admin.litestar.routes]
+        both = self._public.routes
+        return both if self._admin is self._public else [*both, *self._admin.routes]
 
     def prepare(self, hooks: Hooks) -> Callable[[], None]:
         """Make applications with the routes of these plugins; the answer lets them answer.

@@ -6,7 +6,7 @@ costs. What it declares stays the only list of what is served: which paths go di
 read off its routes, and any other method or spelling of a path goes through Litestar.
 """
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,11 @@ class DirectRoutes:
         self.litestar = app
         self._middleware = middleware
         self._routes = _direct_routes(app)
+
+    @property
+    def routes(self) -> Sequence[Any]:
+        """Every route of the application."""
+        return self.litestar.routes
 
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Awaitable[None]:
         """What answers this connection."""

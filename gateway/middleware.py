@@ -209,8 +209,8 @@ class _Wire:
         return {"type": "http.disconnect"}
 
     def _watch_out(self) -> None:
-        """From now on, cancel this task when the client leaves."""
-        task = asyncio.current_task()
+        """From now on, cancel the call's task when the client leaves."""
+        task = self._call.task
         assert task is not None
         if self._hang_up is not None:
             self._hang_up.listen(lambda: self._left(task))
@@ -229,7 +229,7 @@ class _Wire:
             self._body_seconds -= time.monotonic() - began_at
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on, with the headers that every answer carries."""
         if message["type"] == "http.response.start":
             self.started = True
@@ -237,7 +237,7 @@ class _Wire:
             message["headers"] = self._completed([*message.get("headers", ())])
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._complete = True
-        await self._send(message)
+        return self._send(message)
 
     def stop_watching(self) -> None:
         """End the watcher; the answer is out or will never be."""

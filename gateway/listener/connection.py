@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -129,11 +129,7 @@ class Connection(HttpToolsProtocol):
             )
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; or a trailer, which comes after the body and is dropped."""
-        if self._head_complete:
-            # It would be a header like any other by now: a credential, or the word
-            # of a proxy, that nobody who checked the head has seen.
-            return
+        """A header; or a trailer, and then the list is nobody's."""
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -149,8 +145,13 @@ class Connection(HttpToolsProtocol):
             raise self._noted(BadRequest(problem))
         self._head_complete, self._head_since = True, None
         self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
-        cast(Any, self.scope)["extensions"] = {SCOPE_KEY: HangUp(self.flow.resume_reading)}
+        scope: Any = self.scope
+        scope["extensions"] = {SCOPE_KEY: HangUp(self.flow.resume_reading)}
         super().on_headers_complete()
+        # Trailers come after the body, and are dropped. In the call's own list they would be
+        # headers like any other: a credential, or the word of a proxy, that nobody who
+        # checked the head has seen.
+        self.headers = []
         if self.parser.should_upgrade():
             # It is answered in HTTP/1.1 all the same; what follows it is another protocol's.
             self.cycle.keep_alive = False
@@ -235,7 +236,7 @@ class Connection(HttpToolsProtocol):
     @property
     def _is_idle(self) -> bool:
         """Is no call running, and none waiting for its turn?"""
-        cycle: RequestResponseCycle | None = cast(Any, self.cycle)  # None before the first
+        cycle: Any = self.cycle  # None before the first
         return cycle is None or cycle.response_complete
 
     @property
