@@ -49,7 +49,7 @@ class DirectRoutes:
         """What answers this connection."""
         # A path below a `root_path` is for Litestar to take apart.
         route = self._routes.get(scope.get("path")) if not scope.get("root_path") else None
-        if route is None or scope["method"] != "POST":
+        if route is None or scope.get("method") != "POST":
             return self.litestar(scope, receive, send)
         scope["route_handler"] = route.handler
         scope.setdefault("state", {})

@@ -37,6 +37,7 @@ from gateway.hang_up import HangUp, hang_up_of
 from gateway.hooks import Hooks
 from gateway.networks import true_client
 from gateway.permission import has_needed_role
+from gateway.serving import Serving
 from gateway.within import within
 
 log = structlog.get_logger()
@@ -57,8 +58,8 @@ class CallMiddleware(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run one call from first byte to last."""
-        hooks = self._gateway.serving.hooks
-        call = self._open(scope)
+        serving = self._gateway.serving
+        call = self._open(scope, serving)
         state = scope["state"]
         state["gateway"], state["call"] = self._gateway, call
         body_seconds = self._gateway.settings.body_seconds
@@ -66,7 +67,7 @@ class CallMiddleware(ASGIMiddleware):
         self._gateway.calls[call.id] = call
         bound = structlog.contextvars.bind_contextvars(call=call.id)
         try:
-            async with hooks.observe(call):
+            async with serving.hooks.observe(call):
                 try:
                     await self._answer(call, scope, wire, next_app)
                 finally:
@@ -80,10 +81,9 @@ class CallMiddleware(ASGIMiddleware):
             structlog.contextvars.reset_contextvars(**bound)
             self._gateway.end_call(call)
 
-    def _open(self, scope: Any) -> Call:
+    def _open(self, scope: Any, serving: Serving) -> Call:
         handler = scope["route_handler"]
         headers = _headers_of(scope)
-        serving = self._gateway.serving
         return Call(
             id=new_call_id(),
             endpoint=handler.opt.get("endpoint") or handler.name or "-",

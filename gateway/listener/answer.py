@@ -7,7 +7,7 @@ cycle's state is kept as they expect it. RFC 9112 has the framing.
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -57,8 +57,13 @@ class Answer:
         if _NAMES.fullmatch(b"\n".join(fields)) is None:
             given = [(_lowered(name), value) for name, value in given]
             fields = dict(given)
+        if len(fields) < len(given):
+            fields = _joined(given)
+        says_close = False
+        for name in _FRAMING.intersection(fields):
+            says_close |= self._understood(name, fields[name].lower())
         lines = [*map(_COLON.join, given)]
-        if not self._notes_framing(given, fields) and not cycle.keep_alive:
+        if not says_close and not cycle.keep_alive:
             lines.append(b"connection: close")
         if (
             cycle.chunked_encoding is None
@@ -76,18 +81,6 @@ class Answer:
             raise RuntimeError("a header of the answer has a control character in its value")
         self._head = head
         self._flushing = self._loop.call_soon(self._flush)
-
-    def _notes_framing(
-        self, given: Sequence[tuple[bytes, bytes]], fields: Mapping[bytes, bytes]
-    ) -> bool:
-        """Note what the headers say of the body and the connection; do they end the latter?"""
-        said = [(name, fields[name]) for name in _FRAMING.intersection(fields)]
-        if len(fields) < len(given):  # one came twice: set-cookie may, so these might
-            said = [header for header in given if header[0] in _FRAMING]
-        says_close = False
-        for name, value in said:
-            says_close |= self._understood(name, value.lower())
-        return says_close
 
     def _understood(self, name: bytes, value: bytes) -> bool:
         """Note what a header says of the body or the connection; does it end the latter?"""
@@ -148,3 +141,11 @@ def _lowered(name: bytes) -> bytes:
     if not lowered or lowered.translate(None, _NAME_BYTES):
         raise RuntimeError(f"a header of the answer has a name that is none: {name[:100]!r}")
     return lowered
+
+
+def _joined(given: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """What headers say where one came more than once: the same as a list (RFC 9110, 5.3)."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in given:
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
