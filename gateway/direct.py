@@ -1,9 +1,9 @@
 """Takes calls of model endpoints to their handlers without Litestar's layers between.
 
 Litestar looks at each request for what these handlers do not use: guards, dependencies,
-signatures, encoders, its own error handlers. That was a ninth of what a forwarded call
-costs. What it declares stays the only list of what is served: which paths go directly is
-read off its routes, and any other method or spelling of a path goes through Litestar.
+signatures, encoders, its own error handlers (docs/decisions/0061). What it declares stays
+the only list of what is served: which paths go directly is read off its routes, and any
+other method or spelling of a path goes through Litestar.
 """
 
 from collections.abc import Awaitable, Mapping, Sequence

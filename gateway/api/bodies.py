@@ -152,14 +152,20 @@ async def _piece(request: Incoming) -> tuple[bytes, bool]:
 
 
 def _check_head(request: Incoming, max_bytes: int) -> None:
-    _check_encoding(_headers(request).get("content-encoding", ""))
-    if declared_bytes(request) > max_bytes:
+    headers = _headers(request)
+    if "content-encoding" in headers:
+        _check_encoding(headers["content-encoding"])
+    if _declared(headers) > max_bytes:
         raise _too_large(max_bytes)
 
 
 def declared_bytes(request: Incoming) -> int:
     """How long the body is, as far as its head says; else 0."""
-    declared = _headers(request).get("content-length", "")
+    return _declared(_headers(request))
+
+
+def _declared(headers: Mapping[str, str]) -> int:
+    declared = headers.get("content-length", "")
     return int(declared) if declared.isdigit() else 0
 
 

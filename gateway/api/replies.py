@@ -46,12 +46,11 @@ class JsonReply:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send status, headers and body."""
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(self.body)),
-            **({"x-accel-buffering": "yes"} if len(self.body) > LARGE_BYTES else {}),
-            **self.headers,
-        }
+        size = len(self.body)
+        headers = {"content-type": "application/json", "content-length": str(size)}
+        if size > LARGE_BYTES:
+            headers["x-accel-buffering"] = "yes"
+        headers |= self.headers
         await send(
             {"type": "http.response.start", "status": self.status, "headers": encoded(headers)}
         )

@@ -57,6 +57,9 @@ class AnyRequest(Struct, frozen=True, kw_only=True):
 
 Body = TypeVar("Body")
 
+# Each answer is computed and paid for, so policy's limits would mean little without these.
+_RANGES = {"n": (1, MAX_CHOICES), "best_of": (1, MAX_CHOICES)}
+
 _Decoder = msgspec.json.Decoder[Any]
 _DECODER = msgspec.json.Decoder(AnyRequest)
 
@@ -139,8 +142,7 @@ def to_request(body: AnyRequest, call_id: str, wire: WireRequest) -> GenerateReq
     """The request, as far as this gateway reads it. Raises `BadRequest` that names a field."""
     if not body.model:
         raise BadRequest("model is empty; GET /v1/models lists the names", param="model")
-    # Each answer is computed and paid for, so policy's limits would mean little without these.
-    check_ranges(body, {"n": (1, MAX_CHOICES), "best_of": (1, MAX_CHOICES)})
+    check_ranges(body, _RANGES)
     caps = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
     return GenerateRequest(
         id=f"{call_id}-0",
