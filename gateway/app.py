@@ -12,6 +12,7 @@ from litestar.types import Receive, Send
 
 from gateway.api import HANDLERS
 from gateway.api.problems import respond_to_error
+from gateway.direct import DirectRoutes
 from gateway.endpoints import ADMIN, needs_admin
 from gateway.gateway import Gateway, open_gateway
 from gateway.hooks import Hooks
@@ -35,13 +36,13 @@ class Listeners:
         self._admin_port = gateway.settings.admin_port
         self._public, self._admin = self._made(gateway.hooks, [lifespan])
         self._life = self._public  # the gateway's, whichever application answers later
-        self.state: State = self._public.state
+        self.state: State = self._public.litestar.state
         gateway.prepare_routes = self.prepare
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Hand a connection on; the gateway's life is the first public application's."""
         if scope["type"] == "lifespan":
-            await self._life(scope, receive, send)
+            await self._life.litestar(scope, receive, send)
             return
         # What the socket says, as the server puts it: no header has a part in it.
         server = scope.get("server")
@@ -66,15 +67,17 @@ class Listeners:
 
         return answer
 
-    def _made(self, hooks: Hooks, lifespan: Sequence[Lifespan]) -> tuple[Litestar, Litestar]:
+    def _made(
+        self, hooks: Hooks, lifespan: Sequence[Lifespan]
+    ) -> tuple[DirectRoutes, DirectRoutes]:
         """The public application and the admins' one, which may be the same."""
         gateway, handlers = self._gateway, [*HANDLERS, *hooks.register_routes()]
         if self._admin_port is None:
-            one = _litestar(gateway, handlers, lifespan)
+            one = _application(gateway, handlers, lifespan)
             return one, one
         public = [handler for handler in handlers if not _is_for_admins(handler)]
         admin = [handler for handler in handlers if _is_for_admins(handler) or _is_health(handler)]
-        return _litestar(gateway, public, lifespan), _litestar(gateway, admin, [])
+        return _application(gateway, public, lifespan), _application(gateway, admin, [])
 
 
 def create_app(settings: Settings | None = None) -> Listeners:
@@ -97,11 +100,14 @@ def app_of(gateway: Gateway) -> Listeners:
     return Listeners(gateway, lifespan)
 
 
-def _litestar(gateway: Gateway, handlers: Sequence[Any], lifespan: Sequence[Any]) -> Litestar:
+def _application(
+    gateway: Gateway, handlers: Sequence[Any], lifespan: Sequence[Any]
+) -> DirectRoutes:
+    middleware = CallMiddleware(gateway)
     app = Litestar.from_config(
         AppConfig(
             route_handlers=list(handlers),
-            middleware=[CallMiddleware(gateway)],
+            middleware=[middleware],
             exception_handlers={
                 HTTPException: respond_to_error,
                 Exception: respond_to_error,
@@ -114,7 +120,7 @@ def _litestar(gateway: Gateway, handlers: Sequence[Any], lifespan: Sequence[Any]
         )
     )
     app.state.gateway = gateway
-    return app
+    return DirectRoutes(app, middleware)
 
 
 def _is_for_admins(handler: Any) -> bool:

@@ -9,6 +9,7 @@ is decided in gateway/targets/turns.py.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ from engines.protocol import Embeddings, EmbedRequest, Engine, Event, GenerateRe
 from engines.reranking import Reranking, RerankRequest, Reranks
 from gateway.call import Call, Target
 from gateway.policy import ModelPolicy
+from gateway.recorder import Recorder
 from gateway.targets import Attempt, Targets, Turns
 from gateway.targets.hedge import first_of
 
@@ -26,6 +28,9 @@ log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
 Ask = Callable[[Engine, str], Coroutine[Any, Any, Answer]]
+
+# The events that are to come, and those that came: the first output, and what was before it.
+Begun = tuple[AsyncGenerator[Event, None], list[Event]]
 
 TARGETS_HEADER = "x-penstock-targets"
 # A copy of a call waits until nobody else does, and spends nobody's share.
@@ -46,35 +51,21 @@ class FirstOutputUnavailable(Unavailable):
 
 
 async def dispatch(
-    call: Call, gateway: Running, request: GenerateRequest
+    call: Call, gateway: Running, request: GenerateRequest, sequence: int = 0
 ) -> AsyncGenerator[Event, None]:
     """Return an event stream whose first output has already arrived.
 
-    Raises the last target's `EngineError` when none produced output. The stream
-    is closed with `call.resources`, in the call's own task.
+    What its events tell is noted on the call, as that of its `sequence`. Raises the last
+    target's `EngineError` when none produced output. The stream is closed with
+    `call.resources`, in the call's own task.
     """
-
-    async def begin(engine: Engine, model: str) -> tuple[AsyncGenerator[Event, None], list[Event]]:
-        events = engine.generate(msgspec.structs.replace(request, model=model))
-        try:
-            return events, await _until_output(events)  # keeps Started back
-        except BaseException:
-            await events.aclose()
-            raise
-
-    async def copy(engine: Engine, model: str) -> None:
-        own = {"id": f"{request.id}-mirror", "model": model, **_MIRROR}
-        async with aclosing(engine.generate(msgspec.structs.replace(request, **own))) as events:
-            async for _ in events:
-                pass
-
-    async def discard(begun: tuple[AsyncGenerator[Event, None], list[Event]]) -> None:
-        await begun[0].aclose()
-
-    _mirror(call, gateway, copy)
-    (events, held), attempt = await first_that_can(call, gateway, begin, discard=discard)
-    stream = _resume(held, events, attempt)
-    call.resources.push_async_callback(_close, stream, events, attempt)
+    _mirror(call, gateway, partial(_copied, request))
+    (events, held), attempt = await first_that_can(
+        call, gateway, partial(_begun, request), discard=_discarded
+    )
+    recorder = Recorder(call, request, sequence)
+    stream = _resume(held, events, attempt, recorder)
+    call.resources.push_async_callback(_close, stream, events, attempt, recorder)
     return stream
 
 
@@ -245,22 +236,42 @@ def _show_targets(call: Call) -> None:
         call.response_headers[TARGETS_HEADER] = call.targets
 
 
-async def _until_output(events: AsyncGenerator[Event, None]) -> list[Event]:
+async def _begun(request: GenerateRequest, engine: Engine, model: str) -> Begun:
+    """An engine's events as far as the first output."""
+    events = engine.generate(msgspec.structs.replace(request, model=model))
     held: list[Event] = []
-    async for event in events:
-        held.append(event)
-        if not isinstance(event, Started):
-            return held
-    raise Unavailable("the engine ended its answer before it began")
+    try:
+        async for event in events:
+            held.append(event)
+            if not isinstance(event, Started):
+                return events, held
+        raise Unavailable("the engine ended its answer before it began")
+    except BaseException:
+        await events.aclose()
+        raise
+
+
+async def _copied(request: GenerateRequest, engine: Engine, model: str) -> None:
+    own = {"id": f"{request.id}-mirror", "model": model, **_MIRROR}
+    async with aclosing(engine.generate(msgspec.structs.replace(request, **own))) as events:
+        async for _ in events:
+            pass
+
+
+async def _discarded(begun: Begun) -> None:
+    await begun[0].aclose()
 
 
 async def _resume(
-    held: list[Event], events: AsyncGenerator[Event, None], attempt: Attempt
+    held: list[Event], events: AsyncGenerator[Event, None], attempt: Attempt, recorder: Recorder
 ) -> AsyncGenerator[Event, None]:
+    note = recorder.note
     for event in held:
+        note(event)
         yield event
     try:
         async for event in events:
+            note(event)
             yield event
     except EngineError as error:
         attempt.failed(error)
@@ -270,8 +281,12 @@ async def _resume(
 
 
 async def _close(
-    stream: AsyncGenerator[Event, None], events: AsyncGenerator[Event, None], attempt: Attempt
+    stream: AsyncGenerator[Event, None],
+    events: AsyncGenerator[Event, None],
+    attempt: Attempt,
+    recorder: Recorder,
 ) -> None:
+    recorder.end()
     try:
         await stream.aclose()
     finally:

@@ -104,25 +104,27 @@ class Hooks:
         """Around the whole call."""
         return joined([context(call) for context in self._observe])
 
-    async def identify(self, call: Call, headers: Mapping[str, str]) -> Principal | None:
+    def identify(
+        self, call: Call, headers: Mapping[str, str]
+    ) -> Coroutine[Any, Any, Principal | None]:
         """The first plugin's answer to who is calling."""
-        return await first(self._identify, call, headers)
+        return first(self._identify, call, headers)
 
-    async def authorize(self, call: Call) -> None:
+    def authorize(self, call: Call) -> Coroutine[Any, Any, None]:
         """Let every plugin refuse."""
-        await every(self._authorize, call)
+        return every(self._authorize, call)
 
-    async def fetch_image(self, call: Call, url: str) -> bytes | None:
+    def fetch_image(self, call: Call, url: str) -> Coroutine[Any, Any, bytes | None]:
         """The first plugin's image of this address."""
-        return await first(self._fetch_image, call, url)
+        return first(self._fetch_image, call, url)
 
-    async def prepare(self, call: Call) -> None:
+    def prepare(self, call: Call) -> Coroutine[Any, Any, None]:
         """Let every plugin change the requests."""
-        await every(self._prepare, call)
+        return every(self._prepare, call)
 
-    async def route(self, call: Call) -> Route | None:
+    def route(self, call: Call) -> Coroutine[Any, Any, Route | None]:
         """The first plugin's route."""
-        return await first(self._route, call)
+        return first(self._route, call)
 
     def admit(self, call: Call) -> AbstractAsyncContextManager[None]:
         """Every plugin's slot for the call."""

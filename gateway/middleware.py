@@ -9,8 +9,9 @@ that opened it, at once, and never by the garbage collector.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from operator import methodcaller
 from typing import Any, cast
 
 import structlog
@@ -19,8 +20,8 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api.bodies import ClientGone
-from gateway.api.problems import problem_frame, problem_reply
-from gateway.api.replies import SECURITY_HEADERS
+from gateway.api.problems import problem_frame, problem_of_any, problem_reply
+from gateway.api.replies import SECURITY_HEADERS, encoded
 from gateway.call import Call, ClientAddress, new_call_id
 from gateway.credentials import CHALLENGE, presented_credential
 from gateway.endpoints import ADMIN
@@ -30,20 +31,21 @@ from gateway.errors import (
     Problem,
     RequestTimeout,
     Unauthenticated,
-    problem_of,
 )
 from gateway.gateway import Gateway
 from gateway.hang_up import HangUp, hang_up_of
 from gateway.hooks import Hooks
 from gateway.networks import true_client
 from gateway.permission import has_needed_role
+from gateway.serving import Serving
 from gateway.within import within
 
 log = structlog.get_logger()
 
 SLOW_BYTES_PER_SECOND = 16 * 1024  # of a body; a client that is slower is waited for, but not long
-_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_SECURITY_HEADERS = encoded(SECURITY_HEADERS)
 _SECURITY_NAMES = frozenset(name for name, _ in _SECURITY_HEADERS)
+_decode = methodcaller("decode", "latin-1")
 
 
 class CallMiddleware(ASGIMiddleware):
@@ -56,14 +58,16 @@ class CallMiddleware(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Run one call from first byte to last."""
-        call = self._open(scope)
-        scope["state"]["call"] = call
+        serving = self._gateway.serving
+        call = self._open(scope, serving)
+        state = scope["state"]
+        state["gateway"], state["call"] = self._gateway, call
         body_seconds = self._gateway.settings.body_seconds
         wire = _Wire(call, receive, send, hang_up_of(scope), body_seconds=body_seconds)
         self._gateway.calls[call.id] = call
         bound = structlog.contextvars.bind_contextvars(call=call.id)
         try:
-            async with _hooks(call).observe(call):
+            async with serving.hooks.observe(call):
                 try:
                     await self._answer(call, scope, wire, next_app)
                 finally:
@@ -71,14 +75,15 @@ class CallMiddleware(ASGIMiddleware):
                     wire.stop_watching()
                     await _closed(call.resources)
                     call.finished_at = time.monotonic()
+        except Exception as error:  # noqa: BLE001 - of an `observe` hook
+            await self._refuse(call, error, scope, wire)
         finally:
             structlog.contextvars.reset_contextvars(**bound)
             self._gateway.end_call(call)
 
-    def _open(self, scope: Any) -> Call:
+    def _open(self, scope: Any, serving: Serving) -> Call:
         handler = scope["route_handler"]
         headers = _headers_of(scope)
-        serving = self._gateway.serving
         return Call(
             id=new_call_id(),
             endpoint=handler.opt.get("endpoint") or handler.name or "-",
@@ -145,7 +150,7 @@ class CallMiddleware(ASGIMiddleware):
         await _hooks(call).authorize(call)
 
     async def _refuse(self, call: Call, error: Exception, scope: Scope, wire: "_Wire") -> None:
-        problem = problem_of(error)
+        problem = problem_of_any(error, scope)
         if problem.code == "internal":
             log.error("call_failed", exc_info=error)
         call.error = call.error or problem
@@ -204,8 +209,8 @@ class _Wire:
         return {"type": "http.disconnect"}
 
     def _watch_out(self) -> None:
-        """From now on, cancel this task when the client leaves."""
-        task = asyncio.current_task()
+        """From now on, cancel the call's task when the client leaves."""
+        task = self._call.task
         assert task is not None
         if self._hang_up is not None:
             self._hang_up.listen(lambda: self._left(task))
@@ -219,19 +224,20 @@ class _Wire:
             message = await within(self._body_seconds, cast("Awaitable[Any]", self._receive()))
         except TimeoutError:
             raise RequestTimeout("the request's body did not come in time") from None
-        self._body_seconds += len(message.get("body", b"")) / SLOW_BYTES_PER_SECOND
-        self._body_seconds -= time.monotonic() - began_at
+        if message.get("more_body"):
+            self._body_seconds += len(message.get("body", b"")) / SLOW_BYTES_PER_SECOND
+            self._body_seconds -= time.monotonic() - began_at
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass a message on, with the headers that every answer carries."""
         if message["type"] == "http.response.start":
             self.started = True
             self._call.status = message["status"]
-            message["headers"] = self._completed(message.get("headers", ()))
+            message["headers"] = self._completed([*message.get("headers", ())])
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._complete = True
-        await self._send(message)
+        return self._send(message)
 
     def stop_watching(self) -> None:
         """End the watcher; the answer is out or will never be."""
@@ -244,15 +250,7 @@ class _Wire:
             self._watcher.cancel()
             self._watcher = None
 
-    def _completed(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        headers = list(given)
-        names = {name for name, _ in headers}
-        more = _SECURITY_HEADERS
-        if not names.isdisjoint(_SECURITY_NAMES):
-            more = [header for header in more if header[0] not in names]
-        return [*headers, *self._headers(), *more]
-
-    def _headers(self) -> list[tuple[bytes, bytes]]:
+    def _completed(self, given: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         call = self._call
         milliseconds = int((time.monotonic() - call.started_at) * 1000)
         headers = {
@@ -260,9 +258,11 @@ class _Wire:
             "openai-processing-ms": str(milliseconds),
             **call.response_headers,
         }
-        return [
-            (name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()
-        ]
+        names = dict(given)
+        more = _SECURITY_HEADERS
+        if not _SECURITY_NAMES.isdisjoint(names):
+            more = [header for header in more if header[0] not in names]
+        return [*given, *encoded(headers), *more]
 
     async def _watch(self, task: "asyncio.Task[Any]") -> None:
         await self._end_of_messages()
@@ -295,12 +295,15 @@ async def _stop(call: Call, problem: Problem, scope: Scope, wire: _Wire) -> None
 
 def _headers_of(scope: Any) -> dict[str, str]:
     """Lower-case names; a header that came twice is joined, so that none of it is lost."""
-    given = [(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in scope["headers"]]
-    headers = dict(given)
+    given: list[tuple[bytes, bytes]] = scope["headers"]
+    fields = dict(given)
+    names = map(str.lower, map(_decode, fields))
+    headers = dict(zip(names, map(_decode, fields.values()), strict=True))
     if len(headers) == len(given):
         return headers
     headers.clear()
-    for name, value in given:
+    for key, held in given:
+        name, value = key.decode("latin-1").lower(), held.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 

@@ -17,20 +17,12 @@ from engines.protocol import (
     Embeddings,
     EmbedRequest,
     Event,
-    Finished,
     GenerateRequest,
-    Output,
-    Started,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
 )
 from engines.reranking import Reranking, RerankRequest
-from engines.wire import Relayed
 from gateway.call import Call, Route
 from gateway.dispatch import dispatch, dispatch_embed, dispatch_rerank
 from gateway.errors import ModelUnknown
-from gateway.limits.estimates import estimated_tokens
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
@@ -38,8 +30,6 @@ if TYPE_CHECKING:
 
 
 Shorten = Callable[[EmbedRequest, ContextTooLong], Awaitable[EmbedRequest]]
-
-LONG_TOKEN = 8  # characters; a piece of text with more of them is several tokens
 
 
 class HasModel(Protocol):
@@ -60,8 +50,7 @@ async def run(
     call.asked_max_tokens = requests[0].max_tokens
     serving = call.serving or gateway
     await _admit(serving, call, requests[0].model)
-    streams = await _side_by_side(serving, call)
-    return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
+    return await _side_by_side(serving, call)
 
 
 async def embed(
@@ -108,8 +97,7 @@ async def run_on(
     await serving.hooks.prepare(call)
     call.route = route
     await call.resources.enter_async_context(serving.hooks.admit(call))
-    streams = await _side_by_side(serving, call)
-    return [_recorded(call, index, stream) for index, stream in enumerate(streams)]
+    return await _side_by_side(serving, call)
 
 
 async def choose(gateway: "Gateway", call: Call, name: str) -> Route:
@@ -135,20 +123,16 @@ async def authorize(gateway: "Gateway | Serving", call: Call, name: str) -> None
 
 
 async def _admit(gateway: "Gateway | Serving", call: Call, name: str) -> None:
-    began = time.monotonic()
+    hooks, began = gateway.hooks, time.monotonic()
     try:
-        await _decide(gateway, call, name)
+        await authorize(gateway, call, name)
+        await hooks.prepare(call)  # plugins/defaults.py
+        call.route = await hooks.route(call)  # plugins/routing.py
+        if call.route is None or not call.route.targets:
+            raise ModelUnknown(name)
+        await call.resources.enter_async_context(hooks.admit(call))  # plugins/rate_limits.py
     finally:
         call.admission_seconds = time.monotonic() - began
-
-
-async def _decide(gateway: "Gateway | Serving", call: Call, name: str) -> None:
-    await authorize(gateway, call, name)
-    await gateway.hooks.prepare(call)  # plugins/defaults.py
-    call.route = await gateway.hooks.route(call)  # plugins/routing.py
-    if call.route is None or not call.route.targets:
-        raise ModelUnknown(name)
-    await call.resources.enter_async_context(gateway.hooks.admit(call))  # plugins/rate_limits.py
 
 
 async def _side_by_side(
@@ -157,7 +141,10 @@ async def _side_by_side(
     """Dispatch every request at once; the first failure ends them all."""
     if len(call.requests) == 1:
         return [await dispatch(call, gateway, call.requests[0])]
-    tasks = [asyncio.ensure_future(dispatch(call, gateway, request)) for request in call.requests]
+    tasks = [
+        asyncio.ensure_future(dispatch(call, gateway, request, sequence))
+        for sequence, request in enumerate(call.requests)
+    ]
     try:
         return await asyncio.gather(*tasks)
     except BaseException:
@@ -165,47 +152,3 @@ async def _side_by_side(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-
-
-async def _recorded(
-    call: Call, index: int, events: AsyncGenerator[Event, None]
-) -> AsyncGenerator[Event, None]:
-    """Pass events on and note on the call what observers will ask for.
-
-    Tokens are noted as they pass: a client that hangs up has used them, and then
-    nobody says how many there were.
-    """
-    tally = call.tally(index)
-    async for event in events:
-        if isinstance(event, Finished):
-            if event.usage != Usage():  # an engine that knows nothing says nothing
-                tally.set(event.usage)
-            call.timing = event.timing
-            call.finish_reason = event.reason
-        elif isinstance(event, Started):
-            if event.prompt_tokens is None:  # an upstream tells it at the end, if it gets there
-                call.resources.callback(_estimate_prompt, call, index)
-            tally.prompt_tokens = event.prompt_tokens or 0
-            tally.cached_tokens = event.cached_tokens
-        else:
-            tally.completion_tokens += _tokens_in(event)
-        if call.first_output_at is None and not isinstance(event, Started):
-            call.first_output_at = time.monotonic()
-        yield event
-
-
-def _estimate_prompt(call: Call, index: int) -> None:
-    """Charge a call that was broken off for a prompt that nobody has counted."""
-    tally = call.tally(index)
-    if not tally.prompt_tokens:
-        tally.prompt_tokens = estimated_tokens(call.requests[index])
-
-
-def _tokens_in(event: Output) -> int:
-    """Tokens in one piece of output: one, as engines send them, unless it is a long piece."""
-    if isinstance(event, TextDelta) and event.logprobs:
-        return len(event.logprobs)
-    if isinstance(event, Relayed):
-        return 1 if event.num_tokens is None else event.num_tokens
-    text = event.arguments if isinstance(event, ToolCallDelta) else event.text
-    return max(1, len(text) // LONG_TOKEN)

@@ -54,6 +54,8 @@ class Routing:
     def __init__(self, gateway: HasTargets, *, draw: Callable[[], float] = random.random) -> None:
         self._targets = gateway.targets
         self._draw = draw
+        # Of models that leave nothing to choose, as most do: the model that it was made for.
+        self._fixed: dict[str, tuple[ModelPolicy, Route]] = {}
 
     @hookimpl
     @asynccontextmanager
@@ -70,12 +72,16 @@ class Routing:
         model = call.model
         if model is None:
             return None
+        fixed = self._fixed.get(model.name)
+        if fixed is not None and fixed[0] is model:
+            return fixed[1]
         chosen = _only_target(model)
-        if chosen is None:
-            chosen = [*self._canaries(call, model), *self._by_priority(call, model)]
-        targets = [_target(entry, model) for entry in chosen]
-        targets += [_target(entry, model) for entry in model.fallbacks if not entry.drain]
-        return Route(tuple(targets)) if targets else None
+        if chosen is not None:
+            route = _route(model, chosen)
+            if route is not None and call.policy.models.get(model.name) is model:
+                self._fixed[model.name] = model, route
+            return route
+        return _route(model, [*self._canaries(call, model), *self._by_priority(call, model)])
 
     def _canaries(self, call: Call, model: ModelPolicy) -> Sequence[TargetPolicy]:
         """The canary that this call is for, if it is for one."""
@@ -189,6 +195,12 @@ class Routing:
             if busy[index] < max(ALWAYS_ROOM_FOR, share * target.weight):
                 return [target, *ordered[:index], *ordered[index + 1 :]]
         return ordered
+
+
+def _route(model: ModelPolicy, chosen: Sequence[TargetPolicy]) -> Route | None:
+    targets = [_target(entry, model) for entry in chosen]
+    targets += [_target(entry, model) for entry in model.fallbacks if not entry.drain]
+    return Route(tuple(targets)) if targets else None
 
 
 def _only_target(model: ModelPolicy) -> Sequence[TargetPolicy] | None:

@@ -23,6 +23,9 @@ class _Details(Struct, frozen=True):
     reasoning_tokens: int | None = None
 
 
+_NO_DETAILS = _Details()
+
+
 class WireUsage(Struct, frozen=True, kw_only=True):
     """`usage` in any endpoint's words: chat says prompt and completion, responses input and
     output, embeddings and rerank often only the total."""
@@ -43,8 +46,8 @@ class WireUsage(Struct, frozen=True, kw_only=True):
         prompt = self.prompt_tokens or self.input_tokens
         if prompt is None:
             prompt = (self.total_tokens or 0) - completion
-        of_prompt = self.prompt_tokens_details or self.input_tokens_details or _Details()
-        of_answer = self.completion_tokens_details or self.output_tokens_details or _Details()
+        of_prompt = self.prompt_tokens_details or self.input_tokens_details or _NO_DETAILS
+        of_answer = self.completion_tokens_details or self.output_tokens_details or _NO_DETAILS
         return Usage(
             prompt_tokens=max(prompt, 0),
             cached_tokens=max(of_prompt.cached_tokens or 0, 0),

@@ -7,10 +7,9 @@ field; nothing here is ever a 5xx.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
-from litestar.connection import Request
 
 from gateway.api.body_errors import named, shortened
 from gateway.api.body_shape import MAX_DEPTH, check_shape
@@ -22,6 +21,15 @@ Body = TypeVar("Body")
 LARGE_BYTES = 1024 * 1024  # from here on, decoding leaves the event loop to others
 
 
+class Incoming(Protocol):
+    """What is read of a request here: Litestar's, or one that did not come by it."""
+
+    @property
+    def scope(self) -> Any: ...
+    @property
+    def receive(self) -> Any: ...
+
+
 class ClientGone(BaseException):
     """The client hung up before its body was read.
 
@@ -31,7 +39,7 @@ class ClientGone(BaseException):
 
 
 async def read_body(
-    request: Request[Any, Any, Any], decoder: msgspec.json.Decoder[Body], *, max_bytes: int
+    request: Incoming, decoder: msgspec.json.Decoder[Body], *, max_bytes: int
 ) -> Body:
     """Read and decode the JSON body. Raises `BadRequest`, `BodyTooLarge`, `MediaTypeUnknown`."""
     _, body = await read_either(request, lambda _: decoder, max_bytes=max_bytes)
@@ -39,7 +47,7 @@ async def read_body(
 
 
 async def read_either(
-    request: Request[Any, Any, Any],
+    request: Incoming,
     choose: Callable[[str], msgspec.json.Decoder[Body]],
     *,
     max_bytes: int,
@@ -50,13 +58,13 @@ async def read_either(
     """
     _check_type(_headers(request).get("content-type", ""))
     raw = await read_raw(request, max_bytes=max_bytes)
-
-    def decoded() -> Body:
-        return decode_body(raw, choose(_model_in(raw)))
-
     if len(raw) > LARGE_BYTES:
-        return raw, await asyncio.to_thread(decoded)
-    return raw, decoded()
+        return raw, await asyncio.to_thread(_decoded, raw, choose)
+    return raw, _decoded(raw, choose)
+
+
+def _decoded(raw: bytes, choose: Callable[[str], msgspec.json.Decoder[Body]]) -> Body:
+    return decode_body(raw, choose(_model_in(raw)))
 
 
 def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
@@ -76,7 +84,7 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     return body
 
 
-def _headers(request: Request[Any, Any, Any]) -> Mapping[str, str]:
+def _headers(request: Incoming) -> Mapping[str, str]:
     """The call's; Litestar would make an object of them first."""
     call: Call = request.scope["state"]["call"]
     return call.headers
@@ -102,7 +110,7 @@ def _check_encoding(encoding: str) -> None:
         )
 
 
-async def read_raw(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
+async def read_raw(request: Incoming, *, max_bytes: int) -> bytes:
     """The body's bytes, whatever they are. Raises `BodyTooLarge`, `MediaTypeUnknown`."""
     _check_head(request, max_bytes)
     first, has_more = await _piece(request)
@@ -111,9 +119,7 @@ async def read_raw(request: Request[Any, Any, Any], *, max_bytes: int) -> bytes:
     return b"".join([piece async for piece in _pieces(request, first, has_more, max_bytes)])
 
 
-async def body_pieces(
-    request: Request[Any, Any, Any], *, max_bytes: int
-) -> AsyncGenerator[bytes, None]:
+async def body_pieces(request: Incoming, *, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """The same as it arrives, so that it need not be in memory at once."""
     _check_head(request, max_bytes)
     first, has_more = await _piece(request)
@@ -122,7 +128,7 @@ async def body_pieces(
 
 
 async def _pieces(
-    request: Request[Any, Any, Any],
+    request: Incoming,
     piece: bytes,
     has_more: bool,  # noqa: FBT001 - what came with the piece
     max_bytes: int,
@@ -137,7 +143,7 @@ async def _pieces(
     raise _too_large(max_bytes)
 
 
-async def _piece(request: Request[Any, Any, Any]) -> tuple[bytes, bool]:
+async def _piece(request: Incoming) -> tuple[bytes, bool]:
     """The next piece of the body, and whether there are more. Raises `ClientGone`."""
     while (message := await request.receive())["type"] != "http.request":
         if message["type"] == "http.disconnect":
@@ -145,15 +151,21 @@ async def _piece(request: Request[Any, Any, Any]) -> tuple[bytes, bool]:
     return message.get("body", b""), message.get("more_body", False)
 
 
-def _check_head(request: Request[Any, Any, Any], max_bytes: int) -> None:
-    _check_encoding(_headers(request).get("content-encoding", ""))
-    if declared_bytes(request) > max_bytes:
+def _check_head(request: Incoming, max_bytes: int) -> None:
+    headers = _headers(request)
+    if "content-encoding" in headers:
+        _check_encoding(headers["content-encoding"])
+    if _declared(headers) > max_bytes:
         raise _too_large(max_bytes)
 
 
-def declared_bytes(request: Request[Any, Any, Any]) -> int:
+def declared_bytes(request: Incoming) -> int:
     """How long the body is, as far as its head says; else 0."""
-    declared = _headers(request).get("content-length", "")
+    return _declared(_headers(request))
+
+
+def _declared(headers: Mapping[str, str]) -> int:
+    declared = headers.get("content-length", "")
     return int(declared) if declared.isdigit() else 0
 
 
@@ -183,7 +195,7 @@ def _check_repeated_keys(raw: bytes) -> None:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> None:
-    if len(pairs) < 2 or len({key for key, _ in pairs}) == len(pairs):
+    if len(dict(pairs)) == len(pairs):
         return
     seen: set[str] = set()
     for key, _ in pairs:

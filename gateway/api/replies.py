@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from operator import methodcaller
 
 from litestar.types import Receive, Scope, Send
 
@@ -25,6 +26,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+
+_encode = methodcaller("encode", "latin-1")
 
 
 class JsonReply:
@@ -43,14 +46,13 @@ class JsonReply:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send status, headers and body."""
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(self.body)),
-            **({"x-accel-buffering": "yes"} if len(self.body) > LARGE_BYTES else {}),
-            **self.headers,
-        }
+        size = len(self.body)
+        headers = {"content-type": "application/json", "content-length": str(size)}
+        if size > LARGE_BYTES:
+            headers["x-accel-buffering"] = "yes"
+        headers |= self.headers
         await send(
-            {"type": "http.response.start", "status": self.status, "headers": _encoded(headers)}
+            {"type": "http.response.start", "status": self.status, "headers": encoded(headers)}
         )
         is_head = scope["type"] == "http" and scope["method"] == "HEAD"
         body = b"" if is_head else self.body
@@ -93,7 +95,7 @@ class StreamReply:
                 {
                     "type": "http.response.start",
                     "status": self.status,
-                    "headers": _encoded(self.headers),
+                    "headers": encoded(self.headers),
                 }
             )
             beating = asyncio.create_task(self._beat(send)) if self.heartbeat else None
@@ -116,5 +118,6 @@ class StreamReply:
                 )
 
 
-def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Headers as ASGI has them."""
+    return [*zip(map(_encode, headers), map(_encode, headers.values()), strict=True)]

@@ -16,7 +16,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 # RFC 9110, section 5.6.2: what a header's name is made of, in lower case.
 _NAME_BYTES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 _NOT_IN_A_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_FRAMING = frozenset({b"content-length: ", b"transfer-encoding: ", b"connection: "})
+_NAMES = re.compile(rb"(?:[%b]+\n)*[%b]+" % (re.escape(_NAME_BYTES), re.escape(_NAME_BYTES)))
+_COLON = b": "
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 _WITHOUT_BODY = (204, 304)
 
 
@@ -50,42 +52,47 @@ class Answer:
         cycle = self._cycle
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
+        given = [*cycle.default_headers, *headers]
+        fields = dict(given)
+        if _NAMES.fullmatch(b"\n".join(fields)) is None:
+            given = [(_lowered(name), value) for name, value in given]
+            fields = dict(given)
+        if len(fields) < len(given):
+            fields = _joined(given)
         says_close = False
-        parts = [STATUS_LINE[status]]
-        for name, value in (*cycle.default_headers, *headers):
-            start = _start_of(name)
-            parts += (start, value, b"\r\n")
-            if start in _FRAMING:
-                says_close |= self._understood(start, value.lower())
-        if not cycle.keep_alive and not says_close:
-            parts += (b"connection: ", b"close", b"\r\n")
+        for name in _FRAMING.intersection(fields):
+            says_close |= self._understood(name, fields[name].lower())
+        lines = [*map(_COLON.join, given)]
+        if not says_close and not cycle.keep_alive:
+            lines.append(b"connection: close")
         if (
             cycle.chunked_encoding is None
             and status not in _WITHOUT_BODY
             and cycle.scope["method"] != "HEAD"
         ):
             cycle.chunked_encoding = True
-            parts += (b"transfer-encoding: ", b"chunked", b"\r\n")
-        head = b"".join(parts)
+            lines.append(b"transfer-encoding: chunked")
+        num_breaks = len(lines) + 2
+        head = STATUS_LINE[status] + b"\r\n".join((*lines, b"\r\n"))
         # A value that ends its line would become a header, or a body, of somebody else's.
-        if head.count(b"\n") != head.count(b"\r\n") or head.count(b"\r") != len(parts) // 3 + 1:
+        if not num_breaks == head.count(b"\r\n") == head.count(b"\r") == head.count(b"\n"):
             raise RuntimeError("a header of the answer has a line break in its value")
         if _NOT_IN_A_HEAD.search(head):
             raise RuntimeError("a header of the answer has a control character in its value")
-        self._head = head + b"\r\n"
+        self._head = head
         self._flushing = self._loop.call_soon(self._flush)
 
-    def _understood(self, start: bytes, value: bytes) -> bool:
+    def _understood(self, name: bytes, value: bytes) -> bool:
         """Note what a header says of the body or the connection; does it end the latter?"""
         cycle = self._cycle
-        if start == b"connection: ":
+        if name == b"connection":
             closes = b"close" in [token.strip() for token in value.split(b",")]
             cycle.keep_alive = cycle.keep_alive and not closes
             return closes
-        if start == b"transfer-encoding: " and value == b"chunked":
+        if name == b"transfer-encoding" and value == b"chunked":
             cycle.expected_content_length = 0
             cycle.chunked_encoding = True
-        elif start == b"content-length: " and cycle.chunked_encoding is None:
+        elif name == b"content-length" and cycle.chunked_encoding is None:
             cycle.expected_content_length = int(value)
             cycle.chunked_encoding = False
         return False
@@ -128,9 +135,17 @@ class Answer:
 
 
 @lru_cache(maxsize=1024)
-def _start_of(name: bytes) -> bytes:
-    """How the line of a header begins. Raises `RuntimeError` for what is no name."""
+def _lowered(name: bytes) -> bytes:
+    """A header's name. Raises `RuntimeError` for what is no name."""
     lowered = name.lower()
     if not lowered or lowered.translate(None, _NAME_BYTES):
         raise RuntimeError(f"a header of the answer has a name that is none: {name[:100]!r}")
-    return lowered + b": "
+    return lowered
+
+
+def _joined(given: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """What headers say where one came more than once: the same as a list (RFC 9110, 5.3)."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in given:
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields

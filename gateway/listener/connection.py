@@ -12,8 +12,9 @@ import asyncio
 import re
 import socket
 import time
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -44,6 +45,7 @@ MAX_TARGET_BYTES = 8 * 1024  # of the request line's path and query
 LINGER_SECONDS = 5.0
 MAX_PIPELINED = 100  # requests that wait behind the one that is answered
 UNSENT_BYTES = 128 * 1024  # in the kernel; beyond it the client is called slow
+_NOT_ONE_HOST = "a request has exactly one Host header"
 _HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 
 
@@ -127,11 +129,7 @@ class Connection(HttpToolsProtocol):
             )
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; or a trailer, which comes after the body and is dropped."""
-        if self._head_complete:
-            # It would be a header like any other by now: a credential, or the word
-            # of a proxy, that nobody who checked the head has seen.
-            return
+        """A header; or a trailer, and then the list is nobody's."""
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -139,16 +137,21 @@ class Connection(HttpToolsProtocol):
         assert self.parser is not None
         if len(self.headers) > MAX_HEADERS:
             raise self._noted(_too_many_headers())
-        problem = _ambiguity(self.headers, self.parser.get_http_version())
+        fields = dict(self.headers)
+        problem = _ambiguity(self.headers, fields, self.parser.get_http_version())
         if problem is None and len(self.pipeline) >= MAX_PIPELINED:
             problem = f"more than {MAX_PIPELINED} requests wait on this connection"
         if problem is not None:
             raise self._noted(BadRequest(problem))
         self._head_complete, self._head_since = True, None
-        expected = dict(self.headers).get(b"expect", b"")
-        self.expect_100_continue = expected.lower() == b"100-continue"
-        cast(Any, self.scope)["extensions"] = {SCOPE_KEY: HangUp(self.flow.resume_reading)}
+        self.expect_100_continue = fields.get(b"expect", b"").lower() == b"100-continue"
+        scope: Any = self.scope
+        scope["extensions"] = {SCOPE_KEY: HangUp(self.flow.resume_reading)}
         super().on_headers_complete()
+        # Trailers come after the body, and are dropped. In the call's own list they would be
+        # headers like any other: a credential, or the word of a proxy, that nobody who
+        # checked the head has seen.
+        self.headers = []
         if self.parser.should_upgrade():
             # It is answered in HTTP/1.1 all the same; what follows it is another protocol's.
             self.cycle.keep_alive = False
@@ -233,7 +236,7 @@ class Connection(HttpToolsProtocol):
     @property
     def _is_idle(self) -> bool:
         """Is no call running, and none waiting for its turn?"""
-        cycle: RequestResponseCycle | None = cast(Any, self.cycle)  # None before the first
+        cycle: Any = self.cycle  # None before the first
         return cycle is None or cycle.response_complete
 
     @property
@@ -245,20 +248,26 @@ def _answered(app: Any, answer: Answer, scope: Any, receive: Any, _send: Any) ->
     return app(scope, receive, answer.send)
 
 
-def _ambiguity(headers: list[tuple[bytes, bytes]], version: str) -> str | None:
-    """What in this head two servers may read in two ways (RFC 9112, sections 3.2 and 6.1)."""
+def _ambiguity(
+    headers: list[tuple[bytes, bytes]], fields: Mapping[bytes, bytes], version: str
+) -> str | None:
+    """What in this head two servers may read in two ways (RFC 9112, sections 3.2 and 6.1).
+
+    `fields` are the headers by name; of one that came twice it has the last.
+    """
     if version not in ("1.0", "1.1"):
         return "only HTTP/1.0 and HTTP/1.1 are spoken here"
-    num_hosts = 0
-    for name, value in headers:
-        if name == b"host":
-            num_hosts += 1
-            if not _HOST.fullmatch(value):
-                return "the Host header is no host"
-        elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
+    host = fields.get(b"host")
+    if host is None and version == "1.1":
+        return _NOT_ONE_HOST
+    if host is not None and not _HOST.fullmatch(host):
+        return "the Host header is no host"
+    if b"transfer-encoding" in fields:
+        codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
+        if version == "1.0" or any(coding != b"chunked" for coding in codings):
             return "of transfer encodings, only `chunked` is known here, and in HTTP/1.1 only"
-    if num_hosts > 1 or (num_hosts == 0 and version == "1.1"):
-        return "a request has exactly one Host header"
+    if len(fields) < len(headers) and [name for name, _ in headers].count(b"host") > 1:
+        return _NOT_ONE_HOST
     return None
 
 

@@ -31,9 +31,11 @@ class Turns:
         model = call.model
         self._call = call
         self._targets = targets
-        self._retry = model.retry if model is not None else _NO_RETRY
-        self._breaker = model.breaker if model is not None else _NO_BREAKER
-        self._budget = targets.budget(model.name if model is not None else "-")
+        if model is not None:
+            name, self._retry, self._breaker = model.name, model.retry, model.breaker
+        else:
+            name, self._retry, self._breaker = "-", _NO_RETRY, _NO_BREAKER
+        self._budget = targets.budget(name)
         self._budget.pay_in(self._retry.budget_percent)
         self._route = call.route.targets if call.route is not None else ()
         self._at = 0  # whose turn it is next among the route's targets

@@ -67,6 +67,23 @@ async def test_a_model_behind_a_glob_is_asked_for_by_its_own_name():
     assert route == Route((Target("gpu0", "qwen3:4b"),))
 
 
+async def test_a_route_that_is_kept_holds_for_the_policy_that_it_was_made_of():
+    routing, _ = routing_of()
+
+    for engine in ("gpu0", "gpu1", "gpu0"):
+        model = model_of(weighted(**{engine: 1}))
+        assert await engines_of(model, routing=routing) == [engine]
+        assert await engines_of(model, routing=routing) == [engine]
+
+
+async def test_a_kept_route_is_not_that_of_another_name_behind_the_same_glob():
+    routing, _ = routing_of()
+    policy = policy_of(models=[ModelPolicy(name="*", targets=weighted(gpu0=1))])
+
+    for name in ("qwen3:4b", "qwen3:8b", "qwen3:4b"):
+        assert await routing.route(call_of(policy, model=name)) == Route((Target("gpu0", name),))
+
+
 async def test_a_call_without_a_model_has_no_route():
     assert await routing_of()[0].route(call_of(policy_of(), model=None)) is None
 

@@ -3,13 +3,14 @@
 from typing import Any
 
 import msgspec
-from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import Struct
 
 from engines.protocol import GenerateRequest
 from gateway import pipeline
+from gateway.api.bodies import Incoming
 from gateway.api.framing import NDJSON_TYPE
+from gateway.api.model_endpoint import model_endpoint
 from gateway.api.ollama.abilities import check_abilities
 from gateway.api.ollama.answers import (
     Format,
@@ -79,8 +80,8 @@ def to_request(call: Call, body: Chat, options: Options) -> GenerateRequest:
     )
 
 
-@post("/api/chat", name="ollama.chat", status_code=200)
-async def create_chat(request: Request[Any, Any, Any]) -> ASGIApp:
+@model_endpoint("/api/chat", name="ollama.chat")
+async def create_chat(request: Incoming) -> ASGIApp:
     """Answer a conversation, or load or unload a model."""
     gateway, call = opened(request)
     body = await read(request, _DECODER)

@@ -3,12 +3,13 @@
 from typing import Any
 
 import msgspec
-from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import Struct
 
 from engines.protocol import EmbedRequest
 from gateway import pipeline
+from gateway.api.bodies import Incoming
+from gateway.api.model_endpoint import model_endpoint
 from gateway.api.ollama.cutting import Cutting
 from gateway.api.ollama.durations import nanoseconds
 from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
@@ -36,8 +37,8 @@ class Embed(Struct, kw_only=True):
 _DECODER = msgspec.json.Decoder(Embed)
 
 
-@post("/api/embed", name="ollama.embed", status_code=200)
-async def create_embeddings(request: Request[Any, Any, Any]) -> ASGIApp:
+@model_endpoint("/api/embed", name="ollama.embed")
+async def create_embeddings(request: Incoming) -> ASGIApp:
     """Turn texts into vectors of length one."""
     gateway, call = opened(request)
     body = await read(request, _DECODER)

@@ -3,12 +3,13 @@
 from typing import Any
 
 import msgspec
-from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import Struct
 
 from engines.protocol import EmbedRequest
 from gateway import pipeline
+from gateway.api.bodies import Incoming
+from gateway.api.model_endpoint import model_endpoint
 from gateway.api.ollama.cutting import Cutting
 from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
 from gateway.api.ollama.opening import opened, read
@@ -29,8 +30,8 @@ class CreateEmbedding(Struct, kw_only=True):
 _DECODER = msgspec.json.Decoder(CreateEmbedding)
 
 
-@post("/api/embeddings", name="ollama.embeddings", status_code=200)
-async def create_embedding(request: Request[Any, Any, Any]) -> ASGIApp:
+@model_endpoint("/api/embeddings", name="ollama.embeddings")
+async def create_embedding(request: Incoming) -> ASGIApp:
     """Turn one text into a vector; no text loads the model and gives an empty one."""
     gateway, call = opened(request)
     body = await read(request, _DECODER)

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import Struct
 
 from engines.protocol import Capability, GenerateRequest, Message, Text
 from gateway import pipeline
+from gateway.api.bodies import Incoming
 from gateway.api.framing import NDJSON_TYPE
+from gateway.api.model_endpoint import model_endpoint
 from gateway.api.ollama.abilities import check_abilities, known_of
 from gateway.api.ollama.answers import (
     Format,
@@ -86,8 +87,8 @@ def to_request(
     return msgspec.structs.replace(request, messages=_messages(body))
 
 
-@post("/api/generate", name="ollama.generate", status_code=200)
-async def create_generation(request: Request[Any, Any, Any]) -> ASGIApp:
+@model_endpoint("/api/generate", name="ollama.generate")
+async def create_generation(request: Incoming) -> ASGIApp:
     """Go on from a prompt, or load or unload a model."""
     gateway, call = opened(request)
     body = await read(request, _DECODER)

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import msgspec
-from litestar import Request
 
-from gateway.api.bodies import LARGE_BYTES, decode_body, read_raw
+from gateway.api.bodies import LARGE_BYTES, Incoming, decode_body, read_raw
 from gateway.call import Call
 from gateway.errors import MediaTypeUnknown
 from gateway.gateway import Gateway
@@ -28,14 +27,14 @@ _TELLABLE = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _NAMES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def opened(request: Request[Any, Any, Any]) -> tuple[Gateway, Call]:
+def opened(request: Incoming) -> tuple[Gateway, Call]:
     """The gateway and the call of a request."""
-    call = cast(Call, request.scope["state"]["call"])
-    return cast(Gateway, request.app.state.gateway), call
+    state = request.scope["state"]
+    return cast(Gateway, state["gateway"]), cast(Call, state["call"])
 
 
 async def read(
-    request: Request[Any, Any, Any], decoder: msgspec.json.Decoder[Body], *, empty: bytes = b""
+    request: Incoming, decoder: msgspec.json.Decoder[Body], *, empty: bytes = b""
 ) -> Body:
     """The JSON body; `empty` is read in the place of none.
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 import structlog
-from litestar import Request
 from msgspec import Struct
 
 from engines.protocol import Finished, TokenLogprob, Usage
+from gateway.api.bodies import Incoming
 from gateway.api.framing import sse
 from gateway.api.openai.problem import openai_problem
 from gateway.call import Call
@@ -74,11 +74,12 @@ class WireLogprob(Struct, frozen=True):
     top_logprobs: list[WireTopLogprob]
 
 
-def opened(request: Request[Any, Any, Any]) -> tuple[Any, Call]:
+def opened(request: Incoming) -> tuple[Any, Call]:
     """The gateway and the call of a request; notes the headers of this dialect."""
-    call: Call = request.scope["state"]["call"]
+    state = request.scope["state"]
+    call: Call = state["call"]
     call.response_headers.setdefault("openai-version", API_VERSION)
-    return request.app.state.gateway, call
+    return state["gateway"], call
 
 
 def answer_head(

@@ -11,14 +11,15 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
-from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct
 
 from engines.errors import RequestRefused
 from engines.protocol import Constraint, Event, Finished, GenerateRequest, Image
 from gateway import pipeline
+from gateway.api.bodies import Incoming
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE
+from gateway.api.model_endpoint import model_endpoint
 from gateway.api.openai.answers import (
     AnswerHead,
     answer_head,
@@ -228,11 +229,11 @@ async def fold(
     )
 
 
-@post("/v1/chat/completions", name="openai.chat")
-async def create_chat_completion(request: Request[Any, Any, Any]) -> ASGIApp:
+@model_endpoint("/v1/chat/completions", name="openai.chat")
+async def create_chat_completion(request: Incoming) -> ASGIApp:
     """Answer a conversation."""
     gateway, call = opened(request)
-    body, wire = await read_relayable(request, PATH, _DECODER)
+    body, wire = await read_relayable(gateway, call, request, PATH, _DECODER)
     if isinstance(body, AnyRequest):
         return await relayed(gateway, call, body, wire, _DECODER)
     images = await linked_images(gateway, call, body.model, body.messages)

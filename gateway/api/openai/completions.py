@@ -7,17 +7,17 @@ by prompt; choice `i` of prompt `p` has the index `p * n + i`, as at OpenAI.
 import codecs
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
 
 import msgspec
-from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
 from engines.errors import RequestRefused
 from engines.protocol import Event, Finished, GenerateRequest, Started, TextDelta, TokenLogprob
 from gateway import pipeline
+from gateway.api.bodies import Incoming
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE, sse
+from gateway.api.model_endpoint import model_endpoint
 from gateway.api.openai.answers import (
     AnswerHead,
     WireUsage,
@@ -241,11 +241,11 @@ class _Choice:
         )
 
 
-@post("/v1/completions", name="openai.completions")
-async def create_completion(request: Request[Any, Any, Any]) -> ASGIApp:
+@model_endpoint("/v1/completions", name="openai.completions")
+async def create_completion(request: Incoming) -> ASGIApp:
     """Go on with a text."""
     gateway, call = opened(request)
-    body, wire = await read_relayable(request, PATH, _DECODER)
+    body, wire = await read_relayable(gateway, call, request, PATH, _DECODER)
     if isinstance(body, AnyRequest):
         return await relayed(gateway, call, body, wire, _DECODER)
     requests = carrying(to_requests(body, call.id), wire)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import msgspec
-from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import Struct
 
 from engines.protocol import Embeddings, EmbedRequest
 from engines.wire import WireRequest
 from gateway import pipeline
-from gateway.api.bodies import decode_body
+from gateway.api.bodies import Incoming, decode_body
+from gateway.api.model_endpoint import model_endpoint
 from gateway.api.openai.answers import opened
 from gateway.api.openai.prompts import to_prompts
 from gateway.api.openai.relay import AnyRequest, read_relayable
@@ -96,11 +96,11 @@ def fold(body: CreateEmbedding, embeddings: Embeddings) -> EmbeddingList:
     )
 
 
-@post("/v1/embeddings", name="openai.embeddings")
-async def create_embedding(request: Request[Any, Any, Any]) -> ASGIApp:
+@model_endpoint("/v1/embeddings", name="openai.embeddings")
+async def create_embedding(request: Incoming) -> ASGIApp:
     """Turn texts into vectors."""
     gateway, call = opened(request)
-    body, wire = await read_relayable(request, PATH, _DECODER)
+    body, wire = await read_relayable(gateway, call, request, PATH, _DECODER)
     if isinstance(body, AnyRequest):
         return await _relayed(gateway, call, body, wire)
     asked = msgspec.structs.replace(to_request(body, call.id), wire=wire)

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast
 
 import msgspec
-from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Struct
 
@@ -19,9 +18,9 @@ from engines.abilities import Relay
 from engines.protocol import Event, GenerateRequest, Message, Started, Text
 from engines.wire import Relayed, UpstreamHead, WireRequest
 from gateway import pipeline
-from gateway.api.bodies import decode_body, read_either
+from gateway.api.bodies import Incoming, decode_body, read_either
 from gateway.api.framing import SSE_DONE, SSE_HEARTBEAT, SSE_TYPE
-from gateway.api.openai.answers import error_frame, opened
+from gateway.api.openai.answers import error_frame
 from gateway.api.openai.sampling import MAX_CHOICES, check_ranges
 from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call
@@ -58,21 +57,28 @@ class AnyRequest(Struct, frozen=True, kw_only=True):
 
 Body = TypeVar("Body")
 
+# Each answer is computed and paid for, so policy's limits would mean little without these.
+_RANGES = {"n": (1, MAX_CHOICES), "best_of": (1, MAX_CHOICES)}
+
+_Decoder = msgspec.json.Decoder[Any]
 _DECODER = msgspec.json.Decoder(AnyRequest)
 
 
 async def read_relayable(
-    request: Request[Any, Any, Any], path: str, decoder: msgspec.json.Decoder[Body]
+    gateway: Gateway,
+    call: Call,
+    request: Incoming,
+    path: str,
+    decoder: msgspec.json.Decoder[Body],
 ) -> tuple[Body | AnyRequest, WireRequest | None]:
     """The body, and what there is to pass on if somebody could.
 
     An `AnyRequest` where every target of its model passes it on; else what `decoder` makes
     of it. Raises `BadRequest`, `BodyTooLarge`, `MediaTypeUnknown`.
     """
-    gateway, call = opened(request)
     found: Extent = "none"
 
-    def choose(model: str) -> msgspec.json.Decoder[Any]:
+    def choose(model: str) -> _Decoder:
         nonlocal found
         found = extent(gateway, call, model, path)
         return _DECODER if found == "all" else decoder
@@ -120,7 +126,7 @@ def _is_relay(kind: type) -> bool:
     return issubclass(kind, Relay)
 
 
-def to_wire(request: Request[Any, Any, Any], call: Call, path: str, body: bytes) -> WireRequest:
+def to_wire(request: Incoming, call: Call, path: str, body: bytes) -> WireRequest:
     """The request as it came."""
     return WireRequest(
         dialect=DIALECT,
@@ -136,8 +142,7 @@ def to_request(body: AnyRequest, call_id: str, wire: WireRequest) -> GenerateReq
     """The request, as far as this gateway reads it. Raises `BadRequest` that names a field."""
     if not body.model:
         raise BadRequest("model is empty; GET /v1/models lists the names", param="model")
-    # Each answer is computed and paid for, so policy's limits would mean little without these.
-    check_ranges(body, {"n": (1, MAX_CHOICES), "best_of": (1, MAX_CHOICES)})
+    check_ranges(body, _RANGES)
     caps = (body.max_completion_tokens, body.max_tokens, body.max_output_tokens)
     return GenerateRequest(
         id=f"{call_id}-0",

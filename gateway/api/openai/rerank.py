@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
 from engines.protocol import GenerateRequest
 from engines.reranking import Reranking, RerankRequest
 from gateway import pipeline
-from gateway.api.bodies import decode_body, read_either
+from gateway.api.bodies import Incoming, decode_body, read_either
+from gateway.api.model_endpoint import model_endpoint
 from gateway.api.openai.answers import opened
 from gateway.api.openai.relay import Extent, extent, relayed_reply, to_wire
 from gateway.api.openai.sampling import MAX_INT32, check_ranges
@@ -124,8 +124,8 @@ def fold(body: CreateRerank, call_id: str, reranking: Reranking) -> Reranked:
     )
 
 
-@post("/v1/rerank", name="openai.rerank")
-async def create_rerank(request: Request[Any, Any, Any]) -> ASGIApp:
+@model_endpoint("/v1/rerank", name="openai.rerank")
+async def create_rerank(request: Incoming) -> ASGIApp:
     """Order texts by how well they answer a question."""
     gateway, call = opened(request)
     found: Extent = "none"
@@ -143,7 +143,7 @@ async def create_rerank(request: Request[Any, Any, Any]) -> ASGIApp:
 
 
 async def _relayed(
-    request: Request[Any, Any, Any], gateway: Gateway, call: Call, raw: bytes, body: AnyRerank
+    request: Incoming, gateway: Gateway, call: Call, raw: bytes, body: AnyRerank
 ) -> ASGIApp:
     """The answer to a request that every target passes on."""
     texts = [body.query, *body.documents]

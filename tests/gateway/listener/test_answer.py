@@ -170,6 +170,27 @@ async def test_a_name_that_is_none_is_refused(name: bytes) -> None:
         )
 
 
+async def test_two_names_cannot_be_given_as_one() -> None:
+    stage = Stage()
+    headers = [(b"a\nb", b"value")]
+
+    with pytest.raises(RuntimeError, match="line break"):
+        await stage.send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    assert stage.wire.writes == []
+
+
+async def test_each_of_two_headers_of_one_name_counts() -> None:
+    stage = Stage()
+    headers = [(b"connection", b"close"), (b"content-length", b"0"), (b"connection", b"x")]
+
+    await stage.send({"type": "http.response.start", "status": 200, "headers": headers})
+    await stage.body(b"")
+
+    assert stage.wire.writes[0].count(b"connection: ") == 2
+    assert stage.wire.is_closed
+
+
 async def test_a_tab_and_latin_letters_may_stand_in_a_value() -> None:
     stage = Stage()
 
