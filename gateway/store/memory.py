@@ -22,7 +22,7 @@ class _Reservation(Struct, frozen=True):
     """`taken` is None once it is settled; kept a while, so that it cannot come again."""
 
     output: int
-    taken: list[Taken | None] | None
+    taken: Sequence[Taken | None] | None
     at: int
 
 
@@ -68,19 +68,17 @@ class MemoryStore:
         if is_refused:
             fills = [state.fill(bucket, cost, now) for state, bucket, cost, _ in wanted]
             return Decision(False, output, fills)
-        taken: list[Taken | None] = []
-        fills: list[Fill] = []
-        for state, bucket, cost, fits in wanted:
-            if fits:
-                own, fill = state.take(call_id, bucket, cost, now)
-            else:
-                own, fill = None, state.fill(bucket, cost, now)
-            taken.append(own)
-            fills.append(fill)
+        took = [
+            state.take(call_id, bucket, cost, now)
+            if fits
+            else (None, state.fill(bucket, cost, now))
+            for state, bucket, cost, fits in wanted
+        ]
+        taken, fills = zip(*took, strict=True) if took else ((), ())
         self._reservations[call_id] = _Reservation(output, taken, now)
         if len(self._reservations) + len(self._states) >= self._sweep_at:
             self._sweep(now)
-        return Decision(True, output, fills)
+        return Decision(True, output, list(fills))
 
     def settle(
         self,
