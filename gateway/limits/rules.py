@@ -124,13 +124,17 @@ class Rules(tuple[Rule, ...]):
         return [(at, rule) for at, rule in enumerate(self) if rule.counts not in _OF_CALLS]
 
     @cached_property
-    def most_output(self) -> Sequence[tuple[int, int]]:
-        """The places of those that a long answer may not fit, and what they hold at most."""
-        return [
-            (at, rule.bucket.capacity * rule.bucket.scale)
-            for at, rule in self.sized
-            if rule.counts != "input" and rule.bucket.enforced
-        ]
+    def tightest(self) -> Sequence[tuple[int, int]]:
+        """The places of those that a long answer may not fit, and what they hold at most.
+
+        Of those that count the same the one that holds least, as a call wants as much of each.
+        """
+        least: dict[Counts, tuple[int, int]] = {}
+        for at, rule in self.sized:
+            most = rule.bucket.capacity * rule.bucket.scale
+            if rule.counts != "input" and rule.bucket.enforced:
+                least[rule.counts] = min(least.get(rule.counts, (most, at)), (most, at))
+        return [(at, most) for most, at in least.values()]
 
 
 class RuleBook:
@@ -143,18 +147,20 @@ class RuleBook:
 
     def rules_of(self, call: Call) -> Rules:
         """What limits this call, the team's own table first; nothing if nothing does."""
-        return self.rules_for(
-            team=call.principal.team,
-            key=key_of(call.principal),
-            model=call.model.name if call.model is not None else "-",
-            endpoint=call.endpoint,
-            key_limits=call.principal.narrowing.limits,
-        )
+        principal = call.principal
+        model = call.model.name if call.model is not None else "-"
+        key_limits = principal.narrowing.limits
+        return self._rules(principal.team, key_of(principal), model, call.endpoint, key_limits)
 
     def rules_for(
         self, *, team: str, key: str, model: str, endpoint: str, key_limits: str | None = None
     ) -> Rules:
         """The same for a call that nobody makes. `key_limits`: the table that the key names."""
+        return self._rules(team, key, model, endpoint, key_limits)
+
+    def _rules(
+        self, team: str, key: str, model: str, endpoint: str, key_limits: str | None
+    ) -> Rules:
         counts_by_key = self._by_key or key_limits is not None
         caller = (team, key if counts_by_key else "", model, endpoint, key_limits)
         rules = self._known.get(caller)
@@ -212,7 +218,7 @@ def capped_estimate(rules: Rules, demands: Sequence[Demand], estimate: Estimate)
     if estimate.is_explicit:
         return estimate
     output = estimate.output_tokens
-    for place, most in rules.most_output:
+    for place, most in rules.tightest:
         demand = demands[place]
         if demand.per_output and demand.fixed + demand.per_output * output > most:
             output = min(output, max(1, (most - demand.fixed) // demand.per_output))
@@ -221,9 +227,7 @@ def capped_estimate(rules: Rules, demands: Sequence[Demand], estimate: Estimate)
     return msgspec.structs.replace(estimate, output_tokens=output)
 
 
-def used_of(
-    rules: Rules, usage: Usage, price: PricePolicy | None, *, requests: int
-) -> list[int]:
+def used_of(rules: Rules, usage: Usage, price: PricePolicy | None, *, requests: int) -> list[int]:
     """What the call has used of each rule's bucket."""
     amounts = {
         "requests": requests,
@@ -233,7 +237,7 @@ def used_of(
         "calls": 0,
         "cost": cost_in_micro_units(price, usage),
     }
-    return [amounts[counts] for counts in rules.counts]
+    return list(map(amounts.__getitem__, rules.counts))
 
 
 def _rule(applied: AppliedLimit, field: str, subject: dict[str, str]) -> Rule:

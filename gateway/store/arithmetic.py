@@ -16,11 +16,11 @@ def rate_fill(bucket: Bucket, level: int, cost: int) -> Fill:
     """How full a rate bucket is and whether `cost` more fits."""
     room = bucket.burst * MINUTE_MS - level
     missing = cost * MINUTE_MS - room
-    used, reset = -(-level // MINUTE_MS), -(-level // bucket.limit)
-    if missing <= 0:
-        return Fill(True, used, room // MINUTE_MS, 0, reset)
-    retry = -1 if cost > bucket.burst else -(-missing // bucket.limit)
-    return Fill(False, used, max(0, room // MINUTE_MS), retry, reset)
+    fits, retry = missing <= 0, 0
+    if not fits:
+        retry = -1 if cost > bucket.burst else -(-missing // bucket.limit)
+    remaining = room // MINUTE_MS if room > 0 else 0
+    return Fill(fits, -(-level // MINUTE_MS), remaining, retry, -(-level // bucket.limit))
 
 
 def window_fill(bucket: Bucket, used: int, cost: int, left_ms: int) -> Fill:

@@ -67,7 +67,7 @@ class MemoryStore:
             wanted.append((state, bucket, cost, fits))
         if is_refused:
             fills = [state.fill(bucket, cost, now) for state, bucket, cost, _ in wanted]
-            return Decision(False, output, fills)
+            return Decision(granted=False, output=output, fills=fills)
         took = [
             state.take(call_id, bucket, cost, now)
             if fits
@@ -78,7 +78,7 @@ class MemoryStore:
         self._reservations[call_id] = _Reservation(output, taken, now)
         if len(self._reservations) + len(self._states) >= self._sweep_at:
             self._sweep(now)
-        return Decision(True, output, list(fills))
+        return Decision(granted=True, output=output, fills=list(fills))
 
     def settle(
         self,
