@@ -140,15 +140,18 @@ def estimated_tokens(request: GenerateRequest) -> int:
     if request.prompt is not None:
         if not isinstance(request.prompt, str):
             return len(request.prompt)
-        return _tokens_in(request.prompt.encode())
-    tokens = _tokens_in(msgspec.json.encode(request.tools)) if request.tools else 0
+        return _tokens_in(len(request.prompt.encode()))
+    tokens = _tokens_in(len(msgspec.json.encode(request.tools))) if request.tools else 0
     for message in request.messages:
-        tokens += TOKENS_PER_MESSAGE + _tokens_in(message.text.encode())
+        num_bytes = 0
         for part in message.parts:
-            if not isinstance(part, Text):
+            if isinstance(part, Text):
+                num_bytes += len(part.text.encode())
+            else:
                 tokens += TOKENS_PER_IMAGE
+        tokens += TOKENS_PER_MESSAGE + _tokens_in(num_bytes)
     return tokens
 
 
-def _tokens_in(text: bytes) -> int:
-    return -(-len(text) // BYTES_PER_TOKEN)
+def _tokens_in(num_bytes: int) -> int:
+    return -(-num_bytes // BYTES_PER_TOKEN)

@@ -17,11 +17,9 @@ def limit_headers(rules: Sequence[Rule], fills: Sequence[Fill]) -> Mapping[str, 
         tightest = places[0]
         if len(places) > 1:
             tightest = min(places, key=lambda at: fills[at].remaining / known[at].bucket.burst)
-        fill = fills[tightest]
-        headers[f"x-ratelimit-limit-{noun}"] = str(known[tightest].bucket.limit)
-        headers[f"x-ratelimit-remaining-{noun}"] = str(fill.remaining)
-        headers[f"x-ratelimit-reset-{noun}"] = go_duration(fill.reset_ms)
-        headers[f"x-penstock-limit-{noun}"] = known.labels[tightest]
+        headers |= known.constant_headers[tightest]
+        headers[f"x-ratelimit-remaining-{noun}"] = str(fills[tightest].remaining)
+        headers[f"x-ratelimit-reset-{noun}"] = go_duration(fills[tightest].reset_ms)
     return headers
 
 

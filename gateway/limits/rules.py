@@ -104,9 +104,15 @@ class Rules(tuple[Rule, ...]):
         ]
 
     @cached_property
-    def labels(self) -> Sequence[str]:
-        """Each rule's name in headers."""
-        return [rule.label for rule in self]
+    def constant_headers(self) -> Sequence[dict[str, str]]:
+        """What headers say of each rule, if any do, however full its bucket is."""
+        return [
+            {
+                f"x-ratelimit-limit-{rule.shown_as}": str(rule.bucket.limit),
+                f"x-penstock-limit-{rule.shown_as}": rule.label,
+            }
+            for rule in self
+        ]
 
     @cached_property
     def counts(self) -> Sequence[Counts]:

@@ -16,11 +16,14 @@ def rate_fill(bucket: Bucket, level: int, cost: int) -> Fill:
     """How full a rate bucket is and whether `cost` more fits."""
     room = bucket.burst * MINUTE_MS - level
     missing = cost * MINUTE_MS - room
-    fits, retry = missing <= 0, 0
-    if not fits:
-        retry = -1 if cost > bucket.burst else -(-missing // bucket.limit)
-    remaining = room // MINUTE_MS if room > 0 else 0
-    return Fill(fits, -(-level // MINUTE_MS), remaining, retry, -(-level // bucket.limit))
+    used, reset_ms = -(-level // MINUTE_MS), -(-level // bucket.limit)
+    if missing <= 0:
+        return Fill(
+            fits=True, used=used, remaining=room // MINUTE_MS, retry_ms=0, reset_ms=reset_ms
+        )
+    retry_ms = -1 if cost > bucket.burst else -(-missing // bucket.limit)
+    remaining = max(0, room // MINUTE_MS)
+    return Fill(fits=False, used=used, remaining=remaining, retry_ms=retry_ms, reset_ms=reset_ms)
 
 
 def window_fill(bucket: Bucket, used: int, cost: int, left_ms: int) -> Fill:

@@ -56,24 +56,30 @@ class MemoryStore:
             return Decision(known.taken is not None, known.output, fills)
         if least_output < output:
             output = self._clamped(demands, output, least_output, now)
-        wanted: list[tuple[State, Bucket, int, bool]] = []
-        is_refused = False
-        for demand in demands:
-            bucket, cost = demand.bucket, demand.cost(output)
-            state = self._states.get(bucket.key) or self._added(bucket, now)
-            fits = cost <= state.room(bucket, now)
-            if not fits and bucket.enforced:
-                is_refused = True
-            wanted.append((state, bucket, cost, fits))
-        if is_refused:
-            fills = [state.fill(bucket, cost, now) for state, bucket, cost, _ in wanted]
-            return Decision(granted=False, output=output, fills=fills)
-        took = [
-            state.take(call_id, bucket, cost, now)
-            if fits
-            else (None, state.fill(bucket, cost, now))
-            for state, bucket, cost, fits in wanted
+        states = self._states
+        wanted = [
+            (
+                states.get(demand.bucket.key) or self._added(demand.bucket, now),
+                demand.bucket,
+                demand.cost(output),
+            )
+            for demand in demands
         ]
+        fit = [cost <= state.room(bucket, now) for state, bucket, cost in wanted]
+        if all(fit):
+            took = [state.take(call_id, bucket, cost, now) for state, bucket, cost in wanted]
+        elif any(
+            demand.bucket.enforced and not fits for demand, fits in zip(demands, fit, strict=True)
+        ):
+            fills = [state.fill(bucket, cost, now) for state, bucket, cost in wanted]
+            return Decision(granted=False, output=output, fills=fills)
+        else:
+            took = [
+                state.take(call_id, bucket, cost, now)
+                if fits
+                else (None, state.fill(bucket, cost, now))
+                for (state, bucket, cost), fits in zip(wanted, fit, strict=True)
+            ]
         taken, fills = zip(*took, strict=True) if took else ((), ())
         self._reservations[call_id] = _Reservation(output, taken, now)
         if len(self._reservations) + len(self._states) >= self._sweep_at:
