@@ -17,7 +17,9 @@ def presented_credential(headers: Mapping[str, str]) -> str | None:
     The same one twice is one. Raises `Unauthenticated` for two different ones: which of
     them counts would be for each reader of the request to guess.
     """
-    found = _without_scheme(headers.get("authorization", ""))
+    value = headers.get("authorization", "").strip()
+    scheme, _, token = value.partition(" ")
+    found = token.strip() if scheme.lower() == "bearer" else value
     are_different = False
     for name in ("x-api-key", "api-key"):
         if name in headers and (credential := headers[name].strip()):
@@ -29,9 +31,3 @@ def presented_credential(headers: Mapping[str, str]) -> str | None:
             "the request carries two different credentials; send one", headers=CHALLENGE
         )
     return found or None
-
-
-def _without_scheme(value: str) -> str:
-    value = value.strip()
-    scheme, _, token = value.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else value

@@ -14,30 +14,29 @@ from gateway.store.protocol import MINUTE_MS, Bucket, Fill
 
 def rate_fill(bucket: Bucket, level: int, cost: int) -> Fill:
     """How full a rate bucket is and whether `cost` more fits."""
-    room = bucket.burst * MINUTE_MS - level
-    missing = cost * MINUTE_MS - room
     used, reset_ms = -(-level // MINUTE_MS), -(-level // bucket.limit)
-    if missing <= 0:
-        return Fill(
-            fits=True, used=used, remaining=room // MINUTE_MS, retry_ms=0, reset_ms=reset_ms
-        )
+    room = bucket.burst - used  # as `used` is rounded up, this is rounded down
+    if cost <= room:
+        return Fill(fits=True, used=used, remaining=room, retry_ms=0, reset_ms=reset_ms)
+    missing = level - (bucket.burst - cost) * MINUTE_MS
     retry_ms = -1 if cost > bucket.burst else -(-missing // bucket.limit)
-    remaining = max(0, room // MINUTE_MS)
-    return Fill(fits=False, used=used, remaining=remaining, retry_ms=retry_ms, reset_ms=reset_ms)
+    return Fill(fits=False, used=used, remaining=max(0, room), retry_ms=retry_ms, reset_ms=reset_ms)
 
 
 def window_fill(bucket: Bucket, used: int, cost: int, left_ms: int) -> Fill:
     """How full a window is; it empties when its day or month ends, in `left_ms`."""
-    fits = used + cost <= bucket.limit
-    retry = 0 if fits else (-1 if cost > bucket.limit else left_ms)
-    return Fill(fits, used, max(0, bucket.limit - used), retry, left_ms)
+    room = bucket.limit - used
+    if cost <= room:
+        return Fill(fits=True, used=used, remaining=room, retry_ms=0, reset_ms=left_ms)
+    retry_ms = -1 if cost > bucket.limit else left_ms
+    return Fill(fits=False, used=used, remaining=max(0, room), retry_ms=retry_ms, reset_ms=left_ms)
 
 
 def leases_fill(bucket: Bucket, held: int, cost: int) -> Fill:
     """How many leases are out. When one comes back nobody knows, so a retry is soon."""
-    fits = held + cost <= bucket.limit
-    retry = 0 if fits else LEASE_RETRY_MS
-    return Fill(fits, held, max(0, bucket.limit - held), retry, 0)
+    room = bucket.limit - held
+    fits = cost <= room
+    return Fill(fits, held, room if room > 0 else 0, 0 if fits else LEASE_RETRY_MS, 0)
 
 
 LEASE_RETRY_MS = 100

@@ -65,7 +65,7 @@ class MemoryStore:
             )
             for demand in demands
         ]
-        fit = [cost <= state.room(bucket, now) for state, bucket, cost in wanted]
+        fit = [state.fits(bucket, cost, now) for state, bucket, cost in wanted]
         if all(fit):
             took = [state.take(call_id, bucket, cost, now) for state, bucket, cost in wanted]
         elif any(
@@ -110,7 +110,7 @@ class MemoryStore:
                 bucket = demand.bucket
                 if bucket.kind != "leases":
                     state = self._states.get(bucket.key) or self._added(bucket, now)
-                    state.room(bucket, now)
+                    state.pass_time(bucket, now)
                     state.take(call_id, bucket, amount, now)
         self._reservations[call_id] = _Reservation(0, None, now)
 
@@ -153,7 +153,7 @@ class MemoryStore:
 
     def _filled(self, bucket: Bucket, cost: int, now: int) -> Fill:
         state = self._states.get(bucket.key) or new_state(bucket, now)
-        state.room(bucket, now)  # lets time pass
+        state.pass_time(bucket, now)
         return state.fill(bucket, cost, now)
 
     def _sweep(self, now: int) -> None:

@@ -65,16 +65,16 @@ class RedisLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio: hand each whole reply to whoever is next."""
-        self._buffer += data
-        at = 0
+        buffer, at = self._buffer, 0
+        buffer += data
         try:
-            while at < len(self._buffer) and (found := parsed(self._buffer, at)) is not None:
+            while at < len(buffer) and (found := parsed(buffer, at)) is not None:
                 reply, at = found
                 self._answer(reply)
         except (ValueError, IndexError):
             self.close()
             return
-        del self._buffer[:at]
+        del buffer[:at]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""

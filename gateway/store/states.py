@@ -1,7 +1,7 @@
 """What a bucket holds in this process: a class for each kind of bucket, all with the same methods.
 
-`room` comes first: it lets time pass, and the others count on that. A state does not
-know its bucket, whose limit may change with the policy.
+`fits` or `pass_time` come first: the others count on a state that is of now. A state does
+not know its bucket, whose limit may change with the policy.
 """
 
 from msgspec import Struct, field
@@ -34,13 +34,18 @@ class Level(Struct):
     refunded: int
     born: int  # an emptied bucket is forgotten; what it knew of positions goes with it
 
-    def room(self, bucket: Bucket, now: int) -> int:
-        """Units that are free, after what has flowed out by now; under 0 if it is overfull."""
+    def pass_time(self, bucket: Bucket, now: int) -> None:
+        """Let flow out what has flowed out by now."""
         if now > self.at:
             left = self.level - (now - self.at) * bucket.limit
             self.level = left if left > 0 else 0
             self.at = now
-        return (bucket.burst * MINUTE_MS - self.level) // MINUTE_MS
+
+    def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
+        """Is there room for `cost` now?"""
+        if now > self.at:
+            self.pass_time(bucket, now)
+        return self.level <= (bucket.burst - cost) * MINUTE_MS
 
     def fill(self, bucket: Bucket, cost: int, now: int) -> Fill:
         """How full it is and whether `cost` more fits."""
@@ -63,15 +68,16 @@ class Level(Struct):
         more = used - taken.cost
         if more == 0:
             return
-        self.room(bucket, now)
+        self.pass_time(bucket, now)
         if more > 0:
             self.level += more * MINUTE_MS
         elif self.born == taken.born:
             drained = bucket.limit * max(0, self.at - taken.at)
             undrained = taken.level - (self.refunded - taken.refunded) - drained
-            amount = min(-more * MINUTE_MS, max(0, undrained), self.level)
-            self.level -= amount
-            self.refunded += amount
+            amount = min(-more * MINUTE_MS, undrained, self.level)
+            if amount > 0:
+                self.level -= amount
+                self.refunded += amount
             if self.refunded > MAX_REFUNDED:
                 self.refunded, self.born = 0, self.at
 
@@ -87,12 +93,17 @@ class Window(Struct):
     used: int
     ends_at: int
 
-    def room(self, bucket: Bucket, now: int) -> int:
-        """Units that are left of the day or month; under 0 if more was used. A new one begins."""
+    def pass_time(self, bucket: Bucket, now: int) -> None:
+        """Begin a new day or month when the last has ended."""
         if now >= self.ends_at:
             self.period, self.ends_at = window_of(bucket.period, now)
             self.used = 0
-        return bucket.limit - self.used
+
+    def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
+        """Is there room for `cost` now?"""
+        if now >= self.ends_at:
+            self.pass_time(bucket, now)
+        return self.used + cost <= bucket.limit
 
     def fill(self, bucket: Bucket, cost: int, now: int) -> Fill:
         """How full it is and whether `cost` more fits."""
@@ -101,14 +112,15 @@ class Window(Struct):
     def take(self, call_id: str, bucket: Bucket, cost: int, now: int) -> tuple[Taken, Fill]:
         """Take `cost`: what to remember of that, and how full it is then."""
         self.used += cost
-        return Taken(cost, now, period=self.period), self.fill(bucket, 0, now)
+        taken = Taken(cost, now, period=self.period)
+        return taken, window_fill(bucket, self.used, 0, self.ends_at - now)
 
     def settle(self, call_id: str, bucket: Bucket, used: int, taken: Taken, now: int) -> None:
         """Replace what was taken by what was `used`.
 
         Usage belongs to the day in which the call began; a later day owes nothing.
         """
-        self.room(bucket, now)
+        self.pass_time(bucket, now)
         if self.period == taken.period:
             self.used = max(0, self.used + used - taken.cost)
 
@@ -122,9 +134,12 @@ class Leases(Struct):
 
     holders: set[str] = field(default_factory=set[str])
 
-    def room(self, bucket: Bucket, now: int) -> int:
-        """How many more calls may run; under 0 where the limit was lowered."""
-        return bucket.limit - len(self.holders)
+    def pass_time(self, bucket: Bucket, now: int) -> None:
+        """Nothing changes by itself."""
+
+    def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
+        """May one more call run?"""
+        return len(self.holders) + cost <= bucket.limit
 
     def fill(self, bucket: Bucket, cost: int, now: int) -> Fill:
         """How many leases are out and whether `cost` more fit."""
