@@ -1,5 +1,6 @@
 """The `x-ratelimit-*` headers, as OpenAI sends them."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from gateway.limits.rules import Rule, Rules
@@ -13,10 +14,11 @@ def limit_headers(rules: Sequence[Rule], fills: Sequence[Fill]) -> Mapping[str, 
     """
     known = rules if isinstance(rules, Rules) else Rules(rules)
     headers: dict[str, str] = {}
-    for noun, places in known.shown:
-        tightest = places[0]
-        if len(places) > 1:
-            tightest = min(places, key=lambda at: fills[at].remaining / known[at].bucket.burst)
+    for noun, bursts in known.shown:
+        tightest, least = 0, math.inf
+        for place, burst in bursts:
+            if (share := fills[place].remaining / burst) < least:
+                tightest, least = place, share
         headers |= known.constant_headers[tightest]
         headers[f"x-ratelimit-remaining-{noun}"] = str(fills[tightest].remaining)
         headers[f"x-ratelimit-reset-{noun}"] = go_duration(fills[tightest].reset_ms)

@@ -95,11 +95,14 @@ class Rules(tuple[Rule, ...]):
         return [place for place, rule in enumerate(self) if not rule.bucket.enforced]
 
     @cached_property
-    def shown(self) -> Sequence[tuple[str, Sequence[int]]]:
-        """For each noun that headers tell of, the places of its rules."""
+    def shown(self) -> Sequence[tuple[str, Sequence[tuple[int, int]]]]:
+        """For each noun that headers tell of, the places of its rules and their bursts."""
         nouns = dict.fromkeys(rule.shown_as for rule in self if rule.shown_as)
         return [
-            (noun, [place for place, rule in enumerate(self) if rule.shown_as == noun])
+            (
+                noun,
+                [(at, rule.bucket.burst) for at, rule in enumerate(self) if rule.shown_as == noun],
+            )
             for noun in nouns
         ]
 
