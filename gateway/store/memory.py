@@ -110,7 +110,7 @@ class MemoryStore:
                 bucket = demand.bucket
                 if bucket.kind != "leases":
                     state = self._states.get(bucket.key) or self._added(bucket, now)
-                    state.pass_time(bucket, now)
+                    state.fits(bucket, amount, now)  # may it or not, it has been used
                     state.take(call_id, bucket, amount, now)
         self._reservations[call_id] = _Reservation(0, None, now)
 
@@ -153,7 +153,7 @@ class MemoryStore:
 
     def _filled(self, bucket: Bucket, cost: int, now: int) -> Fill:
         state = self._states.get(bucket.key) or new_state(bucket, now)
-        state.pass_time(bucket, now)
+        state.fits(bucket, cost, now)  # lets time pass
         return state.fill(bucket, cost, now)
 
     def _sweep(self, now: int) -> None:

@@ -1,7 +1,7 @@
 """What a bucket holds in this process: a class for each kind of bucket, all with the same methods.
 
-`fits` or `pass_time` come first: the others count on a state that is of now. A state does
-not know its bucket, whose limit may change with the policy.
+`fits` comes first: it lets time pass, and the others count on a state that is of now. A
+state does not know its bucket, whose limit may change with the policy.
 """
 
 from msgspec import Struct, field
@@ -34,17 +34,12 @@ class Level(Struct):
     refunded: int
     born: int  # an emptied bucket is forgotten; what it knew of positions goes with it
 
-    def pass_time(self, bucket: Bucket, now: int) -> None:
-        """Let flow out what has flowed out by now."""
+    def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
+        """Is there room for `cost`, after what has flowed out by now?"""
         if now > self.at:
             left = self.level - (now - self.at) * bucket.limit
             self.level = left if left > 0 else 0
             self.at = now
-
-    def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
-        """Is there room for `cost` now?"""
-        if now > self.at:
-            self.pass_time(bucket, now)
         return self.level <= (bucket.burst - cost) * MINUTE_MS
 
     def fill(self, bucket: Bucket, cost: int, now: int) -> Fill:
@@ -68,7 +63,7 @@ class Level(Struct):
         more = used - taken.cost
         if more == 0:
             return
-        self.pass_time(bucket, now)
+        self.fits(bucket, 0, now)
         if more > 0:
             self.level += more * MINUTE_MS
         elif self.born == taken.born:
@@ -93,16 +88,11 @@ class Window(Struct):
     used: int
     ends_at: int
 
-    def pass_time(self, bucket: Bucket, now: int) -> None:
-        """Begin a new day or month when the last has ended."""
+    def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
+        """Is there room for `cost` in the day or month that it is now?"""
         if now >= self.ends_at:
             self.period, self.ends_at = window_of(bucket.period, now)
             self.used = 0
-
-    def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
-        """Is there room for `cost` now?"""
-        if now >= self.ends_at:
-            self.pass_time(bucket, now)
         return self.used + cost <= bucket.limit
 
     def fill(self, bucket: Bucket, cost: int, now: int) -> Fill:
@@ -120,7 +110,7 @@ class Window(Struct):
 
         Usage belongs to the day in which the call began; a later day owes nothing.
         """
-        self.pass_time(bucket, now)
+        self.fits(bucket, 0, now)
         if self.period == taken.period:
             self.used = max(0, self.used + used - taken.cost)
 
@@ -133,9 +123,6 @@ class Leases(Struct):
     """The calls that run. They need not expire: this process and its calls end together."""
 
     holders: set[str] = field(default_factory=set[str])
-
-    def pass_time(self, bucket: Bucket, now: int) -> None:
-        """Nothing changes by itself."""
 
     def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
         """May one more call run?"""
