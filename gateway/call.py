@@ -102,6 +102,15 @@ class Tally(Struct):
         self.completion_tokens = usage.completion_tokens
         self.reasoning_tokens = usage.reasoning_tokens
 
+    def usage(self) -> Usage:
+        """The same as an answer tells it."""
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            completion_tokens=self.completion_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+        )
+
 
 class Call(Struct, eq=False):
     """What is known about one API call. Owned by the call's task; nobody else writes."""
@@ -185,6 +194,8 @@ class Call(Struct, eq=False):
 
         Choices share their prompt, so it counts once, as at OpenAI.
         """
+        if len(self.tallies) == 1:
+            return self.tallies[0].usage()
         per_prompt = self.choices_per_prompt
         prompts = [
             max(self.tallies[first : first + per_prompt], key=lambda tally: tally.prompt_tokens)

@@ -17,26 +17,17 @@ def presented_credential(headers: Mapping[str, str]) -> str | None:
     The same one twice is one. Raises `Unauthenticated` for two different ones: which of
     them counts would be for each reader of the request to guess.
     """
-    found: str | None = None
-    for name in ("authorization", "x-api-key", "api-key"):
-        if (value := headers.get(name)) is None:
-            continue
-        credential = value.strip()
-        if name == "authorization":
-            credential = _without_scheme(credential)
-        if not credential:
-            continue
-        # A header that came twice has been joined with a comma (gateway/middleware.py).
-        if "," in credential or (found is not None and credential != found):
-            raise Unauthenticated(
-                "the request carries two different credentials; send one", headers=CHALLENGE
-            )
-        found = credential
-    return found
-
-
-def _without_scheme(value: str) -> str:
+    value = headers.get("authorization", "").strip()
     scheme, _, token = value.partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    return value
+    found = token.strip() if scheme.lower() == "bearer" else value
+    are_different = False
+    for name in ("x-api-key", "api-key"):
+        if name in headers and (credential := headers[name].strip()):
+            are_different = are_different or (found != "" and credential != found)
+            found = credential
+    # A header that came twice has been joined with a comma (gateway/middleware.py).
+    if are_different or "," in found:
+        raise Unauthenticated(
+            "the request carries two different credentials; send one", headers=CHALLENGE
+        )
+    return found or None

@@ -11,7 +11,7 @@ from functools import lru_cache
 ADMIN = "admin"  # a role, and the dialect that needs it
 # Every call asks the same of the same lists. Longer names than any model has are callers'
 # inventions, and are not kept.
-_MAX_REMEMBERED = 200
+MAX_REMEMBERED = 200
 # What these do to the models of an engine, it does to everybody.
 _MANAGING = frozenset(
     {
@@ -32,24 +32,19 @@ def needs_admin(endpoint: str) -> bool:
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Is `name` allowed by some pattern and denied by none?"""
-    return deciding_pattern(name, patterns) is not None
+    decide = _decided if len(name) <= MAX_REMEMBERED else _decided.__wrapped__
+    return decide(name, tuple(patterns)) is not None
 
 
 def is_denied(name: str, patterns: Iterable[str]) -> bool:
     """Does some pattern deny `name`?"""
-    decide = _denied if len(name) <= _MAX_REMEMBERED else _denied.__wrapped__
-    return decide(name, tuple(patterns))
+    return any(pattern.startswith("!") and _fits(name, pattern[1:]) for pattern in patterns)
 
 
 def deciding_pattern(name: str, patterns: Iterable[str]) -> str | None:
     """The pattern that allows `name`, or None if none does or one denies it."""
-    decide = _decided if len(name) <= _MAX_REMEMBERED else _decided.__wrapped__
+    decide = _decided if len(name) <= MAX_REMEMBERED else _decided.__wrapped__
     return decide(name, tuple(patterns))
-
-
-@lru_cache(maxsize=4096)
-def _denied(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(pattern.startswith("!") and _fits(name, pattern[1:]) for pattern in patterns)
 
 
 @lru_cache(maxsize=4096)

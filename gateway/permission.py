@@ -5,9 +5,10 @@ the model's name in models.toml. No path, no Host header and no alias is looked 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gateway.call import Call
-from gateway.endpoints import is_denied, matches, needs_admin
+from gateway.endpoints import MAX_REMEMBERED, is_denied, matches, needs_admin
 from gateway.networks import is_in
 
 _LATEST = ":latest"
@@ -33,6 +34,12 @@ def may_use_model(call: Call, name: str) -> bool:
 
 def _allows(name: str, patterns: Sequence[str]) -> bool:
     """Do they allow it, and deny it neither with the tag `latest` nor without: it is one model?"""
+    decide = _allowed if len(name) <= MAX_REMEMBERED else _allowed.__wrapped__
+    return decide(name, tuple(patterns))
+
+
+@lru_cache(maxsize=4096)
+def _allowed(name: str, patterns: tuple[str, ...]) -> bool:
     short = name.removesuffix(_LATEST)
     other = short if short != name else name + _LATEST
     return matches(name, patterns) and not is_denied(other, patterns)

@@ -50,10 +50,13 @@ class Defaults:
 
 def _cap(call: Call, team: TeamPolicy) -> int | None:
     """The smaller of what the team's limits and the key's allow one answer."""
-    names = (team.limits, call.principal.narrowing.limits)
-    tables = [call.policy.limits.get(name) for name in names if name is not None]
-    caps = [table.max_output_tokens for table in tables if table is not None]
-    return min((cap for cap in caps if cap is not None), default=None)
+    smallest = None
+    for name in (team.limits, call.principal.narrowing.limits):
+        table = call.policy.limits.get(name) if name is not None else None
+        cap = table.max_output_tokens if table is not None else None
+        if cap is not None and (smallest is None or cap < smallest):
+            smallest = cap
+    return smallest
 
 
 def _filled(sampling: Sampling, given: SamplingDefaults) -> Sampling:

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import quote
 
 import msgspec
 import structlog
@@ -23,8 +22,8 @@ from gateway.limits import (
     Estimate,
     Estimates,
     LocalLimits,
-    Rule,
     RuleBook,
+    Rules,
     WaitingLines,
     capped_estimate,
     count_prompt,
@@ -61,7 +60,7 @@ class RateLimitsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Admission:
     """A call that is let in, and what is to be settled where when it ends."""
 
-    rules: Sequence[Rule]
+    rules: Rules
     demands: Sequence[Demand]
     estimate: Estimate
     price: PricePolicy | None
@@ -98,20 +97,20 @@ class RateLimits:
         finally:
             self._settle(call, admission)
 
-    def _rules_of(self, call: Call) -> tuple[Rule, ...]:
+    def _rules_of(self, call: Call) -> Rules:
         if self._book.policy is not call.policy:
             self._book = RuleBook(call.policy)
         return self._book.rules_of(call)
 
-    async def _planned(self, call: Call, rules: Sequence[Rule]) -> Admission:
+    async def _planned(self, call: Call, rules: Rules) -> Admission:
         """What the call will want."""
-        prompt = 0
-        if any(rule.needs_prompt for rule in rules):
-            prompt = await count_prompt(call, self._gateway.engines)
-        price = call.policy.price_of(call.model.name) if call.model is not None else None
+        prompt = await count_prompt(call, self._gateway.engines) if rules.needs_prompt else 0
+        price = None
+        if rules.needs_price and call.model is not None:
+            price = call.policy.price_of(call.model.name)
         estimate = self._estimates.of_call(call, prompt)
         demands = demands_of(rules, estimate, price)
-        estimate = capped_estimate(demands, estimate)
+        estimate = capped_estimate(rules, demands, estimate)
         return Admission(rules, demands, estimate, price)
 
     async def _enter(self, call: Call, admission: Admission) -> None:
@@ -125,8 +124,8 @@ class RateLimits:
 
     async def _decided(self, call: Call, admission: Admission) -> Decision:
         """The decision that lets the call in, now or after a wait."""
-        for rule in admission.rules:
-            if rule.wait_seconds and self._lines.is_waited_for(rule.bucket.key):
+        for rule in admission.rules.waiting:
+            if self._lines.is_waited_for(rule.bucket.key):
                 # Others came first; nobody gets past them. Who can never fit need not wait.
                 if (hopeless := _hopeless(admission)) is not None:
                     raise hopeless
@@ -169,7 +168,7 @@ class RateLimits:
                 call.id,
                 demands,
                 output=estimate.output_tokens,
-                least_output=_least(estimate),
+                least_output=_least(admission),
             )
         except asyncio.CancelledError:
             # The client hung up while the store was asked; it may have said yes.
@@ -183,8 +182,9 @@ class RateLimits:
         if decision.output < admission.estimate.output_tokens:
             call.replace_requests(max_tokens=decision.output)
             call.response_headers["x-penstock-max-tokens"] = str(decision.output)
-        for rule, fill in zip(admission.rules, decision.fills, strict=True):
-            if not fill.fits and not rule.bucket.enforced:
+        for place in admission.rules.shadows:
+            rule, fill = admission.rules[place], decision.fills[place]
+            if not fill.fits:
                 log.info(
                     "limit_shadowed",
                     call=call.id,
@@ -246,14 +246,17 @@ class RateLimits:
                 self._estimates.learn(call.model.name, tally.completion_tokens)
 
 
-def _least(estimate: Estimate) -> int:
-    return min(estimate.output_tokens, LEAST_OUTPUT)
+def _least(admission: Admission) -> int:
+    """What the call can do with where limits clamp its output; else it is not cut at all."""
+    output = admission.estimate.output_tokens
+    return min(output, LEAST_OUTPUT) if admission.rules.clamps else output
 
 
 def _hopeless(admission: Admission) -> Refusal | None:
     """Why the call could not be let in if nobody else called; None if it could."""
-    estimate = admission.estimate
-    return never_fits(admission.rules, admission.demands, estimate, least_output=_least(estimate))
+    return never_fits(
+        admission.rules, admission.demands, admission.estimate, least_output=_least(admission)
+    )
 
 
 def _refused(call: Call, admission: Admission, decision: Decision) -> Refusal:
@@ -262,18 +265,18 @@ def _refused(call: Call, admission: Admission, decision: Decision) -> Refusal:
         return hopeless
     call.response_headers.update(limit_headers(admission.rules, decision.fills))
     rule = admission.rules[why_refused(admission.rules, decision)[0]]
-    call.response_headers["x-penstock-refused-by"] = f"{quote(rule.table)}.{rule.field}"
+    call.response_headers["x-penstock-refused-by"] = rule.label
     return refusal_of(admission.rules, admission.demands, decision)
 
 
-def _patience(rules: Sequence[Rule], decision: Decision) -> float:
+def _patience(rules: Rules, decision: Decision) -> float:
     """How long the call may wait: as long as the least patient of the limits that refuse."""
     seconds = min(rules[index].wait_seconds for index in why_refused(rules, decision))
     soonest = _seconds_to_room(rules, decision)
     return seconds if soonest is not None and soonest <= seconds else 0.0
 
 
-def _seconds_to_room(rules: Sequence[Rule], decision: Decision) -> float | None:
+def _seconds_to_room(rules: Rules, decision: Decision) -> float | None:
     """When all of it may fit; None if never."""
     waits = [decision.fills[index].retry_ms for index in why_refused(rules, decision)]
     return None if -1 in waits else max(waits) / 1000

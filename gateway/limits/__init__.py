@@ -9,7 +9,7 @@ from gateway.limits.local import LocalLimits
 from gateway.limits.looking import look
 from gateway.limits.prices import cost_in_micro_units
 from gateway.limits.refusals import never_fits, refusal_of, why_refused
-from gateway.limits.rules import Rule, RuleBook, capped_estimate, demands_of, used_of
+from gateway.limits.rules import Rule, RuleBook, Rules, capped_estimate, demands_of, used_of
 from gateway.limits.waiting import WaitingLines
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LocalLimits",
     "Rule",
     "RuleBook",
+    "Rules",
     "WaitingLines",
     "capped_estimate",
     "cost_in_micro_units",

@@ -5,15 +5,14 @@ the client allowed; if it said nothing, what 95 of 100 answers of this model sta
 under lately.
 """
 
-import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from engines.errors import EngineError
-from engines.protocol import Engine, GenerateRequest
+from engines.protocol import Engine, GenerateRequest, Text
 from gateway.call import Call
 from gateway.within import within
 
@@ -105,16 +104,20 @@ async def count_prompt(call: Call, engines: Mapping[str, Engine]) -> int:
     target = call.route.targets[0] if call.route and call.route.targets else None
     if target is None or target.engine not in engines:
         return sum(map(estimated_tokens, prompts))
-    engine, total, done = engines[target.engine], 0, 0
-    deadline = time.monotonic() + COUNT_SECONDS
+    counts: list[int] = []
     try:
-        for prompt in prompts:
-            request = msgspec.structs.replace(prompt, model=target.model)
-            total += await within(deadline - time.monotonic(), engine.count_tokens(request))
-            done += 1
+        await within(COUNT_SECONDS, _count(engines[target.engine], target.model, prompts, counts))
     except (EngineError, TimeoutError):
-        total += sum(map(estimated_tokens, prompts[done:]))
-    return total
+        counts += map(estimated_tokens, prompts[len(counts) :])
+    return sum(counts)
+
+
+async def _count(
+    engine: Engine, model: str, prompts: Sequence[GenerateRequest], counts: list[int]
+) -> None:
+    """Add each prompt's tokens to `counts`, where they stay if there is no time for all."""
+    for prompt in prompts:
+        counts.append(await engine.count_tokens(msgspec.structs.replace(prompt, model=model)))
 
 
 def _prompts(call: Call) -> list[GenerateRequest]:
@@ -137,14 +140,18 @@ def estimated_tokens(request: GenerateRequest) -> int:
     if request.prompt is not None:
         if not isinstance(request.prompt, str):
             return len(request.prompt)
-        return _tokens_in(request.prompt.encode())
-    images = sum(
-        1 for message in request.messages for part in message.parts if not hasattr(part, "text")
-    )
-    text = sum(_tokens_in(message.text.encode()) for message in request.messages)
-    tools = _tokens_in(msgspec.json.encode(request.tools)) if request.tools else 0
-    return text + tools + images * TOKENS_PER_IMAGE + TOKENS_PER_MESSAGE * len(request.messages)
+        return _tokens_in(len(request.prompt.encode()))
+    tokens = _tokens_in(len(msgspec.json.encode(request.tools))) if request.tools else 0
+    for message in request.messages:
+        num_bytes = 0
+        for part in message.parts:
+            if isinstance(part, Text):
+                num_bytes += len(part.text.encode())
+            else:
+                tokens += TOKENS_PER_IMAGE
+        tokens += TOKENS_PER_MESSAGE + _tokens_in(num_bytes)
+    return tokens
 
 
-def _tokens_in(text: bytes) -> int:
-    return -(-len(text) // BYTES_PER_TOKEN)
+def _tokens_in(num_bytes: int) -> int:
+    return -(-num_bytes // BYTES_PER_TOKEN)

@@ -1,10 +1,9 @@
 """The `x-ratelimit-*` headers, as OpenAI sends them."""
 
+import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from urllib.parse import quote
 
-from gateway.limits.rules import Rule
+from gateway.limits.rules import Rule, Rules
 from gateway.store import Fill
 
 
@@ -13,26 +12,17 @@ def limit_headers(rules: Sequence[Rule], fills: Sequence[Fill]) -> Mapping[str, 
 
     A header of our own says which limit of the policy that is.
     """
-    tightest: dict[str, tuple[float, int]] = {}
-    for index, rule in enumerate(rules):
-        if not (noun := rule.shown_as):
-            continue
-        share = fills[index].remaining / rule.bucket.burst
-        if noun not in tightest or share < tightest[noun][0]:
-            tightest[noun] = (share, index)
+    known = rules if isinstance(rules, Rules) else Rules(rules)
     headers: dict[str, str] = {}
-    for noun, (_, index) in tightest.items():
-        rule, fill = rules[index], fills[index]
-        headers[f"x-ratelimit-limit-{noun}"] = str(rule.bucket.limit)
-        headers[f"x-ratelimit-remaining-{noun}"] = str(fill.remaining)
-        headers[f"x-ratelimit-reset-{noun}"] = go_duration(fill.reset_ms)
-        headers[f"x-penstock-limit-{noun}"] = _label(rule.table, rule.field)
+    for noun, bursts in known.shown:
+        tightest, least = 0, math.inf
+        for place, burst in bursts:
+            if (share := fills[place].remaining / burst) < least:
+                tightest, least = place, share
+        headers |= known.constant_headers[tightest]
+        headers[f"x-ratelimit-remaining-{noun}"] = str(fills[tightest].remaining)
+        headers[f"x-ratelimit-reset-{noun}"] = go_duration(fills[tightest].reset_ms)
     return headers
-
-
-@lru_cache(maxsize=1024)
-def _label(table: str, field: str) -> str:
-    return f"{quote(table)}.{field}"
 
 
 def go_duration(milliseconds: int) -> str:

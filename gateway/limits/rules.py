@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 from urllib.parse import quote
 
@@ -33,6 +34,7 @@ _FIELDS: dict[str, tuple[Counts, Period]] = {
 }
 # What a rule counts -> which triplet of headers tells of it.
 _NOUNS = {"requests": "requests", "tokens": "tokens", "input": "tokens", "output": "tokens"}
+_OF_CALLS = ("requests", "calls")
 _MAX_KEY = 200  # characters; what is longer is hashed: model names are the client's words
 _MAX_KNOWN = 10_000  # callers whose rules are remembered
 
@@ -46,13 +48,6 @@ class Rule(Struct, frozen=True, kw_only=True):
     counts: Counts
     bucket: Bucket
     wait_seconds: float = 0.0
-    shown_as: str = ""  # follows from the others: which headers tell of it, if any do
-
-    def __post_init__(self) -> None:
-        """Decide once what `limit_headers` would ask of every call."""
-        is_shown = self.bucket.kind == "rate" and self.bucket.enforced
-        noun = _NOUNS.get(self.counts, "") if is_shown else ""
-        msgspec.structs.force_setattr(self, "shown_as", noun)
 
     @property
     def is_budget(self) -> bool:
@@ -60,9 +55,95 @@ class Rule(Struct, frozen=True, kw_only=True):
         return self.bucket.kind == "window"
 
     @property
+    def shown_as(self) -> str:
+        """Which triplet of headers tells of it; nothing if none does."""
+        is_shown = self.bucket.kind == "rate" and self.bucket.enforced
+        return _NOUNS.get(self.counts, "") if is_shown else ""
+
+    @property
+    def label(self) -> str:
+        """Its name in headers: ASCII, whatever the table's is."""
+        return f"{quote(self.table)}.{self.field}"
+
+
+class Rules(tuple[Rule, ...]):
+    """The rules of one caller, and what follows from them alone: found once, not in every call."""
+
+    @cached_property
     def needs_prompt(self) -> bool:
-        """Must the prompt be counted for it?"""
-        return self.counts in ("input", "tokens", "cost")
+        """Must the prompt be counted?"""
+        return any(rule.counts in ("input", "tokens", "cost") for rule in self)
+
+    @cached_property
+    def needs_price(self) -> bool:
+        """Does something count money?"""
+        return any(rule.counts == "cost" for rule in self)
+
+    @cached_property
+    def clamps(self) -> bool:
+        """May a call get less output than it wants?"""
+        return any(rule.bucket.clamps and rule.bucket.enforced for rule in self)
+
+    @cached_property
+    def waiting(self) -> Sequence[Rule]:
+        """Those with a line to wait in."""
+        return [rule for rule in self if rule.wait_seconds]
+
+    @cached_property
+    def shadows(self) -> Sequence[int]:
+        """The places of those that refuse nothing."""
+        return [place for place, rule in enumerate(self) if not rule.bucket.enforced]
+
+    @cached_property
+    def shown(self) -> Sequence[tuple[str, Sequence[tuple[int, int]]]]:
+        """For each noun that headers tell of, the places of its rules and their bursts."""
+        nouns = dict.fromkeys(rule.shown_as for rule in self if rule.shown_as)
+        return [
+            (
+                noun,
+                [(at, rule.bucket.burst) for at, rule in enumerate(self) if rule.shown_as == noun],
+            )
+            for noun in nouns
+        ]
+
+    @cached_property
+    def constant_headers(self) -> Sequence[dict[str, str]]:
+        """What headers say of each rule, if any do, however full its bucket is."""
+        return [
+            {
+                f"x-ratelimit-limit-{rule.shown_as}": str(rule.bucket.limit),
+                f"x-penstock-limit-{rule.shown_as}": rule.label,
+            }
+            for rule in self
+        ]
+
+    @cached_property
+    def counts(self) -> Sequence[Counts]:
+        """What each rule counts."""
+        return [rule.counts for rule in self]
+
+    @cached_property
+    def single(self) -> Sequence[Demand]:
+        """One of each bucket: all that a call wants of those that count calls."""
+        return [Demand(rule.bucket) for rule in self]
+
+    @cached_property
+    def sized(self) -> Sequence[tuple[int, Rule]]:
+        """Those of which a call wants more the larger it is, and their places."""
+        return [(at, rule) for at, rule in enumerate(self) if rule.counts not in _OF_CALLS]
+
+    @cached_property
+    def tightest(self) -> Sequence[tuple[int, int]]:
+        """The places of those that a long answer may not fit, and what they hold at most.
+
+        Of those that count the same the one that holds least, as a call wants as much of each.
+        """
+        least: dict[Counts, tuple[int, int]] = {}
+        for at, rule in self.sized:
+            most = rule.bucket.capacity * rule.bucket.scale
+            if rule.counts != "input" and rule.bucket.enforced:
+                least[rule.counts] = min(least.get(rule.counts, (most, at)), (most, at))
+        return [(at, most) for most, at in least.values()]
 
 
 class RuleBook:
@@ -71,22 +152,24 @@ class RuleBook:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._by_key = any("key" in (table.per or ()) for table in policy.limits.values())
-        self._known: dict[tuple[str, str, str, str, str | None], tuple[Rule, ...]] = {}
+        self._known: dict[tuple[str, str, str, str, str | None], Rules] = {}
 
-    def rules_of(self, call: Call) -> tuple[Rule, ...]:
+    def rules_of(self, call: Call) -> Rules:
         """What limits this call, the team's own table first; nothing if nothing does."""
-        return self.rules_for(
-            team=call.principal.team,
-            key=key_of(call.principal),
-            model=call.model.name if call.model is not None else "-",
-            endpoint=call.endpoint,
-            key_limits=call.principal.narrowing.limits,
-        )
+        principal = call.principal
+        model = call.model.name if call.model is not None else "-"
+        key_limits = principal.narrowing.limits
+        return self._rules(principal.team, key_of(principal), model, call.endpoint, key_limits)
 
     def rules_for(
         self, *, team: str, key: str, model: str, endpoint: str, key_limits: str | None = None
-    ) -> tuple[Rule, ...]:
+    ) -> Rules:
         """The same for a call that nobody makes. `key_limits`: the table that the key names."""
+        return self._rules(team, key, model, endpoint, key_limits)
+
+    def _rules(
+        self, team: str, key: str, model: str, endpoint: str, key_limits: str | None
+    ) -> Rules:
         counts_by_key = self._by_key or key_limits is not None
         caller = (team, key if counts_by_key else "", model, endpoint, key_limits)
         rules = self._known.get(caller)
@@ -99,12 +182,12 @@ class RuleBook:
 
     def _made(
         self, team: str, key: str, model: str, endpoint: str, key_limits: str | None
-    ) -> tuple[Rule, ...]:
+    ) -> Rules:
         values = {"team": team, "key": key, "model": model, "endpoint": endpoint}
         applied = applied_limits(
             self.policy, team=team, model=model, endpoint=endpoint, key_limits=key_limits
         )
-        return tuple(
+        return Rules(
             _rule(each, field, {scope: values[scope] for scope in each.scopes})
             for each in applied
             for field in _FIELDS
@@ -117,30 +200,26 @@ def key_of(principal: Principal) -> str:
     return principal.key_id or f"{principal.team}/{principal.name}"
 
 
-def demands_of(
-    rules: Sequence[Rule], estimate: Estimate, price: PricePolicy | None
-) -> list[Demand]:
+def demands_of(rules: Rules, estimate: Estimate, price: PricePolicy | None) -> list[Demand]:
     """What the call wants of each rule's bucket."""
     prompt, sequences = estimate.prompt_tokens, estimate.num_sequences
-    demands: list[Demand] = []
-    for rule in rules:
+    demands = list(rules.single)
+    for place, rule in rules.sized:
         counts = rule.counts
-        if counts in ("requests", "calls"):
-            demands.append(Demand(rule.bucket))
-        elif counts == "tokens":
-            demands.append(Demand(rule.bucket, prompt, sequences))
+        if counts == "tokens":
+            demands[place] = Demand(rule.bucket, prompt, sequences)
         elif counts == "input":
-            demands.append(Demand(rule.bucket, prompt))
+            demands[place] = Demand(rule.bucket, prompt)
         elif counts == "output":
-            demands.append(Demand(rule.bucket, 0, sequences))
+            demands[place] = Demand(rule.bucket, 0, sequences)
         else:
             fixed = prompt * pico_price(price.input) if price else 0
             per_output = sequences * pico_price(price.output) if price else 0
-            demands.append(Demand(rule.bucket, fixed, per_output))
+            demands[place] = Demand(rule.bucket, fixed, per_output)
     return demands
 
 
-def capped_estimate(demands: Sequence[Demand], estimate: Estimate) -> Estimate:
+def capped_estimate(rules: Rules, demands: Sequence[Demand], estimate: Estimate) -> Estimate:
     """An output that was only guessed, no larger than what a bucket can ever hold.
 
     Without this, a small limit would refuse every call that names no `max_tokens`.
@@ -148,19 +227,16 @@ def capped_estimate(demands: Sequence[Demand], estimate: Estimate) -> Estimate:
     if estimate.is_explicit:
         return estimate
     output = estimate.output_tokens
-    for demand in demands:
-        bucket = demand.bucket
-        if demand.per_output and bucket.enforced:
-            room = bucket.capacity * bucket.scale - demand.fixed
-            output = min(output, max(1, room // demand.per_output))
+    for place, most in rules.tightest:
+        demand = demands[place]
+        if demand.per_output and demand.fixed + demand.per_output * output > most:
+            output = min(output, max(1, (most - demand.fixed) // demand.per_output))
     if output == estimate.output_tokens:
         return estimate
     return msgspec.structs.replace(estimate, output_tokens=output)
 
 
-def used_of(
-    rules: Sequence[Rule], usage: Usage, price: PricePolicy | None, *, requests: int
-) -> list[int]:
+def used_of(rules: Rules, usage: Usage, price: PricePolicy | None, *, requests: int) -> list[int]:
     """What the call has used of each rule's bucket."""
     amounts = {
         "requests": requests,
@@ -170,7 +246,7 @@ def used_of(
         "calls": 0,
         "cost": cost_in_micro_units(price, usage),
     }
-    return [amounts[rule.counts] for rule in rules]
+    return list(map(amounts.__getitem__, rules.counts))
 
 
 def _rule(applied: AppliedLimit, field: str, subject: dict[str, str]) -> Rule:

@@ -2,6 +2,10 @@
 -- Numbers are doubles that hold integers; what is exact stays under 2^53.
 local MINUTE, DAY, SLACK, MAX_REFUNDED = 60000, 86400000, 60000, 4503599627370496
 
+-- The fields of a bucket, and of a demand, in the order of protocol.py.
+local KIND, LIMIT, BURST, PERIOD, SCALE, ENFORCED, CLAMPS = 1, 3, 4, 5, 6, 7, 8
+local BUCKET, FIXED, PER_OUTPUT = 1, 2, 3
+
 local function up(amount, by) return math.ceil(amount / by) end
 
 local function clock(given)
@@ -40,52 +44,52 @@ local function window_of(period, now)
   return number, following * DAY
 end
 
--- A bucket as a script gets it: kind, limit, burst, period, scale, enforced, clamps.
+-- What a bucket holds, as it is now.
 local function read(key, bucket, now)
-  if bucket[1] == 'leases' then
+  if bucket[KIND] == 'leases' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
     return {held = redis.call('ZCARD', key)}
   end
   local kept = redis.call('GET', key)
   local state = kept and cmsgpack.unpack(kept)
-  if bucket[1] == 'window' then
-    local period, ends = window_of(bucket[4], now)
+  if bucket[KIND] == 'window' then
+    local period, ends = window_of(bucket[PERIOD], now)
     local used = (state and state[1] == period) and state[2] or 0
     return {period = period, ends = ends, used = used}
   end
   if not state then return {level = 0, at = now, refunded = 0, born = now} end
   local level, at = state[1], state[2]
   if now > at then
-    level = math.max(0, level - (now - at) * bucket[2])
+    level = math.max(0, level - (now - at) * bucket[LIMIT])
     at = now
   end
   return {level = level, at = at, refunded = state[3], born = state[4]}
 end
 
 local function write(key, bucket, state, now)
-  if bucket[1] == 'window' then
+  if bucket[KIND] == 'window' then
     redis.call('SET', key, cmsgpack.pack({state.period, state.used}),
       'PX', string.format('%.0f', state.ends - now + SLACK))
   else
     redis.call('SET', key, cmsgpack.pack({state.level, state.at, state.refunded, state.born}),
-      'PX', string.format('%.0f', up(state.level, bucket[2]) + SLACK))
+      'PX', string.format('%.0f', up(state.level, bucket[LIMIT]) + SLACK))
   end
 end
 
 -- fits, used, remaining, retry_ms, reset_ms
 local function fill(bucket, state, cost, now)
-  local limit = bucket[2]
-  if bucket[1] == 'leases' then
+  local limit = bucket[LIMIT]
+  if bucket[KIND] == 'leases' then
     local fits = state.held + cost <= limit
     return {fits, state.held, math.max(0, limit - state.held), fits and 0 or 100, 0}
-  elseif bucket[1] == 'window' then
+  elseif bucket[KIND] == 'window' then
     local fits, left = state.used + cost <= limit, state.ends - now
     local retry = fits and 0 or (cost > limit and -1 or left)
     return {fits, state.used, math.max(0, limit - state.used), retry, left}
   end
-  local room = bucket[3] * MINUTE - state.level
+  local room = bucket[BURST] * MINUTE - state.level
   local missing, retry = cost * MINUTE - room, 0
-  if missing > 0 then retry = cost > bucket[3] and -1 or up(missing, limit) end
+  if missing > 0 then retry = cost > bucket[BURST] and -1 or up(missing, limit) end
   return {missing <= 0, up(state.level, MINUTE), math.max(0, math.floor(room / MINUTE)),
     retry, up(state.level, limit)}
 end

@@ -10,53 +10,20 @@ from contextlib import asynccontextmanager
 
 from msgspec import Struct
 
-from gateway.store.arithmetic import (
-    Level,
-    Taken,
-    leases_fill,
-    rate_fill,
-    room_for_output,
-    window_fill,
-    window_of,
-)
-from gateway.store.protocol import MINUTE_MS, Bucket, Decision, Demand, Fill
+from gateway.store.arithmetic import room_for_output
+from gateway.store.protocol import Bucket, Decision, Demand, Fill
+from gateway.store.states import State, Taken, Window, new_state
 
 TOMBSTONE_MS = 60_000
 SWEEP_AT = 1024
-
-
-class _Window(Struct):
-    period: int
-    used: int
-    ends_at: int
 
 
 class _Reservation(Struct, frozen=True):
     """`taken` is None once it is settled; kept a while, so that it cannot come again."""
 
     output: int
-    taken: list[Taken | None] | None
+    taken: Sequence[Taken | None] | None
     at: int
-
-
-# What a bucket holds, by its kind; of leases, the calls that have one.
-_State = Level | _Window | set[str]
-
-
-def _fits(bucket: Bucket, state: _State, cost: int) -> bool:
-    if isinstance(state, Level):
-        return cost * MINUTE_MS <= bucket.burst * MINUTE_MS - state.level
-    if isinstance(state, _Window):
-        return state.used + cost <= bucket.limit
-    return len(state) + cost <= bucket.limit
-
-
-def _fill(bucket: Bucket, state: _State, cost: int, now: int) -> Fill:
-    if isinstance(state, Level):
-        return rate_fill(bucket, state.level, cost)
-    if isinstance(state, _Window):
-        return window_fill(bucket, state.used, cost, state.ends_at - now)
-    return leases_fill(bucket, len(state), cost)
 
 
 def now_ms() -> int:
@@ -69,10 +36,7 @@ class MemoryStore:
 
     def __init__(self, *, clock: Callable[[], int] = now_ms) -> None:
         self._clock = clock
-        self._levels: dict[str, Level] = {}
-        self._windows: dict[str, _Window] = {}
-        # Key -> call ids. They need not expire here: this process and its calls end together.
-        self._leases: dict[str, set[str]] = {}
+        self._states: dict[str, State] = {}  # by the bucket's key
         self._reservations: dict[str, _Reservation] = {}
         self._sweep_at = SWEEP_AT
 
@@ -88,32 +52,39 @@ class MemoryStore:
         now = self._clock()
         known = self._reservations.get(call_id)
         if known is not None:
-            return Decision(
-                granted=known.taken is not None,
-                output=known.output,
-                fills=[self._filled(demand.bucket, 0, now) for demand in demands],
+            fills = [self._filled(demand.bucket, 0, now) for demand in demands]
+            return Decision(known.taken is not None, known.output, fills)
+        if least_output < output:
+            output = self._clamped(demands, output, least_output, now)
+        states = self._states
+        wanted = [
+            (
+                states.get(demand.bucket.key) or self._added(demand.bucket, now),
+                demand.bucket,
+                demand.cost(output),
             )
-        output = self._clamped(demands, output, least_output, now)
-        wanted: list[tuple[Bucket, _State, int, bool]] = []
-        is_refused = False
-        for demand in demands:
-            bucket, cost = demand.bucket, demand.cost(output)
-            state = self._state(bucket, now)
-            fits = _fits(bucket, state, cost)
-            if not fits and bucket.enforced:
-                is_refused = True
-            wanted.append((bucket, state, cost, fits))
-        if is_refused:
-            fills = [_fill(bucket, state, cost, now) for bucket, state, cost, _ in wanted]
+            for demand in demands
+        ]
+        fit = [state.fits(bucket, cost, now) for state, bucket, cost in wanted]
+        if all(fit):
+            took = [state.take(call_id, bucket, cost, now) for state, bucket, cost in wanted]
+        elif any(
+            demand.bucket.enforced and not fits for demand, fits in zip(demands, fit, strict=True)
+        ):
+            fills = [state.fill(bucket, cost, now) for state, bucket, cost in wanted]
             return Decision(granted=False, output=output, fills=fills)
-        taken: list[Taken | None] = []
-        fills: list[Fill] = []
-        for bucket, state, cost, fits in wanted:
-            taken.append(self._take(call_id, bucket, state, cost, now) if fits else None)
-            fills.append(_fill(bucket, state, 0 if fits else cost, now))
+        else:
+            took = [
+                state.take(call_id, bucket, cost, now)
+                if fits
+                else (None, state.fill(bucket, cost, now))
+                for (state, bucket, cost), fits in zip(wanted, fit, strict=True)
+            ]
+        taken, fills = zip(*took, strict=True) if took else ((), ())
         self._reservations[call_id] = _Reservation(output, taken, now)
-        self._sweep_sometimes(now)
-        return Decision(granted=True, output=output, fills=fills)
+        if len(self._reservations) + len(self._states) >= self._sweep_at:
+            self._sweep(now)
+        return Decision(granted=True, output=output, fills=list(fills))
 
     def settle(
         self,
@@ -126,17 +97,21 @@ class MemoryStore:
         """See `Store.settle`."""
         now = self._clock()
         known = self._reservations.get(call_id)
-        if known is not None and known.taken is None:
-            return
-        if known is not None and known.taken is not None:
+        if known is not None:
+            if known.taken is None:
+                return
             for demand, amount, taken in zip(demands, used, known.taken, strict=True):
                 if taken is not None:
-                    self._settle(call_id, demand.bucket, amount, taken, now)
+                    bucket = demand.bucket
+                    state = self._states.get(bucket.key) or self._added(bucket, now)
+                    state.settle(call_id, bucket, amount, taken, now)
         elif charge_unreserved:
             for demand, amount in zip(demands, used, strict=True):
-                if demand.bucket.kind != "leases":
-                    state = self._state(demand.bucket, now)
-                    self._take(call_id, demand.bucket, state, amount, now)
+                bucket = demand.bucket
+                if bucket.kind != "leases":
+                    state = self._states.get(bucket.key) or self._added(bucket, now)
+                    state.fits(bucket, amount, now)  # may it or not, it has been used
+                    state.take(call_id, bucket, amount, now)
         self._reservations[call_id] = _Reservation(0, None, now)
 
     async def peek(self, demands: Sequence[Demand]) -> Sequence[Fill]:
@@ -147,14 +122,15 @@ class MemoryStore:
     def windows(self) -> Mapping[str, tuple[int, int, int]]:
         """What is worth keeping over a restart: each window's period, units and end."""
         return {
-            key: (window.period, window.used, window.ends_at)
-            for key, window in self._windows.items()
+            key: (state.period, state.used, state.ends_at)
+            for key, state in self._states.items()
+            if isinstance(state, Window) and state.used
         }
 
     def restore(self, windows: Mapping[str, tuple[int, int, int]]) -> None:
         """Go on from the windows that an earlier store had."""
         for key, (period, used, ends_at) in windows.items():
-            self._windows[key] = _Window(period, used, ends_at)
+            self._states[key] = Window(period, used, ends_at)
 
     def num_held(self) -> int:
         """Calls with a reservation that is not settled."""
@@ -171,80 +147,20 @@ class MemoryStore:
                 )
         return max(granted, min(least, output))
 
-    def _state(self, bucket: Bucket, now: int) -> "_State":
-        """A bucket as it is now. A new window or set is kept when something is taken of it."""
-        if bucket.kind == "rate":
-            return self._level(bucket, now)
-        if bucket.kind == "window":
-            return self._window(bucket, now)
-        return self._leases.get(bucket.key) or set()
-
-    def _level(self, bucket: Bucket, now: int) -> Level:
-        level = self._levels.get(bucket.key)
-        if level is None:
-            level = self._levels[bucket.key] = Level(0, now, 0, now)
-        elif now > level.at:
-            level.drain(bucket.limit, now)
-        return level
+    def _added(self, bucket: Bucket, now: int) -> State:
+        state = self._states[bucket.key] = new_state(bucket, now)
+        return state
 
     def _filled(self, bucket: Bucket, cost: int, now: int) -> Fill:
-        return _fill(bucket, self._state(bucket, now), cost, now)
+        state = self._states.get(bucket.key) or new_state(bucket, now)
+        state.fits(bucket, cost, now)  # lets time pass
+        return state.fill(bucket, cost, now)
 
-    def _take(self, call_id: str, bucket: Bucket, state: "_State", cost: int, now: int) -> Taken:
-        if isinstance(state, Level):
-            state.level += cost * MINUTE_MS
-            return Taken(cost, state.at, state.level, state.refunded, state.born)
-        if isinstance(state, _Window):
-            window = state
-            if (kept := self._windows.get(bucket.key)) is not None and kept.period == state.period:
-                window = kept
-            window.used += cost
-            self._windows[bucket.key] = window
-            return Taken(cost, now, period=window.period)
-        self._leases.setdefault(bucket.key, state).add(call_id)
-        return Taken(cost, now)
-
-    def _settle(self, call_id: str, bucket: Bucket, used: int, taken: Taken, now: int) -> None:
-        if bucket.kind == "leases":
-            leases = self._leases.get(bucket.key, set())
-            leases.discard(call_id)
-            if not leases:
-                self._leases.pop(bucket.key, None)
-        elif bucket.kind == "window":
-            window = self._window(bucket, now)
-            # Usage belongs to the day in which the call began; a later day owes nothing.
-            if window.period == taken.period:
-                window.used = max(0, window.used + used - taken.cost)
-                self._windows[bucket.key] = window
-        elif used != taken.cost:
-            level = self._level(bucket, now)
-            if used > taken.cost:
-                level.level += (used - taken.cost) * MINUTE_MS
-            else:
-                level.refund(taken.cost - used, taken, bucket.limit)
-
-    def _window(self, bucket: Bucket, now: int) -> _Window:
-        window = self._windows.get(bucket.key)
-        if window is not None and now < window.ends_at:
-            return window
-        period, ends_at = window_of(bucket.period, now)
-        return _Window(period, 0, ends_at)
-
-    def _sweep_sometimes(self, now: int) -> None:
-        if len(self._reservations) + len(self._levels) + len(self._windows) < self._sweep_at:
-            return
+    def _sweep(self, now: int) -> None:
         self._reservations = {
             call_id: known
             for call_id, known in self._reservations.items()
             if known.taken is not None or now - known.at < TOMBSTONE_MS
         }
-        # A level's drain needs its limit, which it does not know; untouched for an
-        # hour is longer than any burst takes.
-        self._levels = {
-            key: level for key, level in self._levels.items() if now - level.at < 60 * MINUTE_MS
-        }
-        self._windows = {
-            key: window for key, window in self._windows.items() if now < window.ends_at
-        }
-        kept = len(self._reservations) + len(self._levels) + len(self._windows)
-        self._sweep_at = max(SWEEP_AT, 2 * kept)
+        self._states = {key: state for key, state in self._states.items() if not state.is_idle(now)}
+        self._sweep_at = max(SWEEP_AT, 2 * (len(self._reservations) + len(self._states)))

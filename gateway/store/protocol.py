@@ -21,8 +21,10 @@ BucketKind = Literal["rate", "window", "leases"]
 Period = Literal["minute", "day", "month"]
 
 
-class Bucket(Struct, frozen=True, kw_only=True):
+class Bucket(Struct, frozen=True, kw_only=True, array_like=True, cache_hash=True):
     """One limit for one subject, such as the tokens of one team in a minute.
+
+    The order of the fields is how `buckets.lua` reads them.
 
     `rate`: GCRA. `limit` units flow out in a minute, at most `burst` are in it.
     `window`: at most `limit` units in a calendar day or month, UTC.
@@ -44,7 +46,7 @@ class Bucket(Struct, frozen=True, kw_only=True):
         return self.burst if self.kind == "rate" else self.limit
 
 
-class Demand(Struct, frozen=True):
+class Demand(Struct, frozen=True, array_like=True):
     """What one call wants of one bucket: `fixed`, and `per_output` for each unit of output."""
 
     bucket: Bucket

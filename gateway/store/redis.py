@@ -33,7 +33,15 @@ from gateway.store.redis_wire import (
     Reply,
     is_unknown_script,
 )
-from gateway.store.scripts import SCRIPTS, keys_of, script_of, wire_of
+from gateway.store.scripts import (
+    SCRIPTS,
+    ScriptCall,
+    ToldBuckets,
+    key_of_call,
+    script_call,
+    script_of,
+    told,
+)
 
 log = structlog.get_logger()
 
@@ -47,6 +55,7 @@ OWED_SECONDS = 1.0  # nobody waits for these
 MAX_RENEWED_AT_ONCE = 200
 
 FAILURES = (RedisLost, RedisTooSlow, RedisRefused, OSError, TimeoutError)
+_encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Decision)
 
 
@@ -61,8 +70,8 @@ class RedisStore:
         self._link: RedisLink | None = None
         self._failures = 0
         self._num_lost = 0  # settlements that no longer fitted
-        self._owed: deque[tuple[list[bytes], bytes]] = deque()
-        self._held: dict[str, list[bytes]] = {}  # call id -> keys to renew
+        self._owed: deque[ScriptCall] = deque()
+        self._held: dict[str, ToldBuckets] = {}  # by the call's id
 
     @property
     def is_connected(self) -> bool:
@@ -107,20 +116,20 @@ class RedisStore:
         self, call_id: str, demands: Sequence[Demand], *, output: int = 0, least_output: int = 0
     ) -> Decision:
         """See `Store.reserve`."""
-        decision = await self._decide(call_id, demands, output, least_output, looks=False)
+        buckets = told(tuple([demand.bucket for demand in demands]))
+        payload = _encode(
+            (call_id, self._clock(), output, least_output, LEASE_MS, RESERVATION_MS, demands, False)
+        )
+        decision = await self._decided(buckets.called("reserve", call_id, payload))
         if decision.granted:
-            keys = keys_of(call_id, demands)
-            leases = [
-                key
-                for key, demand in zip(keys[1:], demands, strict=True)
-                if demand.bucket.kind == "leases"
-            ]
-            self._held[call_id] = [keys[0], *leases]
+            self._held[call_id] = buckets
         return decision
 
     async def peek(self, demands: Sequence[Demand]) -> Sequence[Fill]:
         """See `Store.peek`."""
-        return (await self._decide("-", demands, 0, 0, looks=True)).fills
+        buckets = told(tuple([demand.bucket for demand in demands]))
+        payload = _encode(("-", self._clock(), 0, 0, LEASE_MS, RESERVATION_MS, demands, True))
+        return (await self._decided(buckets.called("reserve", "-", payload))).fills
 
     def settle(
         self,
@@ -131,56 +140,32 @@ class RedisStore:
         charge_unreserved: bool = False,
     ) -> None:
         """See `Store.settle`."""
-        self._held.pop(call_id, None)
-        payload = msgspec.msgpack.encode(
-            (
-                call_id,
-                self._clock(),
-                TOMBSTONE_MS,
-                charge_unreserved,
-                [wire_of(demand.bucket) for demand in demands],
-                used,
-            )
+        buckets = self._held.pop(call_id, None) or told(
+            tuple([demand.bucket for demand in demands])
         )
-        self._pay(keys_of(call_id, demands), payload)
+        payload = _encode((call_id, self._clock(), TOMBSTONE_MS, charge_unreserved, demands, used))
+        self._pay(buckets.called("settle", call_id, payload))
 
-    async def _decide(
-        self, call_id: str, demands: Sequence[Demand], output: int, least: int, *, looks: bool
-    ) -> Decision:
-        asked = [(*wire_of(demand.bucket), demand.fixed, demand.per_output) for demand in demands]
-        payload = msgspec.msgpack.encode(
-            (call_id, self._clock(), output, least, LEASE_MS, RESERVATION_MS, asked, looks)
-        )
+    async def _decided(self, asked: ScriptCall) -> Decision:
         link = self._link
         if link is None:
             raise StoreUnavailable("the store is away")
         try:
-            reply = await self._run(link, "reserve", keys_of(call_id, demands), payload)
+            reply = await self._run(link, asked, self._address.timeout_seconds)
         except FAILURES as error:
             raise StoreUnavailable(f"the store failed: {error}", asked=True) from error
         assert isinstance(reply, bytes)
         return _decoder.decode(reply)
 
-    async def _run(
-        self,
-        link: RedisLink,
-        name: str,
-        keys: Sequence[bytes],
-        payload: bytes,
-        *,
-        seconds: float | None = None,
-    ) -> Reply:
+    async def _run(self, link: RedisLink, asked: ScriptCall, seconds: float) -> Reply:
         """One round trip; two if Redis does not know the script."""
-        script = script_of(name)
-        seconds = seconds or self._address.timeout_seconds
-        rest = (b"%d" % len(keys), *keys, payload)
         try:
             try:
-                reply = await link.send(b"EVALSHA", script.digest, *rest, timeout=seconds)
+                reply = await link.ask(asked.by_digest(), seconds)
             except RedisRefused as error:
                 if not is_unknown_script(error):
                     raise
-                reply = await link.send(b"EVAL", script.source, *rest, timeout=seconds)
+                reply = await link.ask(asked.whole(), seconds)
         except FAILURES as error:
             self._failed(link, error)
             raise
@@ -194,43 +179,39 @@ class RedisStore:
             link.close()
             log.warning("store_lost", store=str(self._address), error=str(error))
 
-    def _pay(self, keys: list[bytes], payload: bytes) -> None:
+    def _pay(self, settlement: ScriptCall) -> None:
         """Send a settlement and do not wait; owe it if that fails."""
         link = self._link
         if link is None:
-            self._owe(keys, payload)
+            self._owe(settlement)
             return
-        rest = (b"%d" % len(keys), *keys, payload)
         seconds = self._address.timeout_seconds
-        script = script_of("settle")
 
         def done(settled: "asyncio.Future[Reply]") -> None:
             error = None if settled.cancelled() else settled.exception()
-            if isinstance(error, RedisRefused) and is_unknown_script(error):
-                # Redis knows it from now on.
-                again = link.send(b"EVAL", script.source, *rest, timeout=seconds)
-                again.add_done_callback(done)
-            elif isinstance(error, Exception):
-                self._owe(keys, payload)
-                self._failed(link, error)
-            else:
+            if error is None:
                 self._failures = 0
+            elif isinstance(error, RedisRefused) and is_unknown_script(error):
+                # Redis knows it from now on.
+                link.ask(settlement.whole(), seconds).add_done_callback(done)
+            elif isinstance(error, Exception):
+                self._owe(settlement)
+                self._failed(link, error)
 
-        link.send(b"EVALSHA", script.digest, *rest, timeout=seconds).add_done_callback(done)
+        link.ask(settlement.by_digest(), seconds).add_done_callback(done)
 
-    def _owe(self, keys: list[bytes], payload: bytes) -> None:
+    def _owe(self, settlement: ScriptCall) -> None:
         if len(self._owed) >= MAX_OWED:
             self._owed.popleft()
             self._num_lost += 1
-        self._owed.append((keys, payload))
+        self._owed.append(settlement)
 
     async def _pay_owed(self) -> None:
         """Send what is owed, in order; what fails stays owed."""
         link = self._link
         while link is not None and self._owed:
-            keys, payload = self._owed[0]
             try:
-                await self._run(link, "settle", keys, payload, seconds=OWED_SECONDS)
+                await self._run(link, self._owed[0], OWED_SECONDS)
             except FAILURES:
                 return
             self._owed.popleft()
@@ -287,13 +268,13 @@ class RedisStore:
         """Every third of a lease's life, say which calls still run."""
         while True:
             await asyncio.sleep(self.lease_ms / 3000)
-            held = list(self._held.items())
+            held = self._keys_held()
             for start in range(0, len(held), MAX_RENEWED_AT_ONCE):
                 await self.renew_now(held[start : start + MAX_RENEWED_AT_ONCE])
 
     async def renew_now(self, held: Sequence[tuple[str, list[bytes]]] | None = None) -> None:
         """Renew the leases of calls that run, by default of all."""
-        calls = list(self._held.items()) if held is None else held
+        calls = self._keys_held() if held is None else held
         link = self._link
         if link is None or not calls:
             return
@@ -301,4 +282,11 @@ class RedisStore:
         told = [(call_id, len(own) - 1) for call_id, own in calls]
         payload = msgspec.msgpack.encode((self._clock(), LEASE_MS, RESERVATION_MS, told))
         with contextlib.suppress(*FAILURES):
-            await self._run(link, "renew", keys, payload, seconds=OWED_SECONDS)
+            await self._run(link, script_call("renew", keys, payload), OWED_SECONDS)
+
+    def _keys_held(self) -> list[tuple[str, list[bytes]]]:
+        """For each call that runs, the keys of its reservation and its leases."""
+        return [
+            (call_id, [key_of_call(call_id), *buckets.leases])
+            for call_id, buckets in self._held.items()
+        ]

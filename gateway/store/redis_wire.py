@@ -34,20 +34,23 @@ class RedisLink(asyncio.Protocol):
     def __init__(self) -> None:
         self.closed = asyncio.Event()
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Reply], asyncio.TimerHandle]] = deque()
         self._buffer = bytearray()
 
     def send(self, *parts: bytes, timeout: float) -> "asyncio.Future[Reply]":
         """The reply to a command. Raises `RedisRefused`, `RedisLost`, `RedisTooSlow`."""
+        return self.ask(encoded(parts), timeout)
+
+    def ask(self, command: bytes, timeout: float) -> "asyncio.Future[Reply]":
+        """The same for a command that is in RESP already."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
         if self._transport is None or self._transport.is_closing():
             future.set_exception(RedisLost("the connection is closed"))
             return future
-        self._waiting.append(future)
         timer = loop.call_later(timeout, _time_is_up, future, timeout)
-        future.add_done_callback(lambda _: timer.cancel())
-        self._transport.write(encoded(parts))
+        self._waiting.append((future, timer))
+        self._transport.write(command)
         return future
 
     def close(self) -> None:
@@ -62,23 +65,24 @@ class RedisLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio: hand each whole reply to whoever is next."""
-        self._buffer += data
-        at = 0
+        buffer, at = self._buffer, 0
+        buffer += data
         try:
-            while (found := parsed(self._buffer, at)) is not None:
+            while at < len(buffer) and (found := parsed(buffer, at)) is not None:
                 reply, at = found
                 self._answer(reply)
         except (ValueError, IndexError):
             self.close()
             return
-        del self._buffer[:at]
+        del buffer[:at]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by asyncio."""
         self._end(str(exc) if exc else "Redis closed the connection")
 
     def _answer(self, reply: Reply | RedisRefused) -> None:
-        future = self._waiting.popleft()
+        future, timer = self._waiting.popleft()
+        timer.cancel()
         if future.done():  # too slow, or its call is gone
             return
         if isinstance(reply, RedisRefused):
@@ -89,7 +93,8 @@ class RedisLink(asyncio.Protocol):
     def _end(self, why: str) -> None:
         self.closed.set()
         while self._waiting:
-            future = self._waiting.popleft()
+            future, timer = self._waiting.popleft()
+            timer.cancel()
             if not future.done():
                 future.set_exception(RedisLost(why))
 
@@ -101,9 +106,12 @@ def is_unknown_script(error: RedisRefused) -> bool:
 
 def encoded(parts: Sequence[bytes]) -> bytes:
     """A command as RESP: an array of bulk strings."""
-    pieces = [b"*%d\r\n" % len(parts)]
-    pieces += [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
-    return b"".join(pieces)
+    return b"*%d\r\n%b" % (len(parts), b"".join(map(bulk, parts)))
+
+
+def bulk(part: bytes) -> bytes:
+    """One part of a command."""
+    return b"$%d\r\n%b\r\n" % (len(part), part)
 
 
 def parsed(buffer: bytearray, at: int) -> tuple[Reply | RedisRefused, int] | None:
@@ -116,12 +124,11 @@ def parsed(buffer: bytearray, at: int) -> tuple[Reply | RedisRefused, int] | Non
         return None
     kind, text = bytes(buffer[at : at + 1]), bytes(buffer[at + 1 : end])
     if kind == b"$":
-        length = int(text)
+        length, begin = int(text), end + 2
         if length < 0:
-            return None, end + 2
-        if len(buffer) < end + 4 + length:
-            return None
-        return bytes(buffer[end + 2 : end + 2 + length]), end + 4 + length
+            return None, begin
+        after = begin + length
+        return (bytes(buffer[begin:after]), after + 2) if len(buffer) >= after + 2 else None
     if kind == b":":
         return int(text), end + 2
     if kind == b"+":

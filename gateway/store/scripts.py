@@ -7,11 +7,11 @@ import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct
 
-from gateway.store.protocol import Bucket, Demand
+from gateway.store.protocol import Bucket
+from gateway.store.redis_wire import bulk
 
 SCRIPTS = ("reserve", "settle", "renew")
 PREFIX = "{penstock}:"  # the hash tag of all keys
@@ -32,22 +32,57 @@ def script_of(name: str) -> Script:
     return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
-def keys_of(call_id: str, demands: Sequence[Demand]) -> list[bytes]:
-    return [
-        f"{PREFIX}call:{call_id}".encode(),
-        *[key_of(demand.bucket) for demand in demands],
-    ]
+class ScriptCall(Struct, frozen=True):
+    """A script, and what it is called with: how many keys, then these and the payload in RESP."""
+
+    name: str
+    num_keys: int
+    arguments: bytes
+
+    def by_digest(self) -> bytes:
+        """The command for a Redis that knows the script."""
+        return _head(b"EVALSHA", script_of(self.name).digest, self.num_keys) + self.arguments
+
+    def whole(self) -> bytes:
+        """The command with the script in it."""
+        return _head(b"EVAL", script_of(self.name).source, self.num_keys) + self.arguments
+
+
+def script_call(name: str, keys: Sequence[bytes], payload: bytes) -> ScriptCall:
+    """A script over any keys."""
+    return ScriptCall(name, len(keys), b"".join(map(bulk, (*keys, payload))))
+
+
+class ToldBuckets(Struct, frozen=True):
+    """The buckets of a caller's calls, as Redis is told of them."""
+
+    num_keys: int  # of them and of the call
+    keys: bytes  # in RESP
+    leases: Sequence[bytes]  # the keys of those that a running call renews
+
+    def called(self, name: str, call_id: str, payload: bytes) -> ScriptCall:
+        """A script for one call, over these buckets."""
+        key = key_of_call(call_id)
+        arguments = b"$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (
+            len(key), key, self.keys, len(payload), payload,
+        )  # fmt: skip
+        return ScriptCall(name, self.num_keys, arguments)
 
 
 @lru_cache(maxsize=10_000)
-def key_of(bucket: Bucket) -> bytes:
-    return f"{PREFIX}limit:{bucket.key}".encode()
+def told(buckets: tuple[Bucket, ...]) -> ToldBuckets:
+    """The same for every call of one caller, so it is made once."""
+    keys = [f"{PREFIX}limit:{bucket.key}".encode() for bucket in buckets]
+    leases = [key for key, bucket in zip(keys, buckets, strict=True) if bucket.kind == "leases"]
+    return ToldBuckets(1 + len(keys), b"".join(map(bulk, keys)), leases)
 
 
-@lru_cache(maxsize=10_000)
-def wire_of(bucket: Bucket) -> tuple[Any, ...]:
-    """A bucket as `buckets.lua` reads it."""
-    return (
-        bucket.kind, bucket.limit, bucket.burst, bucket.period, bucket.scale,
-        bucket.enforced, bucket.clamps,
-    )  # fmt: skip
+def key_of_call(call_id: str) -> bytes:
+    """Where a call's reservation is."""
+    return f"{PREFIX}call:{call_id}".encode()
+
+
+@lru_cache(maxsize=1024)
+def _head(command: bytes, script: bytes, num_keys: int) -> bytes:
+    parts = (command, script, b"%d" % num_keys)
+    return b"*%d\r\n%b" % (len(parts) + num_keys + 1, b"".join(map(bulk, parts)))

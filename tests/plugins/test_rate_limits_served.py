@@ -46,7 +46,7 @@ class Served:
 
         def look() -> int:
             store = self.server.gateway.store
-            level = store._levels.get(f"none:{field}:team=me")  # type: ignore[attr-defined]
+            level = store._states.get(f"none:{field}:team=me")  # type: ignore[attr-defined]
             return 0 if level is None else -(-level.level // 60_000)
 
         return self.server.run(look)

@@ -1,8 +1,8 @@
 import msgspec
 
-from gateway.limits import RuleBook
+from gateway.limits import Estimate, RuleBook, capped_estimate, demands_of
 from gateway.narrowing import Narrowing
-from gateway.policy import LimitPolicy, Policy, TeamPolicy
+from gateway.policy import LimitPolicy, Policy, PricePolicy, TeamPolicy
 from tests.plugins.policies import TARGETS, ModelPolicy, call_of, policy_of
 
 LIMITS = (
@@ -82,3 +82,21 @@ def test_no_name_can_pass_for_another_in_a_buckets_key() -> None:
     assert "models:tokens_per_day:model=a%3Ab%2Fc" in odd
     assert all(len(key) < 250 for key in keys(model="x" * 5000))
     assert keys(model="x" * 5000) != keys(model="x" * 5001)
+
+
+def test_a_guessed_output_is_cut_to_the_tightest_of_the_limits_that_count_it() -> None:
+    limits = [
+        LimitPolicy(name="wide", per=[], output_tokens_per_minute=9000, cost_per_day=0.000_001),
+        LimitPolicy(name="tight", per=["team"], output_tokens_per_minute=600, tokens_per_day=5000),
+        LimitPolicy(name="shadow", per=["key"], output_tokens_per_minute=6, shadow=True),
+    ]
+    rules = RuleBook(policy_of(teams=[TeamPolicy(name="search")], limits=limits)).rules_for(
+        team="search", key="k1", model="chat", endpoint="openai.chat"
+    )
+    guess = Estimate(prompt_tokens=4900, output_tokens=1024, num_sequences=2)
+    demands = demands_of(rules, guess, PricePolicy(input=1.0))
+
+    assert [rule.counts for rule in rules] == ["output", "cost", "output", "tokens", "output"]
+    assert capped_estimate(rules, demands, guess).output_tokens == (5000 - 4900) // 2
+    told = msgspec.structs.replace(guess, is_explicit=True)
+    assert capped_estimate(rules, demands, told) is told
