@@ -125,7 +125,7 @@ $(BIN)/python:
 	@$(PIP) install --quiet --upgrade -c $(CONSTRAINTS) pip
 	@touch $@
 
-.venv/penstock-installed: pyproject.toml $(CONSTRAINTS) engines/gguf/build.py .venv/pip-installed
+.venv/penstock-installed: pyproject.toml $(CONSTRAINTS) engines/gguf/build.py engines/gguf/masked_cells.cmake .venv/pip-installed
 	@echo "[1/2] llama.cpp, which runs GGUF models"
 	@$(BIN)/python engines/gguf/build.py --python $(BIN)/python
 	@echo "[2/2] Penstock and what it stands on"

@@ -14,6 +14,8 @@ measured on the pinned version:
 - OpenMP counts threads over all teams: as soon as a second thread calls
   llama.cpp, decoding gets 2 to 5 times slower. ggml's own thread pool does not.
 
+And one loop of its sources is made faster as it is configured: masked_cells.cmake.
+
 A finished wheel is kept by everything that decides
 its content, so a second clone installs in seconds. pip's own wheel cache is
 passed by: it does not look at the flags.
@@ -42,6 +44,7 @@ from pathlib import Path
 VERSION = "0.3.36"  # as in pyproject.toml; a test compares them
 STAMP = ".penstock-gguf-build.json"
 HEARTBEAT_SECONDS = 15.0
+MASKED_CELLS = Path(__file__).resolve().with_name("masked_cells.cmake")
 
 _NINJA = re.compile(r"^\s*\[(\d+)/(\d+)\]")
 _MAKE = re.compile(r"^\s*\[\s*(\d+)%\]")
@@ -108,6 +111,8 @@ def plan(machine: Machine, *, gpu: bool = False, extra: str = "") -> Plan:
     reasons = [
         "OpenMP off: with it, several models in one process slow each other down",
         "vision on: it is a fifth of the time that compiling takes",
+        "attention passes the cells of other streams four at a time: a quarter less time for a "
+        "step of 16 streams with 900 tokens each",
     ]
     for more, why in (_amx(machine), _gpu(machine, asked=gpu)):
         arguments += more
@@ -146,6 +151,7 @@ def cache_key(machine: Machine, target: Target, arguments: Iterable[str]) -> str
     parts = {
         "version": VERSION,
         "arguments": list(arguments),
+        "masked_cells": MASKED_CELLS.read_text(),
         "cpu": sorted(machine.cpu_flags),
         "compiler": machine.compiler,
         "libc": machine.libc,
@@ -231,7 +237,9 @@ def build_wheel(python: Path, arguments: Iterable[str], kept: Path) -> Path:
     """Compile a wheel into the folder `kept`, which appears only when it is complete."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     log = kept.parent / f"{kept.name}.log"
-    environment = os.environ | {"CMAKE_ARGS": shlex.join(arguments)}
+    # Not among the arguments, which name the wheel: every clone has it at another path.
+    included = f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={MASKED_CELLS}"
+    environment = os.environ | {"CMAKE_ARGS": shlex.join([included, *arguments])}
     with tempfile.TemporaryDirectory(dir=kept.parent, prefix="building-") as folder:
         command = [str(python), "-m", "pip", "wheel", "--verbose", "--no-cache-dir", "--no-deps"]
         command += ["--no-binary", "llama-cpp-python", "--wheel-dir", folder]

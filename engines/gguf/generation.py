@@ -52,6 +52,7 @@ class Generation:
             context_tokens=shape.context_tokens,
             on_preemption=recorder.preempted,
             saved=layout.saved,
+            tile_rows=runner.tile_rows,
         )
         self.interruptible: Running | None = None  # whose cancelling may abort the step
         self._runner = runner
@@ -80,7 +81,7 @@ class Generation:
         works.sort(key=_slot_of)
         rows = _rows(works)
         num_tokens = sum(work.count for work in works)
-        may_try = not _keeps_waiting(works)
+        may_try = not _keeps_waiting(self.scheduler.running, works)
         self._runner.set_threads(self._threads.choose(num_tokens, may_try=may_try))
         began = time.monotonic()
         try:
@@ -265,11 +266,9 @@ class PositionedCache:
         return self._runner.restore(slot, state, position_of(tokens, len(tokens)))
 
 
-def _keeps_waiting(works: Sequence[Work]) -> bool:
+def _keeps_waiting(running: Sequence[Running], works: Sequence[Work]) -> bool:
     """Whether running answers wait for prompts: the step is as long as it may be."""
-    return any(work.count > 1 for work in works) and any(
-        work.sequence.is_decoding for work in works
-    )
+    return any(work.count > 1 for work in works) and any(one.is_decoding for one in running)
 
 
 def _slot_of(work: Work) -> int:

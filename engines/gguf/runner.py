@@ -35,6 +35,7 @@ POOLINGS = {"mean": 1, "cls": 2, "last": 3, "rank": 4}
 _NO_MMAP, _MMAP = 0, 1
 _FLASH = {None: -1, False: 0, True: 1}
 _DATA_TOO = True
+_TILE_ROWS = 64  # GGML_FA_TILE_Q
 
 
 class Shape(NamedTuple):
@@ -213,6 +214,14 @@ class Runner:
         self._binding.llama_set_n_threads(context, number, number)
         if self._cores is not None:
             self._cores.attach(context, number)
+
+    @property
+    def tile_rows(self) -> int | None:
+        """Rows that attention computes together; None where a batch is not cut into tiles."""
+        types = {self._tuning.cache_type_k, self._tuning.cache_type_v}
+        is_tiled = self._tuning.flash_attention is not False and types in ({"f16"}, {"f32"})
+        is_on_cpu = may_stay_on_cores(self._tuning.gpu_layers)
+        return _TILE_ROWS if is_tiled and is_on_cpu and not self._shape.exact else None
 
     @property
     def context(self) -> Any:

@@ -5,6 +5,12 @@ left of the step's tokens goes to prompts, oldest first, in chunks. While
 answers run, `prompt_share` bounds those chunks, because every answer waits for
 the whole step.
 
+On CPUs, llama.cpp's attention takes the rows of a batch in tiles as soon as they
+fill one, and each tile is computed against every cell that one of its rows may
+look at. Answers look at cells everywhere, so a tile with answers in it is computed
+against the whole pool. Therefore a step with answers stays below a tile there,
+and a prompt that is long enough for tiles to pay takes turns with the answers.
+
 When the shared pool runs short, idle caches go first; then the youngest
 sequence is preempted: it waits at the head of its owner's line, keeps what it
 has said, and is computed again when there is room. Nothing fails for want of
@@ -25,6 +31,8 @@ from engines.gguf.saved_caches import ModelCaches
 from engines.gguf.sequence import Sequence as Running
 from engines.gguf.sequence import Work
 from engines.gguf.slots import MIN_COPIED_TOKENS, Placement, Slot, Slots
+
+TILED_FROM = 512  # tokens before a chunk, from which tiles of its own cost it less than none
 
 
 class Cache(Protocol):
@@ -62,7 +70,9 @@ class Scheduler:
         context_tokens: int,
         on_preemption: Callable[[], None] = lambda: None,
         saved: ModelCaches | None = None,
+        tile_rows: int | None = None,
     ) -> None:
+        """`tile_rows`: rows of a batch that attention takes together; None if it is all one."""
         self.slots = slots
         self.slots.on_eviction = self._save
         self.running: list[Running] = []  # in the order of their admission
@@ -70,6 +80,8 @@ class Scheduler:
         self._context_tokens = context_tokens
         self._on_preemption = on_preemption
         self._saved = saved
+        self._tile_rows = tile_rows
+        self._answers_came_last = False
         self._waiting: FairQueue[Running] = FairQueue()
 
     @property
@@ -160,18 +172,25 @@ class Scheduler:
 
     def _catch_up(self, max_tokens: int, prompt_share: int) -> list[Work]:
         decoding = [sequence for sequence in self.running if sequence.is_decoding]
+        prompts = [sequence for sequence in self.running if not sequence.is_decoding]
+        if not decoding:
+            return _chunks(prompts, max_tokens)
+        share = min(max_tokens - len(decoding), prompt_share)
+        beside, room = prompts, share
+        if (tile := self._tile_rows) is not None:
+            is_tiled = share >= tile
+            room = min(share, tile - 1 - len(decoding))
+            beside = [
+                one
+                for one in prompts
+                if room > 0 and not (is_tiled and one.num_computed >= TILED_FROM)
+            ]
+            if len(beside) < len(prompts) and self._answers_came_last:
+                self._answers_came_last = False
+                return _chunks(prompts, share - share % tile if is_tiled else max(1, share))
+        self._answers_came_last = True
         works = [Work(sequence, sequence.num_computed, 1) for sequence in decoding]
-        budget = max_tokens - len(works)
-        if decoding:
-            budget = min(budget, prompt_share)
-        for sequence in self.running:
-            if budget <= 0:
-                break
-            if not sequence.is_decoding:
-                count = sequence.run_from(sequence.num_computed, budget)
-                works.append(Work(sequence, sequence.num_computed, count))
-                budget -= count
-        return works
+        return works + _chunks(beside, room)
 
     def _unreserved(self, works: Sequence[Work]) -> int:
         """Tokens that these need beyond what their slots already count for."""
@@ -253,3 +272,15 @@ class Scheduler:
 
     def _charge(self, sequence: Running, cost: float) -> None:
         self._waiting.charge(sequence.owner, cost, weight=sequence.weight)
+
+
+def _chunks(sequences: Sequence[Running], budget: int) -> list[Work]:
+    """So many of their tokens, the first one's first."""
+    works: list[Work] = []
+    for sequence in sequences:
+        if budget <= 0:
+            break
+        count = sequence.run_from(sequence.num_computed, budget)
+        works.append(Work(sequence, sequence.num_computed, count))
+        budget -= count
+    return works

@@ -1,6 +1,8 @@
 """The installer of llama.cpp: which flags it chooses, and what it says."""
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -112,6 +114,30 @@ def test_the_same_choices_have_the_same_key_and_any_other_has_another() -> None:
     assert key == again
     assert key not in others
     assert len(others) == 6
+
+
+def test_what_is_changed_in_the_sources_changes_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = build.cache_key(machine(), TARGET, [])
+    changed = tmp_path / "masked_cells.cmake"
+    changed.write_text(f"{build.MASKED_CELLS.read_text()}# changed")
+
+    monkeypatch.setattr(build, "MASKED_CELLS", changed)
+
+    assert build.cache_key(machine(), TARGET, []) != key
+
+
+def test_the_library_that_is_installed_passes_masked_cells() -> None:
+    found = re.search('set\\(mark "(.+)"\\)', build.MASKED_CELLS.read_text())
+    assert found is not None
+    package = importlib.util.find_spec("llama_cpp")
+    assert package is not None
+    assert package.origin is not None
+    libraries = list((Path(package.origin).parent / "lib").glob("libggml-cpu*"))
+
+    assert libraries
+    assert all(found[1].encode() in library.read_bytes() for library in libraries)
 
 
 def test_where_it_is_installed_does_not_change_the_key() -> None:

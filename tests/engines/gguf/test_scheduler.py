@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.gguf.saved_caches import SavedCaches
-from engines.gguf.scheduler import Scheduler
+from engines.gguf.scheduler import TILED_FROM, Scheduler
 from engines.gguf.sequence import Sequence, Work
 from engines.gguf.slots import Slots
 from engines.outbox import Mailbox
@@ -63,11 +63,15 @@ def scheduler_of(
     *,
     saved: SavedCaches | None = None,
     idle_tokens: int | None = None,
+    tile_rows: int | None = None,
 ) -> tuple[Scheduler, RecordedCache]:
     cache = RecordedCache()
     slots = Slots(num_slots, pool_tokens=pool_tokens, idle_tokens=idle_tokens)
     caches = None if saved is None else saved.of("model")
-    return Scheduler(slots, cache, context_tokens=pool_tokens, saved=caches), cache
+    scheduler = Scheduler(
+        slots, cache, context_tokens=pool_tokens, saved=caches, tile_rows=tile_rows
+    )
+    return scheduler, cache
 
 
 def step(
@@ -299,3 +303,86 @@ def test_a_long_prompt_costs_running_answers_no_step_and_only_chunks() -> None:
         assert sum(work.count for work in works if work.sequence is long) <= 64
 
     assert steps == -(-4000 // 64)
+
+
+def counts(works: list[Work]) -> list[int]:
+    return [work.count for work in works]
+
+
+def answering(scheduler: Scheduler, cache: RecordedCache, number: int) -> list[Sequence]:
+    """So many answers that have begun and go on for long."""
+    answers = [Sequence(tokens=[at] * 3, max_tokens=900, mailbox=Mailbox()) for at in range(number)]
+    for answer in answers:
+        scheduler.add(answer)
+    step(scheduler, cache)
+    return answers
+
+
+def test_prompts_beside_answers_leave_a_tile_unfilled() -> None:
+    scheduler, cache = scheduler_of(num_slots=9, pool_tokens=10_000, tile_rows=64)
+    answering(scheduler, cache, 3)
+    for _ in range(3):
+        scheduler.add(sequence(45, max_tokens=900))
+
+    taken = [counts(step(scheduler, cache, max_tokens=512, prompt_share=200)) for _ in range(3)]
+
+    assert taken == [[1, 1, 1, 45, 15], [1, 1, 1, 1, 30, 29], [1, 1, 1, 1, 1, 16]]
+
+
+def test_without_answers_prompts_take_the_whole_step_tiles_or_not() -> None:
+    scheduler, cache = scheduler_of(num_slots=9, pool_tokens=10_000, tile_rows=64)
+    scheduler.add(sequence(400))
+
+    assert counts(step(scheduler, cache, max_tokens=512, prompt_share=64)) == [400]
+
+
+def test_a_prompt_that_is_long_already_takes_turns_with_answers_in_whole_tiles() -> None:
+    scheduler, cache = scheduler_of(num_slots=9, pool_tokens=10_000, tile_rows=64)
+    answers = answering(scheduler, cache, 3)
+    long = sequence(2000, max_tokens=1)
+    scheduler.add(long)
+    while long.num_computed < TILED_FROM:
+        assert len(step(scheduler, cache, max_tokens=512, prompt_share=150)) == 4
+
+    said = answers[0].num_generated
+    taken = [counts(step(scheduler, cache, max_tokens=512, prompt_share=150)) for _ in range(4)]
+
+    assert taken == [[128], [1, 1, 1], [128], [1, 1, 1]]
+    assert answers[0].num_generated == said + 2
+
+
+def test_a_long_prompt_rides_along_where_a_step_has_no_time_for_a_tile() -> None:
+    scheduler, cache = scheduler_of(num_slots=9, pool_tokens=10_000, tile_rows=64)
+    answering(scheduler, cache, 3)
+    scheduler.add(sequence(700, max_tokens=1))
+
+    taken = [counts(step(scheduler, cache, max_tokens=512, prompt_share=32)) for _ in range(20)]
+
+    assert taken == [[1, 1, 1, 32]] * 20
+
+
+def test_a_short_prompt_rides_along_while_a_long_one_takes_its_turns() -> None:
+    scheduler, cache = scheduler_of(num_slots=9, pool_tokens=10_000, tile_rows=64)
+    answering(scheduler, cache, 3)
+    scheduler.add(sequence(2000, max_tokens=1))
+    while not counts(step(scheduler, cache, max_tokens=512, prompt_share=64)) == [64]:
+        pass
+    scheduler.add(sequence(20, max_tokens=900))
+
+    taken = [counts(step(scheduler, cache, max_tokens=512, prompt_share=64)) for _ in range(3)]
+
+    assert taken == [[1, 1, 1, 20], [64], [1, 1, 1, 1]]
+
+
+def test_prompts_have_turns_of_their_own_where_answers_fill_a_tile_alone() -> None:
+    scheduler, cache = scheduler_of(num_slots=80, pool_tokens=10_000, tile_rows=64)
+    answering(scheduler, cache, 20)
+    for at in range(44):
+        scheduler.add(Sequence(tokens=[at] * 3, max_tokens=900, mailbox=Mailbox()))
+    while sum(one.is_decoding for one in scheduler.running) < 64:
+        step(scheduler, cache)
+    scheduler.add(sequence(100, max_tokens=1))
+
+    taken = [counts(step(scheduler, cache, max_tokens=512, prompt_share=64)) for _ in range(4)]
+
+    assert taken == [[1] * 64, [64], [1] * 64, [36]]
