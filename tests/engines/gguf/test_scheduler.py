@@ -365,7 +365,7 @@ def test_a_short_prompt_rides_along_while_a_long_one_takes_its_turns() -> None:
     scheduler, cache = scheduler_of(num_slots=9, pool_tokens=10_000, tile_rows=64)
     answering(scheduler, cache, 3)
     scheduler.add(sequence(2000, max_tokens=1))
-    while not counts(step(scheduler, cache, max_tokens=512, prompt_share=64)) == [64]:
+    while counts(step(scheduler, cache, max_tokens=512, prompt_share=64)) != [64]:
         pass
     scheduler.add(sequence(20, max_tokens=900))
 
