@@ -6,21 +6,26 @@ too, every barrier waits for the thread that was put aside. What is best depends
 on the model, the batch and the neighbours, so it is measured: steps begin with
 a thread for each core (core_threads.py bounds what that can cost), every smaller
 number is tried once as soon as the cores are wanted by others, and now and then
-a step is computed with half or twice as many threads. The fastest number is
-kept. Those later tries may cost a hundredth of the time, no more.
+a step is computed with half or twice as many threads. Those later tries may cost a
+hundredth of the time, no more. The number changes when several steps in a row were
+clearly faster on another one: single steps differ by more than numbers do.
 
 The number of threads does not change what is computed, to the last bit.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median_low
 
 from engines.gguf.config import GgufConfig
 
 TRY_SHARE = 0.01  # of the time, that may be lost by trying
-_FORGET = 0.3  # the share of a new measurement in what is believed
+_CLEARLY = 0.9  # of the time of the best: what takes less is faster
+_IN_A_ROW = 3  # steps that say something: fewer may be an accident
+_RECENT = 5  # steps, whose median is believed: a single slow one says nothing
 _GUESS = 1.5  # how much slower another number is, before it was tried or when cores are free
 _BUCKETS = (1, 4, 16, 64)  # rows: steps of about one size are compared with each other
 _LOAD = Path("/proc/loadavg")
@@ -30,8 +35,10 @@ _LOAD = Path("/proc/loadavg")
 class _Bucket:
     best: int  # index into the choices
     seconds: dict[int, float] = field(default_factory=dict)  # for a row, by index
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))  # of the best
     budget: float = 0.0  # seconds that trying may still cost
     tries_up: bool = False
+    num_won: int = 0  # steps in a row, of the number that is tried
 
 
 class ThreadTuner:
@@ -58,23 +65,32 @@ class ThreadTuner:
         bucket = self._bucket(num_rows)
         each = seconds / num_rows
         if self._tried is None:
-            last = bucket.seconds.get(bucket.best, each)
-            bucket.seconds[bucket.best] = last + _FORGET * (each - last)
+            bucket.recent.append(each)
+            bucket.seconds[bucket.best] = median_low(bucket.recent)
             bucket.budget += TRY_SHARE * seconds
-        else:
-            best = bucket.seconds[bucket.best]
-            if self._tried in bucket.seconds:  # the first time is not counted: see `_next_try`
-                bucket.budget -= max(0.0, each - best) * num_rows
-            bucket.seconds[self._tried] = each
-            self._ratios[self._tried] = each / best
-        bucket.best = min(bucket.seconds, key=lambda index: bucket.seconds[index])
+            return
+        best = bucket.seconds[bucket.best]
+        is_known = self._tried in bucket.seconds
+        if is_known:  # the first time is not counted: see `_next_try`
+            bucket.budget -= max(0.0, each - best) * num_rows
+        bucket.seconds[self._tried] = each
+        self._ratios[self._tried] = each / best
+        bucket.num_won = bucket.num_won + 1 if each < _CLEARLY * best else 0
+        if bucket.num_won == (_IN_A_ROW if is_known else 1):
+            bucket.best, bucket.num_won = self._tried, 0
+            bucket.recent.clear()
+            bucket.recent.append(each)
 
     def _next_try(self, bucket: _Bucket, num_rows: int) -> int | None:
-        """A number never tried, when cores are wanted; or half or twice the best, in turns, if
-        the budget has the price; or None."""
+        """A number that was clearly faster than the best is now; one never tried, when cores are
+        wanted; or half or twice the best, in turns, if the budget has the price; or None."""
         best = bucket.seconds.get(bucket.best)
-        if best is None:
+        if best is None or len(bucket.recent) < _IN_A_ROW:  # the first steps of all are slow
             return None
+        fastest = min(bucket.seconds, key=lambda index: bucket.seconds[index])
+        if bucket.seconds[fastest] < _CLEARLY * best:
+            # In turns with the best, so that both are measured while the machine is the same.
+            return fastest if self._tried is None else None
         untried = [index for index in range(bucket.best) if index not in bucket.seconds]
         # Even a number that seemed as fast costs something to try: it may be so no longer.
         cheapest = (_GUESS - 1.0) * best * num_rows

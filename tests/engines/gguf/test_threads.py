@@ -1,3 +1,5 @@
+from random import Random
+
 from engines.gguf.threads import TRY_SHARE, ThreadTuner, runnable_threads
 
 
@@ -20,13 +22,23 @@ def test_the_fastest_number_is_found() -> None:
     assert set(used[-10:]) == {4}
 
 
-def test_on_cores_that_others_want_every_number_is_tried_once_at_the_start() -> None:
+def test_on_cores_that_others_want_every_number_is_tried_at_the_start() -> None:
     tuner = ThreadTuner(8, idle_cores=lambda: 3)
 
     used = run(tuner, {1: 1.0, 2: 20.0, 4: 20.0, 8: 30.0}, steps=12)
 
-    assert used[:4] == [8, 4, 2, 1]
-    assert set(used[4:]) == {1}
+    assert list(dict.fromkeys(used)) == [8, 4, 2, 1]
+    assert set(used[9:]) == {1}
+
+
+def test_a_slow_first_step_changes_nothing() -> None:
+    tuner = ThreadTuner(2, idle_cores=lambda: 0)
+    tuner.choose(1)
+    tuner.measured(1, 5.0)
+
+    used = run(tuner, {1: 1.3, 2: 1.0}, steps=100)
+
+    assert used.count(1) <= 5
 
 
 def test_on_idle_cores_no_step_is_lost_at_the_start() -> None:
@@ -70,6 +82,19 @@ def test_when_neighbours_come_and_go_the_choice_follows() -> None:
     assert quiet[-1] == 2
     assert crowded.count(2) <= 5
     assert quiet_again[-1] == 2
+
+
+def test_slow_steps_now_and_then_do_not_change_the_number() -> None:
+    random = Random(7)
+    tuner = ThreadTuner(2, idle_cores=lambda: 0)
+
+    used: list[int] = []
+    for _ in range(4000):
+        used.append(tuner.choose(1))
+        slowness = random.choice([1.0, 1.0, 1.0, 1.1, 1.2, 1.5])
+        tuner.measured(1, slowness * {1: 1.2, 2: 1.0}[used[-1]])
+
+    assert used.count(1) < 0.08 * len(used)
 
 
 def test_neighbours_that_are_never_seen_to_leave_are_found_to_have_left() -> None:
