@@ -25,10 +25,10 @@ def test_the_fastest_number_is_found() -> None:
 def test_on_cores_that_others_want_every_number_is_tried_at_the_start() -> None:
     tuner = ThreadTuner(8, idle_cores=lambda: 3)
 
-    used = run(tuner, {1: 1.0, 2: 20.0, 4: 20.0, 8: 30.0}, steps=12)
+    used = run(tuner, {1: 1.0, 2: 20.0, 4: 20.0, 8: 30.0}, steps=20)
 
     assert list(dict.fromkeys(used)) == [8, 4, 2, 1]
-    assert set(used[9:]) == {1}
+    assert used[10:].count(1) >= 8
 
 
 def test_a_slow_first_step_changes_nothing() -> None:
