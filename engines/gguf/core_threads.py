@@ -11,12 +11,12 @@ way, which is the kernel's work: llama.cpp makes those itself, for each step.
 """
 
 import ctypes
-import os
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 
+from engines.gguf.cores import may_choose_cores, stay_on, usable_cores
 from engines.gguf.native import ggml, libllama, llama, waits_in_openmp
 
 log = structlog.get_logger()
@@ -44,9 +44,9 @@ class CoreThreads:
     """Made, used and closed on the thread that decodes, which is one of them."""
 
     def __init__(self) -> None:
-        self._cores = sorted(os.sched_getaffinity(0))
+        self._cores = usable_cores()
         self._pool: Any = None
-        self._is_possible = len(self._cores) > 1 and not waits_in_openmp()
+        self._is_possible = may_choose_cores() and len(self._cores) > 1 and not waits_in_openmp()
 
     def attach(self, context: Any, num_threads: int) -> None:
         """Let the next steps of `context` be computed on so many threads."""
@@ -74,7 +74,7 @@ class CoreThreads:
 
     def _stay_on(self, cores: list[int]) -> None:
         try:
-            os.sched_setaffinity(0, cores)
+            stay_on(cores)
         except OSError as error:  # somebody has taken the cores from this process
             log.warning("core_refused", cores=cores, reason=str(error))
 

@@ -10,7 +10,6 @@ trusts them, and a negative one writes outside its buffers.
 """
 
 import ctypes
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from engines.gguf.adapter_file import Adapter
 from engines.gguf.adapters import AppliedAdapters
 from engines.gguf.batch import Batch
 from engines.gguf.core_threads import CoreThreads, may_stay_on_cores
+from engines.gguf.cores import usable_cores
 from engines.gguf.native import allocated, forget_allocated, forget_lines, last_lines, llama
 from engines.gguf.projector import ImageChunk, Projector
 from engines.gguf.tensor_types import CACHE_TYPES, bytes_per_item
@@ -106,7 +106,7 @@ class Runner:
         try:
             self._adapters = AppliedAdapters(self._model, adapters)
             if projector is not None:
-                threads = max(1, len(os.sched_getaffinity(0)) // 2)  # others compute meanwhile
+                threads = max(1, len(usable_cores()) // 2)  # others compute meanwhile
                 self.projector = Projector(projector, self._model, num_threads=threads)
         except BaseException:
             binding.llama_model_free(self._model)

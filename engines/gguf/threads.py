@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median_low
 
 from engines.gguf.config import GgufConfig
+from engines.gguf.cores import usable_cores
 
 TRY_SHARE = 0.01  # of the time, that may be lost by trying
 _CLEARLY = 0.9  # of the time of the best: what takes less is faster
@@ -136,7 +137,7 @@ def threads_for(config: GgufConfig) -> Threads:
     """What decides how many threads compute a step."""
     if config.num_threads is not None:
         return FixedThreads(config.num_threads)
-    return ThreadTuner(len(os.sched_getaffinity(0)), idle_cores=idle_cores)
+    return ThreadTuner(len(usable_cores()), idle_cores=idle_cores)
 
 
 def idle_cores() -> int:
