@@ -107,9 +107,13 @@ def test_a_conversation_with_a_real_model(environment: dict[str, str]) -> None:
             ("What is Penstock?", "gateway"),
             ("/save taught", "saved as taught"),
             ("/show info", "llama"),
-            ("/load taught", "this is taught"),
         ):
             user.types(line)
             user.sees(shown)
             user.sees(">>> ")
+        user.types("/load taught")
+        # What was said so far is shown again, with a prompt that is none: a Ctrl-D at that
+        # would come before anything reads it.
+        for shown in ("this is taught", ">>> What is Penstock?", "gateway", ">>> "):
+            user.sees(shown)
         assert user.leaves() == 0
