@@ -32,8 +32,7 @@ def needs_admin(endpoint: str) -> bool:
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
     """Is `name` allowed by some pattern and denied by none?"""
-    decide = _decided if len(name) <= MAX_REMEMBERED else _decided.__wrapped__
-    return decide(name, tuple(patterns)) is not None
+    return deciding_pattern(name, patterns) is not None
 
 
 def is_denied(name: str, patterns: Iterable[str]) -> bool:

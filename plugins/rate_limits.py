@@ -214,10 +214,10 @@ class RateLimits:
         if not counted:
             return
         admission.local = self._local.share_of([admission.demands[index] for index in counted])
-        rules = [
+        rules = Rules(
             msgspec.structs.replace(admission.rules[index], bucket=demand.bucket)
             for index, demand in zip(counted, admission.local, strict=True)
-        ]
+        )
         decision = await self._reserve(self._local.store, call, admission)
         if not decision.granted:
             self._forget(call, admission, asked=asked)

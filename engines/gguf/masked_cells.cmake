@@ -36,7 +36,7 @@ set(pass [==[
 string(REPLACE "MARK" "${mark}" pass "${pass}")
 
 file(READ "${source}" text)
-string(REGEX REPLACE "ic = ic_start; ic < ic_end; [+][+]ic[)] {" "" without "${text}")
+string(REPLACE "${loop}" "" without "${text}")
 string(LENGTH "${text}" before)
 string(LENGTH "${without}" after)
 string(LENGTH "${loop}" once)

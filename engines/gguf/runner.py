@@ -220,7 +220,7 @@ class Runner:
         """Rows that attention computes together; None where a batch is not cut into tiles."""
         types = {self._tuning.cache_type_k, self._tuning.cache_type_v}
         is_tiled = self._tuning.flash_attention is not False and types in ({"f16"}, {"f32"})
-        is_on_cpu = may_stay_on_cores(self._tuning.gpu_layers)
+        is_on_cpu = self._cores is not None
         return _TILE_ROWS if is_tiled and is_on_cpu and not self._shape.exact else None
 
     @property

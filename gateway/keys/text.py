@@ -22,6 +22,7 @@ _SECRET_BITS = 256
 _SECRET_CHARACTERS = 43  # 256 bits in base 62
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _NUM_PAIRS = len(_PAIRS)
+_CHECKSUM_CHARACTERS = 6  # 32 bits in base 62
 # Ids may grow one day, so longer ones are read; what follows is of fixed length.
 _ID = re.compile(r"[0-9a-z]{12,32}")
 _SHAPE = re.compile(r"(sk-penstock-([0-9a-z]{12,32})-([0-9A-Za-z]{43}))-([0-9A-Za-z]{6})")
@@ -69,10 +70,7 @@ def id_in(text: str) -> str:
 
 
 def _checksum(body: str) -> str:
-    """Six characters, which hold 32 bits; `_base62` in three steps, as every call needs it."""
-    rest, last = divmod(zlib.crc32(body.encode()), _NUM_PAIRS)
-    first, middle = divmod(rest, _NUM_PAIRS)
-    return _PAIRS[first] + _PAIRS[middle] + _PAIRS[last]
+    return _base62(zlib.crc32(body.encode()), _CHECKSUM_CHARACTERS)
 
 
 def _base62(number: int, characters: int) -> str:

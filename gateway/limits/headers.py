@@ -3,23 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from gateway.limits.rules import Rule, Rules
+from gateway.limits.rules import Rules
 from gateway.store import Fill
 
 
-def limit_headers(rules: Sequence[Rule], fills: Sequence[Fill]) -> Mapping[str, str]:
+def limit_headers(rules: Rules, fills: Sequence[Fill]) -> Mapping[str, str]:
     """Limit, remaining and reset of requests and of tokens; of several limits, the tightest.
 
     A header of our own says which limit of the policy that is.
     """
-    known = rules if isinstance(rules, Rules) else Rules(rules)
     headers: dict[str, str] = {}
-    for noun, bursts in known.shown:
+    for noun, bursts in rules.shown:
         tightest, least = 0, math.inf
         for place, burst in bursts:
             if (share := fills[place].remaining / burst) < least:
                 tightest, least = place, share
-        headers |= known.constant_headers[tightest]
+        headers |= rules.constant_headers[tightest]
         headers[f"x-ratelimit-remaining-{noun}"] = str(fills[tightest].remaining)
         headers[f"x-ratelimit-reset-{noun}"] = go_duration(fills[tightest].reset_ms)
     return headers

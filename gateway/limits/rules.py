@@ -157,19 +157,18 @@ class RuleBook:
     def rules_of(self, call: Call) -> Rules:
         """What limits this call, the team's own table first; nothing if nothing does."""
         principal = call.principal
-        model = call.model.name if call.model is not None else "-"
-        key_limits = principal.narrowing.limits
-        return self._rules(principal.team, key_of(principal), model, call.endpoint, key_limits)
+        return self.rules_for(
+            team=principal.team,
+            key=key_of(principal),
+            model=call.model.name if call.model is not None else "-",
+            endpoint=call.endpoint,
+            key_limits=principal.narrowing.limits,
+        )
 
     def rules_for(
         self, *, team: str, key: str, model: str, endpoint: str, key_limits: str | None = None
     ) -> Rules:
         """The same for a call that nobody makes. `key_limits`: the table that the key names."""
-        return self._rules(team, key, model, endpoint, key_limits)
-
-    def _rules(
-        self, team: str, key: str, model: str, endpoint: str, key_limits: str | None
-    ) -> Rules:
         counts_by_key = self._by_key or key_limits is not None
         caller = (team, key if counts_by_key else "", model, endpoint, key_limits)
         rules = self._known.get(caller)

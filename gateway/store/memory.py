@@ -56,13 +56,8 @@ class MemoryStore:
             return Decision(known.taken is not None, known.output, fills)
         if least_output < output:
             output = self._clamped(demands, output, least_output, now)
-        states = self._states
         wanted = [
-            (
-                states.get(demand.bucket.key) or self._added(demand.bucket, now),
-                demand.bucket,
-                demand.cost(output),
-            )
+            (self._state(demand.bucket, now), demand.bucket, demand.cost(output))
             for demand in demands
         ]
         fit = [state.fits(bucket, cost, now) for state, bucket, cost in wanted]
@@ -102,14 +97,13 @@ class MemoryStore:
                 return
             for demand, amount, taken in zip(demands, used, known.taken, strict=True):
                 if taken is not None:
-                    bucket = demand.bucket
-                    state = self._states.get(bucket.key) or self._added(bucket, now)
-                    state.settle(call_id, bucket, amount, taken, now)
+                    state = self._state(demand.bucket, now)
+                    state.settle(call_id, demand.bucket, amount, taken, now)
         elif charge_unreserved:
             for demand, amount in zip(demands, used, strict=True):
                 bucket = demand.bucket
                 if bucket.kind != "leases":
-                    state = self._states.get(bucket.key) or self._added(bucket, now)
+                    state = self._state(bucket, now)
                     state.fits(bucket, amount, now)  # may it or not, it has been used
                     state.take(call_id, bucket, amount, now)
         self._reservations[call_id] = _Reservation(0, None, now)
@@ -147,8 +141,11 @@ class MemoryStore:
                 )
         return max(granted, min(least, output))
 
-    def _added(self, bucket: Bucket, now: int) -> State:
-        state = self._states[bucket.key] = new_state(bucket, now)
+    def _state(self, bucket: Bucket, now: int) -> State:
+        """What a bucket holds, kept from now on if it is new."""
+        state = self._states.get(bucket.key)
+        if state is None:
+            state = self._states[bucket.key] = new_state(bucket, now)
         return state
 
     def _filled(self, bucket: Bucket, cost: int, now: int) -> Fill:

@@ -62,10 +62,7 @@ class ToldBuckets(Struct, frozen=True):
 
     def called(self, name: str, call_id: str, payload: bytes) -> ScriptCall:
         """A script for one call, over these buckets."""
-        key = key_of_call(call_id)
-        arguments = b"$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (
-            len(key), key, self.keys, len(payload), payload,
-        )  # fmt: skip
+        arguments = bulk(key_of_call(call_id)) + self.keys + bulk(payload)
         return ScriptCall(name, self.num_keys, arguments)
 
 

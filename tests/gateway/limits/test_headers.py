@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.limits import Rule, go_duration, limit_headers
+from gateway.limits import Rule, Rules, go_duration, limit_headers
 from gateway.store import Bucket, Fill
 
 
@@ -29,7 +29,8 @@ def rule(table: str, counts: str, *, kind: str = "rate", enforced: bool = True) 
 
 
 def test_of_several_limits_the_tightest_is_told() -> None:
-    rules = [rule("a", "tokens"), rule("b", "input"), rule("c", "requests"), rule("d", "output")]
+    counted = [("a", "tokens"), ("b", "input"), ("c", "requests"), ("d", "output")]
+    rules = Rules(rule(table, counts) for table, counts in counted)
     fills = [Fill(True, 0, left, 0, 1000) for left in (9, 2, 7, 5)]
 
     assert limit_headers(rules, fills) == {
@@ -45,16 +46,18 @@ def test_of_several_limits_the_tightest_is_told() -> None:
 
 
 def test_budgets_calls_at_once_and_shadows_are_not_told() -> None:
-    rules = [
-        rule("a", "tokens", kind="window"),
-        rule("b", "calls", kind="leases"),
-        rule("c", "requests", enforced=False),
-    ]
+    rules = Rules(
+        [
+            rule("a", "tokens", kind="window"),
+            rule("b", "calls", kind="leases"),
+            rule("c", "requests", enforced=False),
+        ]
+    )
 
     assert limit_headers(rules, [Fill(True, 1, 1, 0, 1)] * 3) == {}
 
 
 def test_a_table_of_any_name_makes_a_header_that_can_be_sent() -> None:
-    headers = limit_headers([rule("größe 日本", "tokens")], [Fill(True, 0, 1, 0, 0)])
+    headers = limit_headers(Rules([rule("größe 日本", "tokens")]), [Fill(True, 0, 1, 0, 0)])
 
     assert headers["x-penstock-limit-tokens"].isascii()
