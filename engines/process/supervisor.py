@@ -115,7 +115,7 @@ class Supervisor:
         try:
             while True:
                 hangs = await self._until_down(child)
-                delay = self._is_down(child)
+                delay = self._is_down(child, hangs or "has ended")
                 ended = await child.end(dumps_stacks=hangs is not None)
                 self._why_not = hangs or ended
                 log.error("engine_process_failed", engine=self._name, reason=self._why_not,
@@ -127,9 +127,10 @@ class Supervisor:
             self._why_not = "is not watched any more, by a fault of Penstock's own"
             log.exception("engine_supervision_failed", engine=self._name)
 
-    def _is_down(self, child: ChildProcess) -> float:
+    def _is_down(self, child: ChildProcess, why: str) -> float:
         """Turn calls away from now on; returns the seconds until the next start."""
         self._is_ready = False
+        self._why_not = why
         if time.monotonic() - child.ready_at >= self._supervision.stable_seconds:
             self._num_failures = 0
         delay = self._failed()

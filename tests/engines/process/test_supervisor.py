@@ -67,10 +67,27 @@ async def test_calls_are_turned_away_at_once_while_there_is_no_child() -> None:
                 await attempt(engine)
             assert failure.value.retry_after is not None
             assert 1000.0 < failure.value.retry_after < 4000.0
+
+        async def says_how_it_ended() -> bool:
+            return (
+                "its process was ended by SIGKILL; next start in " in (await engine.health()).detail
+            )
+
+        await until(says_how_it_ended)
+        assert not (await engine.health()).ready
+
+
+async def test_a_child_that_has_just_ended_is_not_said_never_to_have_been_started() -> None:
+    async with hosted(first_delay_seconds=3000.0, max_delay_seconds=3000.0) as engine:
+        os.kill(pid_of(engine), signal.SIGKILL)
+        async with asyncio.timeout(40):
+            # Not a moment longer: it is known soon how the process ended.
+            while engine.pid is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0)
         health = await engine.health()
 
     assert not health.ready
-    assert health.detail.startswith("its process was ended by SIGKILL; next start in ")
+    assert health.detail.startswith("its process has ended; next start in ")
 
 
 async def test_a_crash_loop_says_why_and_heals_when_its_cause_is_gone(tmp_path: Path) -> None:
