@@ -39,7 +39,8 @@ class _Bucket:
     recent: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))  # of the best
     budget: float = 0.0  # seconds that trying may still cost
     tries_up: bool = False
-    num_won: int = 0  # steps in a row, of the number that is tried
+    winner: int | None = None  # index of what was clearly faster when last tried
+    num_won: int = 0  # its steps in a row that were
 
 
 class ThreadTuner:
@@ -76,9 +77,13 @@ class ThreadTuner:
             bucket.budget -= max(0.0, each - best) * num_rows
         bucket.seconds[self._tried] = each
         self._ratios[self._tried] = each / best
-        bucket.num_won = bucket.num_won + 1 if each < _CLEARLY * best else 0
-        if bucket.num_won == (_IN_A_ROW if is_known else 1):
-            bucket.best, bucket.num_won = self._tried, 0
+        if each >= _CLEARLY * best:
+            bucket.winner = None
+            return
+        bucket.num_won = bucket.num_won + 1 if bucket.winner == self._tried else 1
+        bucket.winner = self._tried
+        if not is_known or bucket.num_won >= _IN_A_ROW:
+            bucket.best, bucket.winner = self._tried, None
             bucket.recent.clear()
             bucket.recent.append(each)
 
@@ -92,6 +97,7 @@ class ThreadTuner:
         if bucket.seconds[fastest] < _CLEARLY * best:
             # In turns with the best, so that both are measured while the machine is the same.
             return fastest if self._tried is None else None
+        bucket.winner = None
         untried = [index for index in range(bucket.best) if index not in bucket.seconds]
         # Even a number that seemed as fast costs something to try: it may be so no longer.
         cheapest = (_GUESS - 1.0) * best * num_rows

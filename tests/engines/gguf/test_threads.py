@@ -97,6 +97,25 @@ def test_slow_steps_now_and_then_do_not_change_the_number() -> None:
     assert used.count(1) < 0.08 * len(used)
 
 
+def test_the_wins_of_one_number_are_none_of_another() -> None:
+    tuner = ThreadTuner(4, idle_cores=lambda: 0)
+    assert run(tuner, {1: 1.3, 2: 1.0, 4: 1.3}, steps=3000)[-1] == 2
+
+    def wins(threads: int, *, seconds: float) -> None:
+        cost = {1: 1.3, 2: 1.0, 4: 1.3, threads: seconds}
+        while run(tuner, cost, steps=1) != [threads]:
+            pass
+
+    wins(4, seconds=0.8)
+    wins(4, seconds=0.8)
+    for _ in range(5):  # the best is about as fast, for as long as it takes to be believed
+        tuner.choose(1, may_try=False)
+        tuner.measured(1, 0.8)
+    wins(1, seconds=0.6)
+
+    assert tuner.choose(1, may_try=False) == 2
+
+
 def test_neighbours_that_are_never_seen_to_leave_are_found_to_have_left() -> None:
     tuner = ThreadTuner(2)
 
