@@ -7,8 +7,11 @@ before anything is compiled, by reading each constraint once.
 """
 
 import json
+import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, cast
 
 from engines.chat.json_scan import MAX_DEPTH
@@ -18,6 +21,9 @@ MAX_SCHEMA_CHARS = 128 * 1024
 MAX_SCHEMA_DEPTH = 64
 MAX_PROPERTIES = 1000
 MAX_ENUM_VALUES = 5000
+MAX_MULTIPLES = 100_000
+"""States of the automata for `multipleOf`, one for each remainder; zeros at the end need none."""
+
 MAX_CHOICES = 5000
 MAX_CHOICE_CHARS = 64 * 1024
 MAX_REGEX_CHARS = 8 * 1024
@@ -25,12 +31,19 @@ MAX_GRAMMAR_CHARS = 32 * 1024
 MAX_REPETITION = 20_000
 """How long a regular expression may be with its counted repetitions written out."""
 
-_ATOM = re.compile(r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*\]|\{(\d+)(,?)(\d*)\}|[()]|[^\\\[{()]", re.DOTALL)
+LEAST_NUMBER = -(2.0**63)
+"""Numbers have to be greater: llguidance (1.9.1) takes the sign off the least 64-bit integer, which
+leaves it as it is, again and again until the process ends."""
+
+_JSON_INSIDE = re.compile(r"%json\s*")
+_COMBINING = frozenset({"allOf", "anyOf", "oneOf", "$ref"})
+_PLAIN_ATOM = re.compile(r"\\.|\{(\d+)(,?)(\d*)\}|[()]|[^\\{()]", re.DOTALL)
+_ATOM = re.compile(rf"\[\^?\]?(?:[^\]\\]|\\.)*\]|{_PLAIN_ATOM.pattern}", re.DOTALL)
 
 
 def check_schema(schema: object, param: str) -> str:
     """Return the schema as JSON, if it is not too large to compile."""
-    num_properties = num_values = 0
+    counts = _Counts()
     waiting: list[tuple[object, int]] = [(schema, 1)]
     while waiting:
         value, depth = waiting.pop()
@@ -38,17 +51,14 @@ def check_schema(schema: object, param: str) -> str:
             raise _refused(f"the schema nests deeper than {MAX_SCHEMA_DEPTH} levels", param)
         if isinstance(value, Mapping):
             held = cast("Mapping[str, Any]", value)
-            num_properties += _num_items(held.get("properties"))
-            num_properties += _num_items(held.get("patternProperties"))
-            num_values += _num_items(held.get("enum"))
+            counts.add(held)
             _check_patterns(held, param)
             waiting += [(part, depth + 1) for part in held.values()]
         elif isinstance(value, list | tuple):
             waiting += [(part, depth + 1) for part in cast("list[Any]", value)]
-    if num_properties > MAX_PROPERTIES:
-        raise _refused(f"the schema has {num_properties} properties, over {MAX_PROPERTIES}", param)
-    if num_values > MAX_ENUM_VALUES:
-        raise _refused(f"the schema has {num_values} enum values, over {MAX_ENUM_VALUES}", param)
+        elif isinstance(value, int | float):
+            _check_number(value, param)
+    counts.check(param)
     if isinstance(schema, Mapping) and "x-guidance" in schema:
         raise _refused('the schema has the key "x-guidance", which is not allowed here', param)
     try:
@@ -80,6 +90,8 @@ def check_grammar(grammar: str, param: str) -> None:
     # A grammar's terminals look enough like regular expressions for this.
     if repeated_size(grammar) > MAX_REPETITION + MAX_GRAMMAR_CHARS:
         raise _refused("the grammar has repetitions inside repetitions: it is too large", param)
+    for at in _JSON_INSIDE.finditer(grammar):
+        check_schema(_schema_at(grammar, at.end(), param), param)
 
 
 def check_choices(choices: Sequence[str], param: str) -> None:
@@ -97,8 +109,11 @@ def repeated_size(pattern: str) -> int:
     """Say about how long `pattern` is with every `{m,n}` written out; never fails."""
     sizes = [0]  # of each open group
     last = 0
-    for atom in _ATOM.finditer(pattern):
+    atoms = _ATOM.finditer(pattern)
+    while (atom := next(atoms, None)) is not None:
         text = atom[0]
+        if text == "[":  # one that nothing closes: nor is there any other, and each would be sought
+            atoms = _PLAIN_ATOM.finditer(pattern, atom.end())
         if text == "(":
             if len(sizes) > MAX_DEPTH:
                 return MAX_REPETITION * MAX_DEPTH
@@ -115,6 +130,77 @@ def repeated_size(pattern: str) -> int:
             last = 1
             sizes[-1] += 1
     return sum(sizes)
+
+
+class _Counts:
+    """What a schema has, wherever it has it, of that which is slow to compile in numbers."""
+
+    def __init__(self) -> None:
+        self._num_properties = 0
+        self._num_values = 0
+        self._multiples: set[Decimal] = set()
+        self._combines = False
+
+    def add(self, schema: Mapping[str, Any]) -> None:
+        self._num_properties += _num_items(schema.get("properties"))
+        self._num_properties += _num_items(schema.get("patternProperties"))
+        self._num_values += _num_items(schema.get("enum"))
+        self._combines = self._combines or not _COMBINING.isdisjoint(schema)
+        multiple = schema.get("multipleOf")
+        if isinstance(multiple, int | float) and multiple and abs(multiple) <= sys.float_info.max:
+            self._multiples.add(Decimal(repr(abs(float(multiple)))).normalize())
+
+    def check(self, param: str) -> None:
+        if self._num_properties > MAX_PROPERTIES:
+            raise _refused(
+                f"the schema has {self._num_properties} properties, over {MAX_PROPERTIES}", param
+            )
+        if self._num_values > MAX_ENUM_VALUES:
+            raise _refused(
+                f"the schema has {self._num_values} enum values, over {MAX_ENUM_VALUES}", param
+            )
+        if self._num_remainders() > MAX_MULTIPLES:
+            raise _refused(
+                "the schema's multipleOf is too slow to follow: without the zeros at their end, "
+                f"such numbers may be {MAX_MULTIPLES} in all, and so may their common multiple",
+                param,
+            )
+
+    def _num_remainders(self) -> int:
+        num_states = sum(int(multiple.scaleb(-_exponent(multiple))) for multiple in self._multiples)
+        if not self._combines or num_states > MAX_MULTIPLES:
+            return num_states
+        # Of a value that several of them hold for; which those are, only the compiler knows.
+        least = min((_exponent(multiple) for multiple in self._multiples), default=0)
+        common = math.lcm(*(int(multiple.scaleb(-least)) for multiple in self._multiples))
+        while common and common % 10 == 0:
+            common //= 10
+        return max(num_states, common)
+
+
+def _exponent(number: Decimal) -> int:
+    return cast("int", number.as_tuple().exponent)
+
+
+def _schema_at(grammar: str, start: int, param: str) -> object:
+    """Read the schema that follows a `%json`, which takes the last of two equal keys, as serde."""
+    try:
+        return json.JSONDecoder().raw_decode(grammar, start)[0]
+    except (ValueError, RecursionError):
+        raise _refused("no JSON that can be read follows %json in the grammar", param) from None
+
+
+def _check_number(number: float, param: str) -> None:
+    try:
+        is_small = float(number) <= LEAST_NUMBER  # as the compiler has it: -2**63 + 1 is no double
+    except OverflowError:
+        raise _refused("the schema has a number that is larger than any double", param) from None
+    if is_small:
+        raise _refused(
+            f"the schema has the number {number}: only those over -2**63 are supported; "
+            "a bound that low may be left out",
+            param,
+        )
 
 
 def _check_patterns(schema: Mapping[str, Any], param: str) -> None:

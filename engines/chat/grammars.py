@@ -22,12 +22,12 @@ def grammar_of(
     """
     match constraint:
         case JsonObject():
-            return _json_grammar('{"type": "object"}', strict=True)
+            return _json_grammar('{"type": "object"}', param, strict=True)
         case JsonSchema():
             if constraint.schema is False:
                 raise RequestRefused("the schema is false: nothing satisfies it", param=param)
             schema = check_schema({} if constraint.schema is True else constraint.schema, param)
-            return _json_grammar(schema, strict=constraint.strict)
+            return _json_grammar(schema, param, strict=constraint.strict)
         case Regex():
             check_regex(constraint.pattern, param)
             return LLMatcher.grammar_from_regex(_encodable(constraint.pattern, param))
@@ -43,16 +43,19 @@ def grammar_of(
             return LLMatcher.grammar_from_lark(tool_grammar(constraint, param, special))
 
 
-def _json_grammar(schema: str, *, strict: bool) -> str:
-    return LLMatcher.grammar_from_json_schema(
-        schema,
-        overrides={
-            "whitespace_flexible": True,
-            "whitespace_pattern": str(JSON_STYLE["whitespace_pattern"]),
-            "json_allow_general_unicode_escapes": True,
-            "lenient": not strict,
-        },
-    )
+def _json_grammar(schema: str, param: str, *, strict: bool) -> str:
+    try:
+        return LLMatcher.grammar_from_json_schema(
+            schema,
+            overrides={
+                "whitespace_flexible": True,
+                "whitespace_pattern": str(JSON_STYLE["whitespace_pattern"]),
+                "json_allow_general_unicode_escapes": True,
+                "lenient": not strict,
+            },
+        )
+    except ValueError as error:  # what its reader of JSON cannot hold
+        raise RequestRefused(f"the schema is not valid: {error}", param=param) from None
 
 
 def _encodable(text: str, param: str) -> str:

@@ -31,6 +31,8 @@ from engines.errors import RequestRefused
         ("((a)", 1),
         ("a)b", 3),
         ("a{99999999999999999999}", 999_999_999),
+        ("[a{3}[", 5),
+        (r"[[a{3}\]", 6),
     ],
 )
 def test_the_written_out_size_is_about_right(pattern: str, size: int):
@@ -95,8 +97,54 @@ def test_a_property_may_be_called_like_a_keyword():
         ({"const": float("inf")}, "not JSON"),
         ({"const": object()}, "not JSON"),
         ({"x-guidance": {}}, "not allowed"),
+        ({"const": -(2**63)}, "number -9223372036854775808: only those over -2"),
+        ({"properties": {"a": {"enum": [1, [-(2**63) + 1.0]]}}}, "only those over -2"),
+        ({"minimum": -1e300}, "only those over -2"),
+        ({"multipleOf": 1000003}, "multipleOf is too slow"),
+        ({"multipleOf": -1000003}, "multipleOf is too slow"),
+        ({"multipleOf": 10**400}, "larger than any double"),
+        ({"allOf": [{"multipleOf": 997}, {"items": {"multipleOf": 991}}]}, "common multiple"),
+        ({"allOf": [{"multipleOf": 997}, {"anyOf": [{"multipleOf": 0.991}]}]}, "common multiple"),
+        ({"items": [{"multipleOf": 10_007 + at} for at in range(20)]}, "multipleOf is too slow"),
+        ({"const": 10**400}, "larger than any double"),
+        ({"const": -(10**400)}, "larger than any double"),
     ],
 )
 def test_these_schemas_are_refused(schema: dict[str, object], message: str):
     with pytest.raises(RequestRefused, match=message):
         check_schema(schema, "x")
+
+
+@pytest.mark.parametrize("number", ["-9223372036854775808", "-9.3e18", "-1e999"])
+def test_a_schema_inside_a_grammar_may_not_hold_the_numbers_that_no_schema_may(number: str):
+    with pytest.raises(RequestRefused, match="only those over -2"):
+        check_grammar(f'start: %json {{"const": {number}}}', "x")
+
+
+def test_other_numbers_may_be_anywhere():
+    check_grammar('start: %json {"enum": [-9223372036854774784, 1e308, -3]}', "x")
+    check_grammar('start: "-9223372036854775808"', "x")
+
+
+@pytest.mark.parametrize("schema", [
+    {"multipleOf": 0.01, "allOf": [{"multipleOf": 5_000_000}, {"multipleOf": 86_400}]},
+    {"items": [{"multipleOf": 997}, {"multipleOf": 991}, {"multipleOf": 65_536}]},
+    {"multipleOf": 0}, {"multipleOf": "x"}, {"properties": {"multipleOf": {"type": "string"}}},
+])  # fmt: skip
+def test_multiples_that_are_quick_to_follow_are_not_refused(schema: dict[str, object]):
+    assert check_schema(schema, "x")
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        ('%json {"multipleOf": 1000003}', "multipleOf is too slow"),
+        ('%json\n  {"multipleO\\u0066": 1000003}', "multipleOf is too slow"),
+        ("%json start", "no JSON that can be read follows %json"),
+        ("%json " + "[" * 30_000, "no JSON that can be read follows %json"),
+        ('%json {"a": {"x-guidance": {}}} b: %json {"x-guidance": {}}', "not allowed"),
+    ],
+)
+def test_a_schema_inside_a_grammar_is_held_to_the_same(inside: str, message: str):
+    with pytest.raises(RequestRefused, match=message):
+        check_grammar(f"start: {inside}", "x")
