@@ -69,7 +69,7 @@ def root(*, of_turn: bool) -> Value:
 
 
 _ROOT: Mapping[str, Value] = {
-    "Messages": Value("messages", "messages"),
+    "Messages": Value("go.messages", "messages"),
     "Tools": Value("tools", "tools"),
     "System": Value("go.system", "text"),
     "Response": Value("''", "text"),
