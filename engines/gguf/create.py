@@ -28,6 +28,7 @@ from engines.gguf.parameters import HAS_EFFECT
 from engines.gguf.quantizing import quantization_named
 from engines.gguf.recipe import NOTHING, Recipe, recipe_of
 from engines.gguf.registry.download import HowToFetch
+from engines.modelfile_text import Instruction
 from engines.protocol import Progress
 
 _PROJECTOR = "clip"  # what such a file calls its architecture
@@ -60,7 +61,7 @@ class Create:
         self,
         library: Library,
         name: str,
-        modelfile: str,
+        modelfile: str | Sequence[Instruction],
         *,
         quantize: str | None = None,
         how: HowToFetch | None = None,

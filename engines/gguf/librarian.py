@@ -5,7 +5,7 @@ loop of whoever iterates. engine.py offers all this to the gateway.
 """
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from engines.gguf.push import Push
 from engines.gguf.registry.credentials import Credentials
 from engines.gguf.registry.download import HowToFetch
 from engines.gguf.registry.origin import check_host, origin_of
+from engines.modelfile_text import Instruction
 from engines.protocol import ModelDetails, Progress
 
 
@@ -64,7 +65,7 @@ class Librarian:
                 yield step
 
     async def create(
-        self, name: str, modelfile: str, *, quantize: str | None = None
+        self, name: str, modelfile: str | Sequence[Instruction], *, quantize: str | None = None
     ) -> AsyncGenerator[Progress, None]:
         """Make a model from a Modelfile."""
         made = Create(self._library, name, modelfile, quantize=quantize, how=self._how)
