@@ -18,7 +18,7 @@ from engines.gguf.files.importing import import_file
 from engines.gguf.files.in_thread import in_thread
 from engines.gguf.files.manifests import Layer, layer
 from engines.gguf.files.names import ModelName, parse_name, shown
-from engines.gguf.go_template.matching import check_template
+from engines.gguf.go_template.matching import check_syntax, check_template
 from engines.gguf.handed_over import blob_layer, files_of, kind_of, stored_blob
 from engines.gguf.library import Library
 from engines.gguf.modelfile import Modelfile, read_modelfile
@@ -71,6 +71,7 @@ class Create:
         self._folder = library.writable_folder()
         self._name: ModelName = parse_name(name)
         self._modelfile: Modelfile = read_modelfile(modelfile)
+        check_syntax(self._modelfile.template or "")
         self._quantization = quantization_named(quantize) if quantize else None
         self._how = how or HowToFetch()
         self._files, self._sources = files_of(self._modelfile.sources)

@@ -23,6 +23,7 @@ from engines.gguf.go_template.syntax import (
     If,
     Leave,
     Literal,
+    MalformedTemplate,
     Node,
     Output,
     Range,
@@ -223,7 +224,7 @@ class _Writer:
         for scope in reversed(self._scopes):
             if name in scope:
                 return scope[name]
-        raise CannotTranslate(f"it uses ${name}, which it does not declare")
+        raise MalformedTemplate(f"it uses ${name}, which it does not declare")
 
     def _new_name(self, name: str) -> str:
         self._num_names += 1
