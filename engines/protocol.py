@@ -330,7 +330,8 @@ class ModelLibrary(Protocol):
     ) -> AsyncGenerator[Progress, None]:
         """Make a model from a Modelfile, and of whole weights smaller ones: `quantize="q4_K_M"`.
 
-        The Modelfile is a text, or the instructions that one would have.
+        The Modelfile is a text, or the instructions that one would have. A model that FROM names
+        is pulled if it is not there.
         FROM names a model or a blob (`@sha256:…`), or, once for each of its files, what a
         folder of safetensors had (`@sha256:… model.safetensors`); never a path."""
         ...

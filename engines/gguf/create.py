@@ -77,6 +77,17 @@ class Create:
         self._files, self._sources = files_of(self._modelfile.sources)
         self._folder.check_writable()
 
+    def missing(self) -> dict[str, ModelNotFound]:
+        """The models that FROM names and that are not there, to be pulled first, and why not."""
+        missing: dict[str, ModelNotFound] = {}
+        for source in self._sources:
+            if not source.startswith("@") and not _is_path(source):
+                try:
+                    self._library.look_up(source)
+                except ModelNotFound as error:
+                    missing[source] = error
+        return missing
+
     async def steps(self) -> AsyncGenerator[Progress, None]:
         """Do it, and tell how far it is. Raises any `EngineError`."""
         yield Progress(status="gathering model components")
@@ -149,7 +160,7 @@ class Create:
         try:
             file = self._library.look_up(source)
         except ModelNotFound as error:
-            if source.startswith((".", "/", "~")) or source.lower().endswith(".gguf"):
+            if _is_path(source):
                 raise RequestRefused(
                     f"FROM {shown(source)} is a file and no model: hand it over as a blob and say "
                     "FROM @sha256:…, as `penstock create` does",
@@ -242,6 +253,10 @@ class Create:
             "requires": self._modelfile.requires or said.requires,
         }
         return {name: value for name, value in settings.items() if value}
+
+
+def _is_path(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.lower().endswith(".gguf")
 
 
 def _with_weights(base: _Base, weights: Layer) -> _Base:
