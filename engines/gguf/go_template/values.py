@@ -75,6 +75,8 @@ _ROOT: Mapping[str, Value] = {
     "Response": Value("''", "text"),
     "Prompt": Value("''", "text"),
     "Suffix": Value("''", "text"),
+    # Never there, but asked for by templates that show how calls are written.
+    "ToolCalls": Value("[]", "tool_calls"),
     "Think": Value("enable_thinking", "any"),
     "IsThinkSet": Value("(enable_thinking is defined)", "bool"),
     "ThinkLevel": Value("reasoning_effort", "text"),

@@ -12,6 +12,7 @@ own rules about white space change nothing.
 
 from collections.abc import Iterator, Sequence
 
+from engines.gguf.go_template.formatting import formatted
 from engines.gguf.go_template.reading import read_template
 from engines.gguf.go_template.syntax import (
     Assign,
@@ -163,6 +164,8 @@ class _Writer:
         value = self._value(node.value)
         if not node.declares:
             held = self._variable(node.name)
+            if value.kind == "message":  # it began as "" and is asked for its fields now
+                self._scope_of(node.name)[node.name] = Value(held.code, value.kind)
             return f"{{%- set {held.code} = {value.code} -%}}"
         name = self._new_name(node.name)
         if node.name in self._changed:
@@ -216,14 +219,26 @@ class _Writer:
             return self._variable(expression.name)
         if isinstance(expression, Field):
             return field(self._value(expression.base), expression.name)
-        return call(expression.function, [self._value(one) for one in expression.arguments])
+        return self._call(expression)
+
+    def _call(self, expression: Call) -> Value:
+        arguments = [self._value(one) for one in expression.arguments]
+        if expression.function != "printf":
+            return call(expression.function, arguments)
+        pattern = expression.arguments[0] if arguments else None
+        if not isinstance(pattern, Literal) or not isinstance(pattern.value, str):
+            raise CannotTranslate("it uses printf with a pattern that is no constant")
+        return formatted(pattern.value, arguments[1:])
 
     def _variable(self, name: str) -> Value:
         if not name:
             return self._root
+        return self._scope_of(name)[name]
+
+    def _scope_of(self, name: str) -> dict[str, Value]:
         for scope in reversed(self._scopes):
             if name in scope:
-                return scope[name]
+                return scope
         raise MalformedTemplate(f"it uses ${name}, which it does not declare")
 
     def _new_name(self, name: str) -> str:

@@ -178,6 +178,22 @@ def test_a_variable_declared_inside_is_another_one() -> None:
     assert rendered(source, USER) == "21"
 
 
+def test_a_variable_that_became_a_message_has_its_fields() -> None:
+    source = (
+        '{{ $last := "" }}{{ range .Messages }}{{ $last = . }}{{ end }}'
+        "{{ $last.Role }}: {{ $last.Content }}"
+    )
+
+    assert rendered(source, TALK) == "user: bye"
+
+
+def test_calls_of_no_message_are_never_there() -> None:
+    # So templates show how calls are written, for whoever looks through them for that.
+    source = "{{ if .ToolCalls }}<tool_call>{{ end }}{{ range .Messages }}{{ .Content }}{{ end }}"
+
+    assert rendered(source, USER) == "hi"
+
+
 def test_with_and_else_if_and_breaks_mean_what_they_mean_in_go() -> None:
     source = (
         "{{ range .Messages }}{{ with .Content }}<{{ . }}>{{ else }}empty{{ end }}"
