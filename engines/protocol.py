@@ -30,6 +30,7 @@ from engines.conversation import (
     ToolCall,
     ToolChoice,
 )
+from engines.modelfile_text import Instruction
 from engines.sampling import (
     Choice,
     Constraint,
@@ -325,10 +326,12 @@ class ModelLibrary(Protocol):
         ...
 
     def create(
-        self, name: str, modelfile: str, *, quantize: str | None = None
+        self, name: str, modelfile: str | Sequence[Instruction], *, quantize: str | None = None
     ) -> AsyncGenerator[Progress, None]:
         """Make a model from a Modelfile, and of whole weights smaller ones: `quantize="q4_K_M"`.
 
+        The Modelfile is a text, or the instructions that one would have. A model that FROM names
+        is pulled if it is not there.
         FROM names a model or a blob (`@sha256:…`), or, once for each of its files, what a
         folder of safetensors had (`@sha256:… model.safetensors`); never a path."""
         ...

@@ -2,10 +2,11 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
 from engines.errors import ContextTooLong, EngineError, ModelNotFound, RequestRefused
+from engines.modelfile_text import Instruction
 from engines.protocol import (
     Capability,
     Embeddings,
@@ -37,7 +38,7 @@ class FakeLibrary(ScriptedEngine):
         super().__init__(script, **options)  # type: ignore[arg-type]
         self.blobs: dict[str, bytes] = {}
         self.jobs: list[tuple[str, ...]] = []  # what was asked of the library, in order
-        self.modelfiles: dict[str, str] = {}
+        self.modelfiles: dict[str, str | Sequence[Instruction]] = {}
         self.pull_steps: list[Progress | EngineError | Hold] = []
         self.num_ended_early = 0
         self.expires_at: float | None = None
@@ -90,7 +91,7 @@ class FakeLibrary(ScriptedEngine):
             yield step
 
     async def create(
-        self, name: str, modelfile: str, *, quantize: str | None = None
+        self, name: str, modelfile: str | Sequence[Instruction], *, quantize: str | None = None
     ) -> AsyncGenerator[Progress, None]:
         self.jobs.append(("create", name, *([quantize] if quantize else [])))
         self.modelfiles[name] = modelfile

@@ -25,6 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 from jinja2.utils import Namespace
 
 from engines.chat.meter import Meter, TemplateTooExpensive
+from engines.chat.neighbours import neighbours_joined
 from engines.chat.sandbox_syntax import GenerationBlocks, Metering, refuse_unbounded
 
 _FILTERS = """
@@ -87,6 +88,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "tojson": self._tojson,
             "_concat": self._concat,
             "_held": self._held,
+            "_neighbours_joined": self._neighbours_joined,
             "_turns": self._turns,
         }
         self.tests = {name: self._counted(test) for name, test in self.tests.items()}
@@ -202,6 +204,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
             values = [self.getitem(value, attribute) for value in values]
         self._meter.make(self._meter.measure(values) + len(values) * len(d))
         return d.join(map(str, values))
+
+    def _neighbours_joined(self, messages: Iterable[Any]) -> list[Any]:
+        """For templates whose writers counted on that; see engines/gguf/go_template."""
+        listed = self._list(messages)
+        self._meter.make(self._meter.measure(listed))
+        return self._list(neighbours_joined(listed))
 
     def _list(self, items: Iterable[Any]) -> list[Any]:
         return self._held(list(self._turns(items)))

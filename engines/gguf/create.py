@@ -18,7 +18,7 @@ from engines.gguf.files.importing import import_file
 from engines.gguf.files.in_thread import in_thread
 from engines.gguf.files.manifests import Layer, layer
 from engines.gguf.files.names import ModelName, parse_name, shown
-from engines.gguf.go_template.matching import check_template
+from engines.gguf.go_template.matching import check_syntax, check_template
 from engines.gguf.handed_over import blob_layer, files_of, kind_of, stored_blob
 from engines.gguf.library import Library
 from engines.gguf.modelfile import Modelfile, read_modelfile
@@ -28,6 +28,7 @@ from engines.gguf.parameters import HAS_EFFECT
 from engines.gguf.quantizing import quantization_named
 from engines.gguf.recipe import NOTHING, Recipe, recipe_of
 from engines.gguf.registry.download import HowToFetch
+from engines.modelfile_text import Instruction
 from engines.protocol import Progress
 
 _PROJECTOR = "clip"  # what such a file calls its architecture
@@ -60,7 +61,7 @@ class Create:
         self,
         library: Library,
         name: str,
-        modelfile: str,
+        modelfile: str | Sequence[Instruction],
         *,
         quantize: str | None = None,
         how: HowToFetch | None = None,
@@ -70,10 +71,22 @@ class Create:
         self._folder = library.writable_folder()
         self._name: ModelName = parse_name(name)
         self._modelfile: Modelfile = read_modelfile(modelfile)
+        check_syntax(self._modelfile.template or "")
         self._quantization = quantization_named(quantize) if quantize else None
         self._how = how or HowToFetch()
         self._files, self._sources = files_of(self._modelfile.sources)
         self._folder.check_writable()
+
+    def missing(self) -> dict[str, ModelNotFound]:
+        """The models that FROM names and that are not there, to be pulled first, and why not."""
+        missing: dict[str, ModelNotFound] = {}
+        for source in self._sources:
+            if not source.startswith("@") and not _is_path(source):
+                try:
+                    self._library.look_up(source)
+                except ModelNotFound as error:
+                    missing[source] = error
+        return missing
 
     async def steps(self) -> AsyncGenerator[Progress, None]:
         """Do it, and tell how far it is. Raises any `EngineError`."""
@@ -147,7 +160,7 @@ class Create:
         try:
             file = self._library.look_up(source)
         except ModelNotFound as error:
-            if source.startswith((".", "/", "~")) or source.lower().endswith(".gguf"):
+            if _is_path(source):
                 raise RequestRefused(
                     f"FROM {shown(source)} is a file and no model: hand it over as a blob and say "
                     "FROM @sha256:…, as `penstock create` does",
@@ -240,6 +253,10 @@ class Create:
             "requires": self._modelfile.requires or said.requires,
         }
         return {name: value for name, value in settings.items() if value}
+
+
+def _is_path(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.lower().endswith(".gguf")
 
 
 def _with_weights(base: _Base, weights: Layer) -> _Base:

@@ -29,6 +29,7 @@ from engines.gguf.pooled import embedded, reranked
 from engines.gguf.probe import default_memory
 from engines.gguf.sequence import Sequence as Running
 from engines.metrics import ModelMetrics, RecordedRequest
+from engines.modelfile_text import Instruction
 from engines.outbox import Mailbox
 from engines.pool import Lease, Limits, Pool
 from engines.protocol import (
@@ -243,7 +244,7 @@ class GgufEngine:
         return self._librarian.push(name)
 
     def create(
-        self, name: str, modelfile: str, *, quantize: str | None = None
+        self, name: str, modelfile: str | Sequence[Instruction], *, quantize: str | None = None
     ) -> AsyncGenerator[Progress, None]:
         """Make a model from a Modelfile."""
         return self._librarian.create(name, modelfile, quantize=quantize)

@@ -5,11 +5,11 @@ loop of whoever iterates. engine.py offers all this to the gateway.
 """
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from engines.errors import RequestRefused
+from engines.errors import ModelNotFound, RequestRefused, Unavailable
 from engines.gguf.catalog import Catalog
 from engines.gguf.config import GgufConfig
 from engines.gguf.copying import copy_model
@@ -24,6 +24,7 @@ from engines.gguf.push import Push
 from engines.gguf.registry.credentials import Credentials
 from engines.gguf.registry.download import HowToFetch
 from engines.gguf.registry.origin import check_host, origin_of
+from engines.modelfile_text import Instruction
 from engines.protocol import ModelDetails, Progress
 
 
@@ -64,10 +65,14 @@ class Librarian:
                 yield step
 
     async def create(
-        self, name: str, modelfile: str, *, quantize: str | None = None
+        self, name: str, modelfile: str | Sequence[Instruction], *, quantize: str | None = None
     ) -> AsyncGenerator[Progress, None]:
-        """Make a model from a Modelfile."""
+        """Make a model from a Modelfile; what it is made from is pulled if it is not there."""
         made = Create(self._library, name, modelfile, quantize=quantize, how=self._how)
+        for base, missing in (await in_thread(made.missing)).items():
+            async with aclosing(self._pulled_base(base, missing)) as steps:
+                async for step in steps:
+                    yield step
         async with aclosing(made.steps()) as steps:
             async for step in steps:
                 yield step
@@ -102,6 +107,21 @@ class Librarian:
         found = await in_thread(import_file, folder, Path(path), expected)
         await in_thread(folder.note_handed_over, found)
         return str(found)
+
+    async def _pulled_base(
+        self, name: str, missing: ModelNotFound
+    ) -> AsyncGenerator[Progress, None]:
+        """The steps of a pull without the last, which is not the end of what was asked for."""
+        try:
+            async with aclosing(self.pull(name)) as steps:
+                async for step in steps:
+                    if step.status != "success":
+                        yield step
+        except (ModelNotFound, RequestRefused, Unavailable) as error:
+            reason = f"FROM: {missing.message}, and it cannot be pulled: {error.message}"
+            if isinstance(error, Unavailable):
+                raise Unavailable(reason) from None
+            raise RequestRefused(reason, param="modelfile") from None
 
     def _deleted(self, text: str) -> str:
         try:

@@ -42,15 +42,18 @@ class Modelfile(Struct, frozen=True, kw_only=True):
     requires: str | None = None
 
 
-def read_modelfile(text: str) -> Modelfile:
-    """Parse a Modelfile. Raises `RequestRefused` with the line and what is wrong with it."""
-    if len(text) > MAX_CHARS:
+def read_modelfile(said_in: str | Sequence[Instruction]) -> Modelfile:
+    """Understand a Modelfile's text, or the instructions that one would have.
+
+    Raises `RequestRefused` with what is wrong, and with the line where there is one."""
+    texts = [said_in] if isinstance(said_in, str) else [said.value for said in said_in]
+    if sum(map(len, texts)) > MAX_CHARS:
         raise RequestRefused(f"the Modelfile has over {MAX_CHARS} characters", param="modelfile")
     lists: dict[str, list[str]] = {"FROM": [], "ADAPTER": [], "LICENSE": []}
     once: dict[str, str] = {}
     parameters: dict[str, Value] = {}
     messages: list[Said] = []
-    for said in _instructions(text.removeprefix("\ufeff")):
+    for said in _instructions(said_in):
         if said.name in lists:
             lists[said.name].append(said.value)
         elif said.name in _ONCE:
@@ -64,7 +67,7 @@ def read_modelfile(text: str) -> Modelfile:
     if not lists["FROM"]:
         raise RequestRefused("the Modelfile has no FROM", param="modelfile")
     requires = once.get("REQUIRES")
-    if requires is not None and not _VERSION.fullmatch(requires):
+    if requires and not _VERSION.fullmatch(requires):
         raise RequestRefused(f"REQUIRES {requires!r:.50} is not a version", param="modelfile")
     return Modelfile(
         sources=tuple(lists["FROM"]),
@@ -81,8 +84,8 @@ def read_modelfile(text: str) -> Modelfile:
 
 
 def write_modelfile(modelfile: Modelfile) -> str:
-    """A Modelfile that reads back as this one."""
-    lines = [f"FROM {_quoted(source)}" for source in modelfile.sources]
+    """A Modelfile that reads back as this one, but for texts that no quotation can hold."""
+    lines = [_line("FROM", source) for source in modelfile.sources]
     for name, text in (
         ("TEMPLATE", modelfile.template),
         ("SYSTEM", modelfile.system),
@@ -91,22 +94,25 @@ def write_modelfile(modelfile: Modelfile) -> str:
         ("REQUIRES", modelfile.requires),
     ):
         if text:
-            lines.append(f"{name} {_quoted(text)}")
-    lines += [f"PARAMETER {line}" for line in parameter_lines(modelfile.parameters)]
-    lines += [f"ADAPTER {_quoted(adapter)}" for adapter in modelfile.adapters]
-    lines += [f"MESSAGE {said.role} {_quoted(said.content)}" for said in modelfile.messages]
-    lines += [f"LICENSE {_quoted(text)}" for text in modelfile.licenses]
+            lines.append(_line(name, text))
+    lines += _parameter_lines("PARAMETER ", modelfile.parameters)
+    lines += [_line("ADAPTER", adapter) for adapter in modelfile.adapters]
+    lines += [_line(f"MESSAGE {said.role}", said.content) for said in modelfile.messages]
+    lines += [_line("LICENSE", text) for text in modelfile.licenses]
     return "\n".join(lines) + "\n"
 
 
 def parameter_lines(parameters: Mapping[str, Value]) -> list[str]:
     """One line for each value: its name, and the value as a Modelfile has it."""
-    lines: list[str] = []
-    for name, value in parameters.items():
-        values: Sequence[Value] = value if isinstance(value, list) else [value]
-        for one in values:
-            lines.append(f"{name} {_quoted(_shown(one), always=isinstance(one, str))}")
-    return lines
+    return _parameter_lines("", parameters)
+
+
+def _parameter_lines(word: str, parameters: Mapping[str, Value]) -> list[str]:
+    return [
+        _line(word + name, _shown(one), always=isinstance(one, str))
+        for name, value in parameters.items()
+        for one in (value if isinstance(value, list) else [value])
+    ]
 
 
 def _shown(value: Value) -> str:
@@ -115,15 +121,37 @@ def _shown(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _quoted(text: str, *, always: bool = False) -> str:
+def _line(head: str, text: str, *, always: bool = False) -> str:
+    quoted = _quoted(text, always=always)
+    if quoted is None:
+        return f"# {head} is left out: a line of its text ends with what would end the quotation"
+    return f"{head} {quoted}"
+
+
+def _quoted(text: str, *, always: bool = False) -> str | None:
+    """The text in the first quotes that it can stand in, if there are any."""
     if "\n" in text or '"' in text:
-        return f'"""{text}"""'
-    return f'"{text}"' if always or text != text.strip() or not text else text
+        quotes = ('"""', '"', "")
+    elif always or text != text.strip() or not text:
+        quotes = ('"', '"""')
+    else:
+        quotes = ("", '"')
+    return next((q + text + q for q in quotes if _reads_back(q + text + q, text)), None)
 
 
-def _instructions(text: str) -> Iterator[Instruction]:
+def _reads_back(quoted: str, text: str) -> bool:
     try:
-        yield from instructions(text)
+        return [said.value for said in instructions(f"FROM x\nSYSTEM {quoted}\n")] == ["x", text]
+    except ModelfileInvalid:
+        return False
+
+
+def _instructions(said_in: str | Sequence[Instruction]) -> Iterator[Instruction]:
+    if not isinstance(said_in, str):
+        yield from said_in
+        return
+    try:
+        yield from instructions(said_in.removeprefix("\ufeff"))
     except ModelfileInvalid as error:
         raise RequestRefused(str(error), param="modelfile") from None
 

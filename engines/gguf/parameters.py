@@ -60,7 +60,7 @@ def read_parameter(name: str, text: str) -> Value:
         there_are = ", ".join(sorted(HAS_EFFECT))
         raise RequestRefused(f"there is no parameter {name!r:.100} (of use here: {there_are})")
     if kind is str:
-        return text
+        return _stops(text)[0]
     try:
         value = _BOOLEAN[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):

@@ -1,10 +1,11 @@
 """What a gateway's process asks of an engine's child that keeps model files."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from msgspec import Struct
 
 from engines.errors import Unsupported
+from engines.modelfile_text import Instruction
 from engines.protocol import Engine, ModelLibrary, Progress
 
 
@@ -62,7 +63,7 @@ class Create(Struct, frozen=True, tag="create"):
     """See `ModelLibrary.create`."""
 
     name: str
-    modelfile: str
+    modelfile: str | Sequence[Instruction]
     quantize: str | None = None
 
 

@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 from engines.errors import EngineError
 from engines.metrics import ModelMetrics
+from engines.modelfile_text import Instruction
 from engines.process.library_questions import (
     AddFile,
     Copy,
@@ -131,7 +132,7 @@ class ProcessEngine:
         return self._performed(Push(name))
 
     def create(
-        self, name: str, modelfile: str, *, quantize: str | None = None
+        self, name: str, modelfile: str | Sequence[Instruction], *, quantize: str | None = None
     ) -> AsyncGenerator[Progress, None]:
         """Make a model from a Modelfile."""
         return self._performed(Create(name, modelfile, quantize))

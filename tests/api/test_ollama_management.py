@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from engines.errors import RequestRefused, Unavailable
+from engines.modelfile_text import Instruction
 from engines.protocol import Progress
 from gateway.api.ollama import uploads
 from tests.api.ollama_stage import OllamaStage, ollama_stage
@@ -117,9 +118,28 @@ def test_a_name_of_the_policy_means_its_target(ollama: OllamaStage) -> None:
     ollama.ask("create", model="mario", **{"from": "gpt-4o-mini"}, system="You are Mario.")
 
     assert ollama.library.jobs == [("push", "scripted-model"), ("create", "mario")]
-    assert ollama.library.modelfiles["mario"] == (
-        'FROM scripted-model\nSYSTEM """You are Mario."""\n'
-    )
+    assert ollama.library.modelfiles["mario"] == [
+        Instruction(0, "FROM", "", "scripted-model"),
+        Instruction(0, "SYSTEM", "", "You are Mario."),
+    ]
+
+
+def test_a_null_is_left_to_the_base_and_an_empty_text_takes_it_away(ollama: OllamaStage) -> None:
+    ollama.ask("create", model="a", **{"from": "chat-small"}, system=None, template=None)
+    ollama.ask("create", model="b", **{"from": "chat-small"}, system="", template="")
+
+    said = {
+        name: [(one[1], one[3]) for one in modelfile if isinstance(one, Instruction)]
+        for name, modelfile in ollama.library.modelfiles.items()
+    }
+    assert said["a"] == [("FROM", "scripted-model")]
+    assert said["b"] == [("FROM", "scripted-model"), ("TEMPLATE", ""), ("SYSTEM", "")]
+
+
+def test_a_whole_modelfile_is_handed_on_as_it_is(ollama: OllamaStage) -> None:
+    ollama.ask("create", model="old", modelfile="FROM tiny\r\nSYSTEM be kind")
+
+    assert ollama.library.modelfiles["old"] == "FROM tiny\r\nSYSTEM be kind"
 
 
 @pytest.mark.parametrize(

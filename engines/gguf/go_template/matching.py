@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from engines.chat.template import ChatTemplate
 from engines.errors import EngineError, RequestRefused
-from engines.gguf.go_template.syntax import CannotTranslate
+from engines.gguf.go_template.syntax import CannotTranslate, MalformedTemplate
 from engines.gguf.go_template.writing import to_jinja
 from engines.protocol import Message, Text
 
@@ -56,6 +56,16 @@ def chosen_template(go_source: str, own_source: str | None) -> TemplateChoice:
     ):
         return TemplateChoice(source=own_source)
     return TemplateChoice(source=said)
+
+
+def check_syntax(go_source: str) -> None:
+    """Raise `RequestRefused` for a TEMPLATE with a mistake, whatever else could be used instead."""
+    try:
+        to_jinja(go_source)
+    except MalformedTemplate as error:
+        raise RequestRefused(f"the TEMPLATE has a mistake: {error}", param="modelfile") from None
+    except CannotTranslate:
+        return
 
 
 def check_template(go_source: str, own_source: str | None) -> str:

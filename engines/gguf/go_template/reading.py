@@ -15,6 +15,7 @@ from engines.gguf.go_template.syntax import (
     If,
     Leave,
     Literal,
+    MalformedTemplate,
     Node,
     Output,
     Range,
@@ -55,7 +56,7 @@ _END = _Token("end", "")
 
 
 def read_template(source: str) -> list[Node]:
-    """The nodes of a template. Raises `CannotTranslate`."""
+    """The nodes of a template. Raises `CannotTranslate`, of a mistake `MalformedTemplate`."""
     if len(source) > MAX_CHARS:
         raise CannotTranslate(f"it has over {MAX_CHARS} characters")
     return _Reader(list(_pieces(source))).whole()
@@ -72,7 +73,7 @@ def _pieces(source: str) -> Iterator[str | list[_Token]]:
         end = source.find("*/", begin.end()) + 2 if is_comment else _inside_end(source, begin.end())
         finish = _FINISH.match(source, end) if end > 1 else None
         if finish is None:
-            raise CannotTranslate(f"the action {source[begin.start() :][:60]!r} does not end")
+            raise MalformedTemplate(f"the action {source[begin.start() :][:60]!r} does not end")
         if not is_comment:
             yield list(_tokens(source[begin.end() : end]))
         at, trims = finish.end(), finish[1] is not None
@@ -90,7 +91,9 @@ def _tokens(inside: str) -> Iterator[_Token]:
     while at < len(inside):
         found = _TOKEN.match(inside, at)
         if found is None or found.lastgroup is None:
-            raise CannotTranslate(f"{inside[at:].strip()[:40]!r} makes no sense in an action")
+            # Go has characters in single quotes, too; nothing here stands for them.
+            reason = CannotTranslate if inside[at] == "'" else MalformedTemplate
+            raise reason(f"{inside[at:].strip()[:40]!r} makes no sense in an action")
         yield _Token(found.lastgroup, found.group())
         at = found.end()
 
@@ -105,7 +108,7 @@ class _Reader:
     def whole(self) -> list[Node]:
         nodes = self._nodes(0)
         if self._end:
-            raise CannotTranslate(f"there is nothing for {self._end[0].text!r} to end")
+            raise MalformedTemplate(f"there is nothing for {self._end[0].text!r} to end")
         return nodes
 
     def _nodes(self, depth: int) -> list[Node]:
@@ -155,7 +158,7 @@ class _Reader:
         body = self._nodes(depth + 1)
         end = self._end
         if not end:
-            raise CannotTranslate("a block does not end")
+            raise MalformedTemplate("a block does not end")
         self._end = []
         if end[0].text == "end":
             return body, []
@@ -163,12 +166,12 @@ class _Reader:
             action = _Action(end[1:])
             word = action.word()
             if word not in ("if", "with"):
-                raise CannotTranslate(f"else {word!r} makes no sense")
+                raise MalformedTemplate(f"else {word!r} makes no sense")
             action.skip()
             return body, [self._condition(word, action, depth + 1)]
         otherwise = self._nodes(depth + 1)
         if not self._end or self._end[0].text != "end":
-            raise CannotTranslate("an {{ else }} does not end")
+            raise MalformedTemplate("an {{ else }} does not end")
         self._end = []
         return body, otherwise
 
@@ -266,10 +269,10 @@ class _Action:
             self._drop_gap()
             value = self.pipeline(depth + 1)
             if self._tokens[self._at].text != ")":
-                raise CannotTranslate("a parenthesis does not end")
+                raise MalformedTemplate("a parenthesis does not end")
             self._at += 1
         else:
-            raise CannotTranslate(f"{token.text or 'nothing'!r} is no value")
+            raise MalformedTemplate(f"{token.text or 'nothing'!r} is no value")
         while self._tokens[self._at].kind == "field":
             value = Field(value, self._tokens[self._at].text[1:])
             self._at += 1
@@ -296,4 +299,4 @@ def _text(quoted: str) -> str:
     try:
         return _ESCAPES.sub(meant, quoted[1:-1])
     except (ValueError, OverflowError, KeyError):
-        raise CannotTranslate(f"{quoted[:40]} has an escape that makes no sense") from None
+        raise MalformedTemplate(f"{quoted[:40]} has an escape that makes no sense") from None

@@ -7,6 +7,10 @@ class CannotTranslate(Exception):
     """A template that is wrong, or uses what has no counterpart; the message names it."""
 
 
+class MalformedTemplate(CannotTranslate):
+    """A template that Go would refuse too: whoever wrote it can only have made a mistake."""
+
+
 class Literal(Struct, frozen=True):
     """A text, number, bool, or None for `nil`."""
 

@@ -69,12 +69,14 @@ def root(*, of_turn: bool) -> Value:
 
 
 _ROOT: Mapping[str, Value] = {
-    "Messages": Value("messages", "messages"),
+    "Messages": Value("go.messages", "messages"),
     "Tools": Value("tools", "tools"),
     "System": Value("go.system", "text"),
     "Response": Value("''", "text"),
     "Prompt": Value("''", "text"),
     "Suffix": Value("''", "text"),
+    # Never there, but asked for by templates that show how calls are written.
+    "ToolCalls": Value("[]", "tool_calls"),
     "Think": Value("enable_thinking", "any"),
     "IsThinkSet": Value("(enable_thinking is defined)", "bool"),
     "ThinkLevel": Value("reasoning_effort", "text"),

@@ -3,7 +3,8 @@
 Two kinds of templates are told apart by whether they mention `.Messages`. Those
 that do are written for a whole conversation. The older ones are written for one
 turn (`.System`, `.Prompt`, `.Response`) and are gone through once for each; in
-the last turn they end where the response would begin.
+the last turn they end behind the response, which is empty, or what the answer is
+to begin with. For both, neighbouring messages of one role are one message first.
 
 Everything is written as expressions and no text stands between them, so jinja's
 own rules about white space change nothing.
@@ -11,9 +12,11 @@ own rules about white space change nothing.
 
 from collections.abc import Iterator, Sequence
 
+from engines.gguf.go_template.formatting import formatted
 from engines.gguf.go_template.reading import read_template
 from engines.gguf.go_template.syntax import (
     Assign,
+    Call,
     CannotTranslate,
     Dot,
     Expression,
@@ -21,6 +24,7 @@ from engines.gguf.go_template.syntax import (
     If,
     Leave,
     Literal,
+    MalformedTemplate,
     Node,
     Output,
     Range,
@@ -29,25 +33,28 @@ from engines.gguf.go_template.syntax import (
 )
 from engines.gguf.go_template.values import Value, call, field, literal, printed, root
 
-_SYSTEM = (
-    "{%- set go = namespace(system='') -%}"
-    "{%- for message in messages -%}{%- if message.role == 'system' -%}"
+_CONVERSATION = (
+    "{%- set go = namespace(system='', messages=messages | _neighbours_joined) -%}"
+    "{%- for message in go.messages -%}{%- if message.role == 'system' -%}"
     "{%- set go.system = (go.system ~ '\\n\\n' ~ message.content) if go.system"
     " else message.content -%}"
     "{%- endif -%}{%- endfor -%}"
 )
+# A turn is said as soon as a message comes that has no place in it any more.
 _TURNS = (
     "{{%- macro go_turn(go_system, go_prompt, go_response) -%}}{turn}{{%- endmacro -%}}"
     "{{%- macro go_last(go_system, go_prompt, go_response) -%}}{last}{{%- endmacro -%}}"
     "{{%- set go = namespace(system='', prompt='', response='') -%}}"
-    "{{%- for message in messages -%}}"
+    "{{%- for message in messages | _neighbours_joined -%}}"
     "{{%- if message.role == 'system' -%}}"
-    "{{%- if go.prompt or go.response -%}}{said}{{%- endif -%}}"
+    "{{%- if go.system or go.prompt or go.response -%}}{said}{{%- endif -%}}"
     "{{%- set go.system = message.content -%}}"
     "{{%- elif message.role == 'user' -%}}"
-    "{{%- if go.response -%}}{said}{{%- endif -%}}"
+    "{{%- if go.prompt or go.response -%}}{said}{{%- endif -%}}"
     "{{%- set go.prompt = message.content -%}}"
-    "{{%- elif message.role == 'assistant' -%}}{{%- set go.response = message.content -%}}"
+    "{{%- elif message.role == 'assistant' -%}}"
+    "{{%- if go.response -%}}{said}{{%- endif -%}}"
+    "{{%- set go.response = message.content -%}}"
     "{{%- endif -%}}{{%- endfor -%}}"
     "{{{{- go_last(go.system, go.prompt, go.response) -}}}}"
 )
@@ -62,12 +69,12 @@ def to_jinja(source: str) -> str:
     nodes = read_template(source)
     fields = set(_fields(nodes))
     if "Messages" in fields:
-        return _SYSTEM + _Writer(nodes, of_turn=False).written()
+        return _CONVERSATION + _Writer(nodes, of_turn=False).written()
     if not fields & {"Prompt", "Response", "System"}:
         raise CannotTranslate("it mentions neither .Messages nor .Prompt")
     if "Response" not in fields:
         nodes = [*nodes, Output(Field(Dot(), "Response"))]
-    cut, _ = _before_response(nodes)
+    cut, _ = _to_response(nodes)
     return _TURNS.format(
         turn=_Writer(nodes, of_turn=True).written(),
         last=_Writer(cut, of_turn=True).written(),
@@ -75,9 +82,9 @@ def to_jinja(source: str) -> str:
     )
 
 
-def _fields(nodes: Sequence[Node]) -> Iterator[str]:
+def _fields(parts: Sequence[Node | Expression]) -> Iterator[str]:
     """The names of all fields that are mentioned anywhere."""
-    waiting: list[object] = list(nodes)
+    waiting: list[object] = list(parts)
     while waiting:
         found = waiting.pop()
         if isinstance(found, Field):
@@ -88,24 +95,34 @@ def _fields(nodes: Sequence[Node]) -> Iterator[str]:
             waiting += [getattr(found, name) for name in found.__struct_fields__]  # type: ignore[attr-defined]
 
 
-def _before_response(nodes: Sequence[Node]) -> tuple[list[Node], bool]:
-    """The nodes up to the first that prints the response; and whether there was one."""
+def _to_response(nodes: Sequence[Node]) -> tuple[list[Node], bool]:
+    """The nodes up to the first that prints the response, with it; and whether there was one."""
     kept: list[Node] = []
     for node in nodes:
         if isinstance(node, Output) and "Response" in set(_fields([node])):
-            return kept, True
+            return [*kept, Output(_up_to_response(node.value))], True
         if isinstance(node, If):
-            body, found = _before_response(node.body)
+            body, found = _to_response(node.body)
             if found:
                 kept.append(If(node.condition, body, [], node.binds_dot))
                 return kept, True
-            otherwise, found = _before_response(node.otherwise)
+            otherwise, found = _to_response(node.otherwise)
             kept.append(If(node.condition, body, otherwise, node.binds_dot))
             if found:
                 return kept, True
         else:
             kept.append(node)
     return kept, False
+
+
+def _up_to_response(value: Expression) -> Expression:
+    """A value without what a function would print behind the response."""
+    if not isinstance(value, Call):
+        return value
+    for place, argument in enumerate(value.arguments):
+        if "Response" in set(_fields([argument])):
+            return Call(value.function, [*value.arguments[:place], _up_to_response(argument)])
+    return value
 
 
 class _Writer:
@@ -147,6 +164,8 @@ class _Writer:
         value = self._value(node.value)
         if not node.declares:
             held = self._variable(node.name)
+            if value.kind == "message":  # it began as "" and is asked for its fields now
+                self._scope_of(node.name)[node.name] = Value(held.code, value.kind)
             return f"{{%- set {held.code} = {value.code} -%}}"
         name = self._new_name(node.name)
         if node.name in self._changed:
@@ -200,15 +219,27 @@ class _Writer:
             return self._variable(expression.name)
         if isinstance(expression, Field):
             return field(self._value(expression.base), expression.name)
-        return call(expression.function, [self._value(one) for one in expression.arguments])
+        return self._call(expression)
+
+    def _call(self, expression: Call) -> Value:
+        arguments = [self._value(one) for one in expression.arguments]
+        if expression.function != "printf":
+            return call(expression.function, arguments)
+        pattern = expression.arguments[0] if arguments else None
+        if not isinstance(pattern, Literal) or not isinstance(pattern.value, str):
+            raise CannotTranslate("it uses printf with a pattern that is no constant")
+        return formatted(pattern.value, arguments[1:])
 
     def _variable(self, name: str) -> Value:
         if not name:
             return self._root
+        return self._scope_of(name)[name]
+
+    def _scope_of(self, name: str) -> dict[str, Value]:
         for scope in reversed(self._scopes):
             if name in scope:
-                return scope[name]
-        raise CannotTranslate(f"it uses ${name}, which it does not declare")
+                return scope
+        raise MalformedTemplate(f"it uses ${name}, which it does not declare")
 
     def _new_name(self, name: str) -> str:
         self._num_names += 1

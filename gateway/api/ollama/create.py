@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.api.ollama.management import Kept, kept, place_of, record, told
 from gateway.api.ollama.messages import SentMessage
 from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
-from gateway.api.ollama.modelfile import Draft, to_modelfile
+from gateway.api.ollama.modelfile import Draft, instructions_of
 from gateway.api.ollama.opening import opened, read
 from gateway.call import Call
 from gateway.errors import BadRequest
@@ -58,7 +58,7 @@ async def create_model(request: Request[Any, Any, Any]) -> ASGIApp:
             f"one of {place.engine}",
             param="from",
         )
-    modelfile = body.modelfile or to_modelfile(_draft(body, source))
+    modelfile = body.modelfile or instructions_of(_draft(body, source))
     await record(gateway, call, "create", place, _noted(body))
     quantize = body.quantize or body.quantization
     if quantize:

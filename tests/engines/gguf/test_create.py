@@ -196,6 +196,12 @@ async def test_a_projector_beside_the_weights_is_a_layer_of_its_own(
         ("FROM {weights}\nADAPTER ./lora.gguf", "ADAPTER './lora.gguf' must be handed over"),
         ("FROM {weights}\nADAPTER {weights}", "is no adapter"),
         ("FROM {weights}\nTEMPLATE {{{{ .Nope }}}}", "neither .Messages nor .Prompt"),
+        ("FROM {own}\nTEMPLATE {{{{ .Foo", "the TEMPLATE has a mistake: the action '{{ .Foo' does"),
+        ("FROM {own}\nTEMPLATE {{{{ if .Prompt }}}}x", "a mistake: a block does not end"),
+        (
+            "FROM {own}\nTEMPLATE {{{{ .Prompt }}}}{{{{ $x }}}}",
+            "uses $x, which it does not declare",
+        ),
         ("FROM {text}", "this is no GGUF model"),
     ],
 )
@@ -205,7 +211,9 @@ async def test_what_cannot_be_made_is_refused_and_leaves_no_name(
     plain = write_gguf(tmp_path / "t.gguf", layers=1, width=32, chat_template=None)
     text = tmp_path / "text"
     text.write_text("no model at all")
-    names = {"weights": f"@{blob_of(folder, plain)}", "text": f"@{blob_of(folder, text)}"}
+    own = write_gguf(tmp_path / "o.gguf", layers=1, width=32)  # has a chat template
+    files = {"weights": plain, "text": text, "own": own}
+    names = {name: f"@{blob_of(folder, path)}" for name, path in files.items()}
 
     with pytest.raises(RequestRefused) as refused:
         await created(folder, "mine", modelfile.format(**names))

@@ -61,6 +61,42 @@ async def test_models_come_from_allowed_hosts(
     assert (await all_of(library.pull(f"{host.url}/m.gguf")))[-1] == "success"
 
 
+async def test_what_a_model_is_made_from_is_pulled_first(tmp_path: Path, host: FakeHost) -> None:
+    library = librarian(tmp_path)
+    modelfile = f"FROM {host.host}/team/tiny\nSYSTEM be kind"
+
+    first = await all_of(library.create("mine", modelfile))
+    asked = len(host.requests)
+    again = await all_of(library.create("twin", modelfile))
+
+    assert (first[0], first.count("success"), first[-1]) == ("pulling manifest", 1, "success")
+    assert first.index("verifying sha256 digest") < first.index("gathering model components")
+    assert again[0] == "gathering model components"
+    assert len(host.requests) == asked
+    assert (await library.show("mine")).system == "be kind"
+    assert (await library.show(f"{host.host}/team/tiny")).system == ""
+
+
+async def test_a_base_that_cannot_be_had_leaves_no_model(tmp_path: Path, host: FakeHost) -> None:
+    library = librarian(tmp_path, registries=("127.0.0.1",))
+    away = librarian(tmp_path / "away")
+    said = [
+        await why_not(library.create("mine", f"FROM {source}"))
+        for source in (f"{host.host}/team/nope", "qwen3", "./m.gguf", "a b")
+    ]
+
+    assert "there is no model" in said[0]
+    assert "and it cannot be pulled: " in said[0]
+    assert "the policy's `registries` are 127.0.0.1" in said[1]
+    assert "is a file and no model" in said[2]
+    assert "'a b' is not the name of a model" in said[3]
+    with pytest.raises(Unavailable, match="and it cannot be pulled"):
+        await all_of(away.create("mine", "FROM 127.0.0.1:1/team/tiny"))
+    with pytest.raises(RequestRefused, match="has a mistake"):
+        await all_of(library.create("mine", f"FROM {host.host}/team/tiny\nTEMPLATE {{{{ .A"))
+    assert not (tmp_path / "manifests").exists()
+
+
 @pytest.mark.parametrize("name", ["{host}/team/tiny", "{url}/m.gguf", "qwen3", "hf.co/a/b:Q4_0"])
 async def test_and_from_no_other(tmp_path: Path, host: FakeHost, name: str) -> None:
     library = librarian(tmp_path, registries=("registry.example.com", "127.0.0.1:1"))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from engines.errors import RequestRefused
 from engines.gguf.modelfile import Modelfile, read_modelfile, write_modelfile
 from engines.gguf.recipe import Said
+from engines.modelfile_text import Instruction
 
 FULL = '''
 # who made it
@@ -60,15 +61,71 @@ def test_what_is_written_reads_back() -> None:
 
 
 @given(
-    system=st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1)
-    | st.sampled_from(["two\nlines", " spaces ", 'a "word"', "\nbegins", "ends\n"])
+    system=st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1)
+    | st.text(alphabet='"a \n\r\t\u2028', min_size=1)
 )
-def test_any_text_survives_being_written(system: str) -> None:
-    modelfile = Modelfile(sources=("x",), system=system)
+def test_any_text_survives_being_written_or_is_left_out(system: str) -> None:
+    modelfile = Modelfile(sources=("x",), system=system, messages=(Said("user", "hi"),))
+    could_end_it = any(line.rstrip().endswith('"""') for line in f'"""{system}'.split("\n")[:-1])
 
-    if system.endswith('"') or '"""' in system:
-        return  # a Modelfile has no way to say it
-    assert read_modelfile(write_modelfile(modelfile)).system == system
+    read = read_modelfile(write_modelfile(modelfile))
+
+    assert (read.sources, read.messages) == (modelfile.sources, modelfile.messages)
+    assert read.system == system or (read.system is None and could_end_it)
+
+
+def test_what_no_quotation_can_hold_is_named_and_adds_nothing() -> None:
+    modelfile = Modelfile(
+        sources=("x",),
+        system='"""\nFROM y\n"""',
+        parameters={"stop": ['a"""\nb', "c"]},
+        messages=(Said("user", 'def f():\n    """\n    doc\n    """\n'),),
+    )
+
+    assert write_modelfile(modelfile).splitlines() == [
+        "FROM x",
+        "# SYSTEM is left out: a line of its text ends with what would end the quotation",
+        "# PARAMETER stop is left out: a line of its text ends with what would end the quotation",
+        'PARAMETER stop "c"',
+        "# MESSAGE user is left out: a line of its text ends with what would end the quotation",
+    ]
+
+
+def test_instructions_that_never_stood_in_a_text_are_understood_as_they_are() -> None:
+    system = 'a\u2028b\fc\r\nd """\nFROM y\n"""'
+    said = [
+        ("FROM", "", "x"),
+        ("SYSTEM", "", system),
+        ("PARAMETER", "stop", '"\r\n"'),
+        ("MESSAGE", "user", 'Say "hi"'),
+        ("PARSER", "", ""),
+        ("REQUIRES", "", ""),
+    ]
+
+    read = read_modelfile([Instruction(0, *one) for one in said])
+
+    assert (read.sources, read.system) == (("x",), system)
+    assert read.parameters == {"stop": ['"\r\n"']}
+    assert read.messages == (Said("user", 'Say "hi"'),)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "said"),
+    [
+        (("PARAMETER", "top", "1"), "there is no parameter 'top'"),
+        (("PARAMETER", "stop", ""), "parameter stop has ''"),
+        (("MESSAGE", "tool\nFROM y", "hi"), "MESSAGE has role 'tool\\nFROM y'"),
+        (("DRAFT", "", "y"), "DRAFT is not supported"),
+        (("SYSTEM", "", "x" * 2**20), "the Modelfile has over 1048576 characters"),
+    ],
+)
+def test_a_mistake_that_stands_in_no_line_is_told_without_one(
+    instruction: tuple[str, str, str], said: str
+) -> None:
+    with pytest.raises(RequestRefused) as refused:
+        read_modelfile([Instruction(0, "FROM", "", "x"), Instruction(0, *instruction)])
+
+    assert refused.value.message.startswith(said)
 
 
 def test_line_ends_of_windows_and_a_byte_order_mark_are_no_content() -> None:

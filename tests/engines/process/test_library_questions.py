@@ -9,6 +9,7 @@ import pytest
 
 from engines.errors import EngineError, ModelNotFound, RequestRefused, Unsupported
 from engines.gguf.config import GgufConfig
+from engines.modelfile_text import Instruction
 from engines.process import EngineSpec, ProcessEngine
 from engines.protocol import Capability, ModelLibrary, Progress
 from tests.docker_registry import docker_registry
@@ -62,6 +63,17 @@ async def test_a_model_is_made_shown_copied_and_deleted(
     assert details.metadata["llama.block_count"] == 1
     names = {info.name for info in await engine.models()}
     assert names == {"starter", "team/other:v2"}
+
+
+async def test_instructions_arrive_in_the_child_as_they_are(
+    engine: ProcessEngine, weights: Path
+) -> None:
+    system = '"""\nFROM elsewhere\r\n"""'
+    said = [("FROM", "", f"@{await engine.add_file(str(weights))}"), ("SYSTEM", "", system)]
+
+    await all_of(engine.create("mine", [Instruction(0, *one) for one in said]))
+
+    assert (await engine.show("mine")).system == system
 
 
 async def test_models_are_pulled_and_pushed(engine: ProcessEngine, weights: Path) -> None:

@@ -65,6 +65,22 @@ def test_every_instruction_arrives_as_a_field(
     ]
 
 
+def test_quotes_tabs_and_empty_texts_arrive_as_they_were_meant(
+    fake: FakeGateway, typed: Typed, modelfile: Path
+) -> None:
+    modelfile.write_bytes(
+        b'FROM\ttiny\nSYSTEM ""\nTEMPLATE Say "hi"\nPARAMETER\ttemperature\t0.3\n'
+        b'MESSAGE\tuser\tPrint the word "hi"\nPARAMETER stop "\r\n"\n'
+    )
+
+    typed("create", "mine", "-f", str(modelfile))
+
+    [body] = fake.bodies("/api/create")
+    assert (body["system"], body["template"]) == ("", 'Say "hi"')
+    assert body["parameters"] == {"temperature": 0.3, "stop": ["\r\n"]}
+    assert body["messages"] == [{"role": "user", "content": 'Print the word "hi"'}]
+
+
 def test_files_are_sent_under_their_digests_and_only_once(
     fake: FakeGateway, typed: Typed, modelfile: Path
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from engines.modelfile_text import Instruction
 from gateway.cli import main
 from gateway.keys.text import new_claim, written
 from tests.fake_library import DIGEST, MODELS, FakeLibrary
@@ -78,10 +79,12 @@ def test_a_model_is_made_of_a_file_of_this_machine(
 
     assert made.exit_code == 0, made.output
     [digest] = [digest for digest, content in library.blobs.items() if content == b"GGUF weights"]
-    modelfile = library.modelfiles["mine"]
-    assert f"FROM @{digest}" in modelfile
-    for line in ("PARAMETER temperature 0.5", "a b", "be kind"):
-        assert line in modelfile
+    assert library.modelfiles["mine"] == [
+        Instruction(0, "FROM", "", f"@{digest}"),
+        Instruction(0, "SYSTEM", "", "be kind"),
+        Instruction(0, "PARAMETER", "temperature", "0.5"),
+        Instruction(0, "PARAMETER", "stop", "a b"),
+    ]
     assert ("create", "mine", "q4_K_M") in library.jobs
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from engines.errors import RequestRefused
-from engines.gguf.go_template.matching import check_template, chosen_template
+from engines.gguf.go_template.matching import check_syntax, check_template, chosen_template
 from tests.gguf_files import CHATML
 
 CHATML_TURNS = """{{ if .System }}<|im_start|>system
@@ -43,6 +43,17 @@ def test_a_go_template_without_a_counterpart_gives_way_and_that_is_told() -> Non
         "the TEMPLATE cannot be used (it uses the function 'odd'): the model's own chat template is"
     )
     assert check_template(ODD, CHATML) == choice.note
+
+
+@pytest.mark.parametrize("mistake", ["{{ .Foo", "{{ if .Prompt }}", "{{ end }}", "{{ $x }}"])
+def test_a_mistake_is_refused_and_what_is_only_unknown_here_is_not(mistake: str) -> None:
+    with pytest.raises(RequestRefused, match="the TEMPLATE has a mistake: ") as refused:
+        check_syntax("{{ .Prompt }}" + mistake)
+    assert refused.value.param == "modelfile"
+
+    for fine in ("", OTHER, ODD, "{{ 'x' }}", '{{ define "x" }}', "no fields", "{{ .A | .B }}"):
+        check_syntax(fine)
+    assert chosen_template("{{ .Prompt }}" + mistake, CHATML).source == CHATML  # one that is there
 
 
 def test_with_neither_there_is_no_chat_and_a_reason() -> None:

@@ -43,6 +43,31 @@ def test_a_template_of_one_turn_is_gone_through_for_each() -> None:
     assert rendered(TURNS, TALK) == ("[S]be kind[/S]\n[U]hi[/U]\n[A]hello[/A]\n[U]bye[/U]\n[A]")
 
 
+S, U, A = (lambda text, role=role: (role, text) for role in ("system", "user", "assistant"))
+
+
+@pytest.mark.parametrize(
+    ("turns", "expected"),
+    [
+        ([U("1"), U("2")], "[U]1\n\n2[/U]\n[A]"),
+        ([S("1"), S("2"), U("q")], "[S]1\n\n2[/S]\n[U]q[/U]\n[A]"),
+        ([U("q"), A("1"), A("2"), U("r")], "[U]q[/U]\n[A]1\n\n2[/A]\n[U]r[/U]\n[A]"),
+        ([U("q"), A("so")], "[U]q[/U]\n[A]so"),
+        ([U("q"), A("1"), A("2")], "[U]q[/U]\n[A]1\n\n2"),
+        ([A("hello"), U("q")], "[A]hello[/A]\n[U]q[/U]\n[A]"),
+        ([U("q"), S("s"), U("r")], "[U]q[/U]\n[A][/A]\n[S]s[/S]\n[U]r[/U]\n[A]"),
+        ([U("q"), A(""), U("r")], "[U]q[/U]\n[A][/A]\n[U]r[/U]\n[A]"),
+        ([U("q"), ("tool", "t"), U("r")], "[U]q[/U]\n[A][/A]\n[U]r[/U]\n[A]"),
+        ([S("s")], "[S]s[/S]\n[A]"),
+        ([], "[A]"),
+    ],
+)
+def test_no_message_of_a_role_that_a_turn_knows_is_lost(
+    turns: list[tuple[str, str]], expected: str
+) -> None:
+    assert rendered(TURNS, said(*turns)) == expected
+
+
 def test_a_turn_without_a_response_ends_where_it_would_begin() -> None:
     assert rendered("{{ .System }}|{{ .Prompt }}|", USER) == "|hi|"
 
@@ -51,6 +76,14 @@ def test_what_follows_the_response_in_a_condition_is_left_out_of_the_last_turn()
     source = "{{ .Prompt }}:{{ if .Response }}{{ .Response }}!{{ end }}"
 
     assert rendered(source, TALK) == "hi:hello!bye:"
+    assert rendered(source, TALK[:3]) == "hi:hello"
+
+
+def test_what_a_function_prints_behind_the_response_is_left_out_of_the_last_turn() -> None:
+    source = '{{ .Prompt }}{{ print ":" .Response "!" }}|'
+
+    assert rendered(source, TALK) == "hi:hello!|bye:"
+    assert rendered(source, TALK[:3]) == "hi:hello"
 
 
 MESSAGES = """{{- range $i, $_ := .Messages }}
@@ -66,6 +99,21 @@ MESSAGES = """{{- range $i, $_ := .Messages }}
 
 def test_a_template_of_whole_conversations_goes_through_the_messages() -> None:
     assert rendered(MESSAGES, TALK) == "<s>be kind</s><u>hi</u><a>hello</a><u>bye</u><a>"
+
+
+def test_neighbours_of_one_role_are_one_message() -> None:
+    turns = [S("1"), S("2"), U("3"), U("4"), A("5"), A("6"), ("tool", "7"), ("tool", "8")]
+
+    assert rendered(MESSAGES, said(*turns)) == (
+        "<s>1\n\n2</s><u>3\n\n4</u><a>5\n\n6</a><u>7</u><u>8</u><a>"
+    )
+    assert rendered(MESSAGES, said(U("q"), A("s"), A("o"))) == "<u>q</u><a>s\n\no"
+
+
+def test_calls_of_neighbours_are_all_there() -> None:
+    messages = [*USER, *[Message(role="assistant", tool_calls=[CALL])] * 2, *USER]
+
+    assert rendered(MESSAGES, messages).count('weather={"city":"Oslo"}') == 2
 
 
 def test_tool_calls_and_answers_are_written_as_go_prints_them() -> None:
@@ -110,7 +158,7 @@ def test_nil_has_no_length_and_nothing_to_go_through() -> None:
 def test_the_system_message_is_known_everywhere_and_several_are_joined() -> None:
     inside = "{{ if eq .Role `user` }}{{ $.System }}/{{ .Content }};{{ end }}"
     source = "{{ range .Messages }}" + inside + "{{ end }}"
-    messages = said(("system", "be kind"), ("system", "be brief"), ("user", "hi"), ("user", "ho"))
+    messages = said(("system", "be kind"), ("user", "hi"), ("system", "be brief"), ("user", "ho"))
 
     assert rendered(source, messages) == "be kind\n\nbe brief/hi;be kind\n\nbe brief/ho;"
 
@@ -128,6 +176,22 @@ def test_a_variable_declared_inside_is_another_one() -> None:
     source = "{{ $x := 1 }}{{ range .Messages }}{{ $x := 2 }}{{ $x }}{{ end }}{{ $x }}"
 
     assert rendered(source, USER) == "21"
+
+
+def test_a_variable_that_became_a_message_has_its_fields() -> None:
+    source = (
+        '{{ $last := "" }}{{ range .Messages }}{{ $last = . }}{{ end }}'
+        "{{ $last.Role }}: {{ $last.Content }}"
+    )
+
+    assert rendered(source, TALK) == "user: bye"
+
+
+def test_calls_of_no_message_are_never_there() -> None:
+    # So templates show how calls are written, for whoever looks through them for that.
+    source = "{{ if .ToolCalls }}<tool_call>{{ end }}{{ range .Messages }}{{ .Content }}{{ end }}"
+
+    assert rendered(source, USER) == "hi"
 
 
 def test_with_and_else_if_and_breaks_mean_what_they_mean_in_go() -> None:
