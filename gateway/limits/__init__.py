@@ -6,7 +6,7 @@ A rule is one line of limits.toml for one subject; the store counts it.
 from gateway.limits.estimates import Estimate, Estimates, count_prompt
 from gateway.limits.headers import go_duration, limit_headers
 from gateway.limits.local import LocalLimits
-from gateway.limits.looking import look
+from gateway.limits.looking import look, rules_to_look_at
 from gateway.limits.prices import cost_in_micro_units
 from gateway.limits.refusals import never_fits, refusal_of, why_refused
 from gateway.limits.rules import Rule, RuleBook, Rules, capped_estimate, demands_of, used_of
@@ -29,6 +29,7 @@ __all__ = [
     "look",
     "never_fits",
     "refusal_of",
+    "rules_to_look_at",
     "used_of",
     "why_refused",
 ]

@@ -168,7 +168,10 @@ class RuleBook:
     def rules_for(
         self, *, team: str, key: str, model: str, endpoint: str, key_limits: str | None = None
     ) -> Rules:
-        """The same for a call that nobody makes. `key_limits`: the table that the key names."""
+        """The same for a call that nobody makes. `key_limits`: the table that the key names.
+
+        With "" for the key, what each key has for itself is left out.
+        """
         counts_by_key = self._by_key or key_limits is not None
         caller = (team, key if counts_by_key else "", model, endpoint, key_limits)
         rules = self._known.get(caller)
@@ -189,6 +192,7 @@ class RuleBook:
         return Rules(
             _rule(each, field, {scope: values[scope] for scope in each.scopes})
             for each in applied
+            if key or "key" not in each.scopes
             for field in _FIELDS
             if getattr(each.table, field) is not None
         )
