@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 import structlog
 from msgspec import Meta, Struct
 
@@ -58,15 +57,24 @@ class RateLimitsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @dataclass(slots=True)
 class Admission:
-    """A call that is let in, and what is to be settled where when it ends."""
+    """What a call asks of a store, and what is to be settled there when it ends."""
 
+    store: Store
     rules: Rules
     demands: Sequence[Demand]
     estimate: Estimate
     price: PricePolicy | None
-    decision: Decision | None = None
-    is_degraded: bool = False
-    local: list[Demand] = field(default_factory=list[Demand])  # taken in this process instead
+    waits_since: float | None = None  # the event loop's time
+    is_degraded: bool = False  # the store did not answer
+    local: "Admission | None" = None  # what is counted in this process instead
+
+
+def admission_to(
+    store: Store, rules: Rules, estimate: Estimate, price: PricePolicy | None
+) -> Admission:
+    """What a call of this size asks, if these limit it."""
+    demands = demands_of(rules, estimate, price)
+    return Admission(store, rules, demands, capped_estimate(rules, demands, estimate), price)
 
 
 class RateLimits:
@@ -109,16 +117,19 @@ class RateLimits:
         if rules.needs_price and call.model is not None:
             price = call.policy.price_of(call.model.name)
         estimate = self._estimates.of_call(call, prompt)
-        demands = demands_of(rules, estimate, price)
-        estimate = capped_estimate(rules, demands, estimate)
-        return Admission(rules, demands, estimate, price)
+        return admission_to(self._gateway.store, rules, estimate, price)
 
     async def _enter(self, call: Call, admission: Admission) -> None:
         """Take the room, or raise why there is none."""
         try:
             decision = await self._decided(call, admission)
         except StoreUnavailable as error:
-            await self._enter_degraded(call, admission, asked=error.asked)
+            try:
+                await self._enter_degraded(call, admission)
+            except BaseException:
+                if error.asked:  # it may act later, and the call is not let in
+                    _take_back(call, admission)
+                raise
             return
         self._let_in(call, admission, decision)
 
@@ -130,7 +141,7 @@ class RateLimits:
                 if (hopeless := _hopeless(admission)) is not None:
                     raise hopeless
                 return await self._waited(call, admission, rule.bucket.key, rule.wait_seconds)
-        decision = await self._reserve(self._gateway.store, call, admission)
+        decision = await self._reserve(call, admission)
         if decision.granted:
             return decision
         refusing = admission.rules[why_refused(admission.rules, decision)[0]]
@@ -141,43 +152,42 @@ class RateLimits:
 
     async def _waited(self, call: Call, admission: Admission, key: str, seconds: float) -> Decision:
         """The decision after standing in line; who waited in vain still gets one try."""
-        store, loop = self._gateway.store, asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        loop = asyncio.get_running_loop()
+        if admission.waits_since is None:
+            admission.waits_since = loop.time()
+        deadline = admission.waits_since + seconds
         table = call.policy.table("rate_limits", RateLimitsTable)
         # No time-out around a reservation: cut off in the middle it would count as ended.
         with contextlib.suppress(TimeoutError):
             async with self._lines.turn(key, until=deadline, max_waiting=table.max_waiting):
                 while True:
-                    decision = await self._reserve(store, call, admission)
+                    decision = await self._reserve(call, admission)
                     if decision.granted:
                         return decision
                     pause = _seconds_to_room(admission.rules, decision)
                     if pause is None or loop.time() + pause > deadline:
                         raise _refused(call, admission, decision)
                     await asyncio.sleep(pause)
-        decision = await self._reserve(store, call, admission)
+        decision = await self._reserve(call, admission)
         if not decision.granted:
             raise _refused(call, admission, decision)
         return decision
 
-    async def _reserve(self, store: Store, call: Call, admission: Admission) -> Decision:
-        estimate = admission.estimate
-        demands = admission.local or admission.demands
+    async def _reserve(self, call: Call, admission: Admission) -> Decision:
         try:
-            return await store.reserve(
+            return await admission.store.reserve(
                 call.id,
-                demands,
-                output=estimate.output_tokens,
+                admission.demands,
+                output=admission.estimate.output_tokens,
                 least_output=_least(admission),
             )
         except asyncio.CancelledError:
             # The client hung up while the store was asked; it may have said yes.
-            store.settle(call.id, demands, [0] * len(demands))
+            _take_back(call, admission)
             raise
 
     def _let_in(self, call: Call, admission: Admission, decision: Decision) -> None:
         """Note the decision on the call: headers, a shorter answer, what shadows would refuse."""
-        admission.decision = decision
         call.response_headers.update(limit_headers(admission.rules, decision.fills))
         if decision.output < admission.estimate.output_tokens:
             call.replace_requests(max_tokens=decision.output)
@@ -195,48 +205,35 @@ class RateLimits:
                     capacity=rule.bucket.capacity,
                 )
 
-    async def _enter_degraded(self, call: Call, admission: Admission, *, asked: bool) -> None:
+    async def _enter_degraded(self, call: Call, admission: Admission) -> None:
         """Do what the policy says when the store does not answer."""
+        call.response_headers["x-penstock-limits"] = "degraded"
         if (hopeless := _hopeless(admission)) is not None:
-            self._forget(call, admission, asked=asked)
             raise hopeless
         table = call.policy.table("rate_limits", RateLimitsTable)
-        call.response_headers["x-penstock-limits"] = "degraded"
         counted: list[int] = []
         for index, rule in enumerate(admission.rules):
             choice = table.budgets_on_store_failure if rule.is_budget else table.on_store_failure
             if choice == "closed" and rule.bucket.enforced:
-                self._forget(call, admission, asked=asked)
                 raise LimitsUnavailable
             if choice == "local":
                 counted.append(index)
         admission.is_degraded = True
         if not counted:
             return
-        admission.local = self._local.share_of([admission.demands[index] for index in counted])
-        rules = Rules(
-            msgspec.structs.replace(admission.rules[index], bucket=demand.bucket)
-            for index, demand in zip(counted, admission.local, strict=True)
-        )
-        decision = await self._reserve(self._local.store, call, admission)
-        if not decision.granted:
-            self._forget(call, admission, asked=asked)
-            raise refusal_of(rules, admission.local, decision)
-        call.response_headers.update(limit_headers(rules, decision.fills))
-
-    def _forget(self, call: Call, admission: Admission, *, asked: bool) -> None:
-        """Take back what the store may have been asked for."""
-        if asked:
-            self._gateway.store.settle(call.id, admission.demands, [0] * len(admission.demands))
+        rules = self._local.share_of(admission.rules, counted)
+        local = admission_to(self._local.store, rules, admission.estimate, admission.price)
+        local.waits_since = admission.waits_since
+        admission.local = local
+        self._let_in(call, local, await self._decided(call, local))
 
     def _settle(self, call: Call, admission: Admission) -> None:
         usage, requests = _usage_to_charge(call, admission.estimate)
         used = used_of(admission.rules, usage, admission.price, requests=requests)
-        if admission.local:
-            counted = [demand.bucket.key for demand in admission.local]
-            shares = dict(zip((rule.bucket.key for rule in admission.rules), used, strict=True))
-            self._local.store.settle(call.id, admission.local, [shares[key] for key in counted])
-        self._gateway.store.settle(
+        if (local := admission.local) is not None:
+            shares = used_of(local.rules, usage, local.price, requests=requests)
+            local.store.settle(call.id, local.demands, shares)
+        admission.store.settle(
             call.id, admission.demands, used, charge_unreserved=admission.is_degraded
         )
         # Of several answers in one, nobody knows how long each was.
@@ -244,6 +241,11 @@ class RateLimits:
         if is_single and call.error is None and call.model is not None and call.requests:
             for tally in call.tallies:
                 self._estimates.learn(call.model.name, tally.completion_tokens)
+
+
+def _take_back(call: Call, admission: Admission) -> None:
+    """Whatever the store may have given the call, it has used nothing of it."""
+    admission.store.settle(call.id, admission.demands, [0] * len(admission.demands))
 
 
 def _least(admission: Admission) -> int:

@@ -1,5 +1,6 @@
 """A stage for the plugin `rate_limits`: a policy, an engine, a store whose clock is ours."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -154,6 +155,11 @@ class Stage:
         """Units taken of the limits of such a call, by field."""
         fills = await self.fills(self.call(**asked))
         return {name: fill.used for name, fill in fills.items()}
+
+    async def until_waiting(self, count: int) -> None:
+        """Let others go on until so many calls wait."""
+        while self.plugin._lines.num_waiting < count:  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 def end_well(call: Call, *, prompt: int, output: int, cached: int = 0) -> None:
