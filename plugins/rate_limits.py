@@ -135,37 +135,49 @@ class RateLimits:
 
     async def _decided(self, call: Call, admission: Admission) -> Decision:
         """The decision that lets the call in, now or after a wait."""
-        for rule in admission.rules.waiting:
+        rules = admission.rules
+        for rule in rules.waiting:
             if self._lines.is_waited_for(rule.bucket.key):
-                # Others came first; nobody gets past them. Who can never fit need not wait.
-                if (hopeless := _hopeless(admission)) is not None:
-                    raise hopeless
+                # Others came first; nobody gets past them.
+                await self._check_wait(call, admission)
                 return await self._waited(call, admission, rule.bucket.key, rule.wait_seconds)
         decision = await self._reserve(call, admission)
         if decision.granted:
             return decision
-        refusing = admission.rules[why_refused(admission.rules, decision)[0]]
-        seconds = _patience(admission.rules, decision)
-        if not seconds:
+        if not _pause(rules, decision):
             raise _refused(call, admission, decision)
-        return await self._waited(call, admission, refusing.bucket.key, seconds)
+        refusing = [rules[place] for place in why_refused(rules, decision)]
+        seconds = min(rule.wait_seconds for rule in refusing)
+        return await self._waited(call, admission, refusing[0].bucket.key, seconds)
+
+    async def _check_wait(self, call: Call, admission: Admission) -> None:
+        """Refuse whom it would not help to come to the head of a line, before it stands there."""
+        least = _least(admission)
+        wanted = [
+            Demand(demand.bucket, demand.fixed + demand.per_output * least)
+            for demand in admission.demands
+        ]
+        fills = await admission.store.peek(wanted)
+        decision = Decision(granted=False, output=least, fills=fills)
+        if why_refused(admission.rules, decision) and not _pause(admission.rules, decision):
+            raise _refused(call, admission, decision)
 
     async def _waited(self, call: Call, admission: Admission, key: str, seconds: float) -> Decision:
         """The decision after standing in line; who waited in vain still gets one try."""
         loop = asyncio.get_running_loop()
-        if admission.waits_since is None:
-            admission.waits_since = loop.time()
-        deadline = admission.waits_since + seconds
+        since = admission.waits_since
+        if since is None:
+            since = admission.waits_since = loop.time()
         table = call.policy.table("rate_limits", RateLimitsTable)
         # No time-out around a reservation: cut off in the middle it would count as ended.
         with contextlib.suppress(TimeoutError):
-            async with self._lines.turn(key, until=deadline, max_waiting=table.max_waiting):
+            async with self._lines.turn(key, until=since + seconds, max_waiting=table.max_waiting):
                 while True:
                     decision = await self._reserve(call, admission)
                     if decision.granted:
                         return decision
-                    pause = _seconds_to_room(admission.rules, decision)
-                    if pause is None or loop.time() + pause > deadline:
+                    pause = _pause(admission.rules, decision, waited=loop.time() - since)
+                    if not pause:
                         raise _refused(call, admission, decision)
                     await asyncio.sleep(pause)
         decision = await self._reserve(call, admission)
@@ -271,17 +283,15 @@ def _refused(call: Call, admission: Admission, decision: Decision) -> Refusal:
     return refusal_of(admission.rules, admission.demands, decision)
 
 
-def _patience(rules: Rules, decision: Decision) -> float:
-    """How long the call may wait: as long as the least patient of the limits that refuse."""
-    seconds = min(rules[index].wait_seconds for index in why_refused(rules, decision))
-    soonest = _seconds_to_room(rules, decision)
-    return seconds if soonest is not None and soonest <= seconds else 0.0
-
-
-def _seconds_to_room(rules: Rules, decision: Decision) -> float | None:
-    """When all of it may fit; None if never."""
-    waits = [decision.fills[index].retry_ms for index in why_refused(rules, decision)]
-    return None if -1 in waits else max(waits) / 1000
+def _pause(rules: Rules, decision: Decision, *, waited: float = 0.0) -> float:
+    """How long until all of it may fit; 0 if that is longer than some limit that refuses allows."""
+    refusing = why_refused(rules, decision)
+    waits = [decision.fills[place].retry_ms for place in refusing]
+    if -1 in waits:
+        return 0.0
+    patience = min(rules[place].wait_seconds for place in refusing) - waited
+    pause = max(waits) / 1000
+    return pause if pause <= patience else 0.0
 
 
 def _usage_to_charge(call: Call, estimate: Estimate) -> tuple[Usage, int]:

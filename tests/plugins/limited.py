@@ -139,11 +139,17 @@ class Stage:
 
     async def refused(self, call: Call) -> Refusal:
         """Why a call is not let in."""
+        refusal = await self.refused_or_run(call)
+        assert refusal is not None, "the call was let in"
+        return refusal
+
+    async def refused_or_run(self, call: Call) -> Refusal | None:
+        """Why a call is not let in; None if it is, and then it ends at once."""
         try:
-            async with self.plugin.admit(call=call):
-                raise AssertionError("the call was let in")
+            await self.run(call)
         except Refusal as refusal:
             return refusal
+        return None
 
     async def fills(self, call: Call) -> dict[str, Fill]:
         """How full the limits of a call are, by field."""
