@@ -28,7 +28,9 @@ from gateway.limits import (
     count_prompt,
     demands_of,
     limit_headers,
+    longest_answer,
     never_fits,
+    output_left,
     refusal_of,
     used_of,
     why_refused,
@@ -64,6 +66,7 @@ class Admission:
     demands: Sequence[Demand]
     estimate: Estimate
     price: PricePolicy | None
+    longest: int = 0  # what an answer may be cut to is less than this
     waits_since: float | None = None  # the event loop's time
     is_degraded: bool = False  # the store did not answer
     local: "Admission | None" = None  # what is counted in this process instead
@@ -117,7 +120,12 @@ class RateLimits:
         if rules.needs_price and call.model is not None:
             price = call.policy.price_of(call.model.name)
         estimate = self._estimates.of_call(call, prompt)
-        return admission_to(self._gateway.store, rules, estimate, price)
+        admission = admission_to(self._gateway.store, rules, estimate, price)
+        if rules.clamping:
+            gateway = self._gateway
+            find = gateway.model_infos.find
+            admission.longest = await longest_answer(call, gateway.engines, find, estimate)
+        return admission
 
     async def _enter(self, call: Call, admission: Admission) -> None:
         """Take the room, or raise why there is none."""
@@ -201,9 +209,9 @@ class RateLimits:
     def _let_in(self, call: Call, admission: Admission, decision: Decision) -> None:
         """Note the decision on the call: headers, a shorter answer, what shadows would refuse."""
         call.response_headers.update(limit_headers(admission.rules, decision.fills))
-        if decision.output < admission.estimate.output_tokens:
-            call.replace_requests(max_tokens=decision.output)
-            call.response_headers["x-penstock-max-tokens"] = str(decision.output)
+        if admission.rules.clamping and (cap := _cap(admission, decision)) is not None:
+            call.replace_requests(max_tokens=cap)
+            call.response_headers["x-penstock-max-tokens"] = str(cap)
         for place in admission.rules.shadows:
             rule, fill = admission.rules[place], decision.fills[place]
             if not fill.fits:
@@ -235,7 +243,7 @@ class RateLimits:
             return
         rules = self._local.share_of(admission.rules, counted)
         local = admission_to(self._local.store, rules, admission.estimate, admission.price)
-        local.waits_since = admission.waits_since
+        local.longest, local.waits_since = admission.longest, admission.waits_since
         admission.local = local
         self._let_in(call, local, await self._decided(call, local))
 
@@ -263,7 +271,18 @@ def _take_back(call: Call, admission: Admission) -> None:
 def _least(admission: Admission) -> int:
     """What the call can do with where limits clamp its output; else it is not cut at all."""
     output = admission.estimate.output_tokens
-    return min(output, LEAST_OUTPUT) if admission.rules.clamps else output
+    return min(output, LEAST_OUTPUT) if admission.rules.clamping else output
+
+
+def _cap(admission: Admission, decision: Decision) -> int | None:
+    """What the answer is cut to; None if it is not."""
+    if decision.output < admission.estimate.output_tokens:
+        return decision.output
+    if decision.output >= admission.longest:
+        return None
+    # Only a guess was reserved: the answer may get longer, as far as there is room.
+    left = output_left(admission.rules, admission.demands, decision)
+    return left if left is not None and left < admission.longest else None
 
 
 def _hopeless(admission: Admission) -> Refusal | None:

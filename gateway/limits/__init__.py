@@ -3,6 +3,7 @@
 A rule is one line of limits.toml for one subject; the store counts it.
 """
 
+from gateway.limits.caps import longest_answer, output_left
 from gateway.limits.estimates import Estimate, Estimates, count_prompt
 from gateway.limits.headers import go_duration, limit_headers
 from gateway.limits.local import LocalLimits
@@ -26,8 +27,10 @@ __all__ = [
     "demands_of",
     "go_duration",
     "limit_headers",
+    "longest_answer",
     "look",
     "never_fits",
+    "output_left",
     "refusal_of",
     "rules_to_look_at",
     "used_of",

@@ -80,9 +80,11 @@ class Rules(tuple[Rule, ...]):
         return any(rule.counts == "cost" for rule in self)
 
     @cached_property
-    def clamps(self) -> bool:
-        """May a call get less output than it wants?"""
-        return any(rule.bucket.clamps and rule.bucket.enforced for rule in self)
+    def clamping(self) -> Sequence[int]:
+        """The places of those because of which a call may get less output than it wants."""
+        return [
+            place for place, rule in enumerate(self) if rule.bucket.clamps and rule.bucket.enforced
+        ]
 
     @cached_property
     def waiting(self) -> Sequence[Rule]:

@@ -9,6 +9,7 @@ from typing import Any
 from engines.protocol import GenerateRequest, Message, Text, Usage
 from gateway import Call, Refusal, Route, Target
 from gateway.errors import Problem
+from gateway.model_infos import ModelInfos
 from gateway.policy import LimitPolicy, ModelPolicy, Policy, PricePolicy, TargetPolicy, TeamPolicy
 from gateway.store import Decision, Demand, Fill, MemoryStore, StoreUnavailable
 from plugins.rate_limits import RateLimits, RateLimitsTable
@@ -83,6 +84,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.store = FailingStore(self.clock)
         self.engines = {"gpu0": self.engine}
+        self.model_infos = ModelInfos()
         self.plugin = RateLimits(self)  # type: ignore[arg-type]
 
     def call(

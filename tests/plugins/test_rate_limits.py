@@ -286,25 +286,6 @@ async def test_a_shadow_limit_counts_logs_and_lets_through():
     assert await stage.used() == {"requests_per_minute": 1}
 
 
-async def test_an_answer_is_cut_to_what_is_left_where_the_policy_says_so():
-    stage = stage_of(standard(tokens_per_minute=100, clamp_output=True))
-    await stage.run(stage.call(words=3, max_tokens=40), prompt=3, output=40)
-
-    call = await stage.run(stage.call(words=3, max_tokens=90, n=2), prompt=3, output=27)
-
-    assert [request.max_tokens for request in call.requests] == [27, 27]
-    assert call.response_headers["x-penstock-max-tokens"] == "27"
-    assert isinstance(await stage.refused(stage.call(words=3, max_tokens=90)), RateLimited)
-
-
-async def test_clamping_makes_room_for_what_could_never_fit():
-    stage = stage_of(standard(tokens_per_minute=100, clamp_output=True))
-
-    call = await stage.run(stage.call(words=3, max_tokens=900))
-
-    assert call.requests[0].max_tokens == 97
-
-
 async def test_an_engine_that_cannot_count_does_not_keep_a_call_from_its_fallback():
     class Broken(ScriptedEngine):
         async def count_tokens(self, request: GenerateRequest) -> int:
