@@ -294,12 +294,9 @@ def _hopeless(admission: Admission) -> Refusal | None:
 
 def _refused(call: Call, admission: Admission, decision: Decision) -> Refusal:
     """Why, with the headers that say how full the limits are."""
-    if (hopeless := _hopeless(admission)) is not None:
-        return hopeless
     call.response_headers.update(limit_headers(admission.rules, decision.fills))
-    rule = admission.rules[why_refused(admission.rules, decision)[0]]
-    call.response_headers["x-penstock-refused-by"] = rule.label
-    return refusal_of(admission.rules, admission.demands, decision)
+    hopeless = _hopeless(admission)
+    return hopeless or refusal_of(admission.rules, admission.demands, decision)
 
 
 def _pause(rules: Rules, decision: Decision, *, waited: float = 0.0) -> float:

@@ -174,14 +174,27 @@ async def test_a_default_of_the_policy_is_not_the_clients_word():
 async def test_a_max_tokens_that_can_never_fit_is_refused_for_good():
     stage = stage_of(standard(tokens_per_minute=50))
 
-    refusal = await stage.refused(stage.call(words=5, max_tokens=60))
+    call = stage.call(words=5, max_tokens=60)
+    refusal = await stage.refused(call)
 
+    assert call.response_headers["x-ratelimit-remaining-tokens"] == "50"
+    assert refusal.headers["x-penstock-refused-by"] == "standard.tokens_per_minute"
     assert "needs 65 tokens and at most 50 tokens fit at once" in refusal.message
     assert refusal.param == "max_tokens"
     assert refusal.headers["x-should-retry"] == "false"
     assert problem_of(refusal).retry_after_seconds is None
     prompt = await stage.refused(stage.call(words=70))
     assert "shorten the prompt" in prompt.message
+
+
+async def test_the_header_names_the_limit_of_which_the_message_speaks():
+    stage = stage_of(standard(requests_per_minute=1, tokens_per_day=10))
+    await stage.run(stage.call(words=3, max_tokens=7), prompt=3, output=7)
+
+    refusal = await stage.refused(stage.call(words=3, max_tokens=7))
+
+    assert refusal.message.startswith("tokens_per_day of team")
+    assert refusal.headers["x-penstock-refused-by"] == "standard.tokens_per_day"
 
 
 async def test_the_answers_length_is_learned_from_calls_that_ended_well():

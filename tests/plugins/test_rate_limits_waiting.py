@@ -80,6 +80,22 @@ def test_a_limit_that_allows_no_wait_refuses_at_once_whoever_else_waits():
     assert seconds == 0
 
 
+async def test_who_can_never_fit_does_not_stand_in_line_and_is_told_how_full_it_is():
+    stage = stage_of(standard(concurrent_calls=1, tokens_per_minute=500, wait_seconds=20))
+
+    async with stage.admitted(stage.call(max_tokens=10)):
+        waiting = asyncio.create_task(stage.run(stage.call(max_tokens=10)))
+        await stage.until_waiting(1)
+        call = stage.call(max_tokens=600)
+        refusal = await stage.refused(call)
+        assert not waiting.done()
+    await waiting
+
+    assert "this request is too large" in refusal.message
+    assert refusal.headers["x-penstock-refused-by"] == "standard.tokens_per_minute"
+    assert call.response_headers["x-ratelimit-remaining-tokens"] == "487"
+
+
 def test_a_limit_that_fills_up_meanwhile_is_not_waited_for_longer_than_it_allows():
     async def main() -> tuple[float, str]:
         loop = asyncio.get_running_loop()
