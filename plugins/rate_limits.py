@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import msgspec
 import structlog
 from msgspec import Meta, Struct
 
@@ -29,7 +28,9 @@ from gateway.limits import (
     count_prompt,
     demands_of,
     limit_headers,
+    longest_answer,
     never_fits,
+    output_left,
     refusal_of,
     used_of,
     why_refused,
@@ -58,15 +59,25 @@ class RateLimitsTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @dataclass(slots=True)
 class Admission:
-    """A call that is let in, and what is to be settled where when it ends."""
+    """What a call asks of a store, and what is to be settled there when it ends."""
 
+    store: Store
     rules: Rules
     demands: Sequence[Demand]
     estimate: Estimate
     price: PricePolicy | None
-    decision: Decision | None = None
-    is_degraded: bool = False
-    local: list[Demand] = field(default_factory=list[Demand])  # taken in this process instead
+    longest: int = 0  # what an answer may be cut to is less than this
+    waits_since: float | None = None  # the event loop's time
+    is_degraded: bool = False  # the store did not answer
+    local: "Admission | None" = None  # what is counted in this process instead
+
+
+def admission_to(
+    store: Store, rules: Rules, estimate: Estimate, price: PricePolicy | None
+) -> Admission:
+    """What a call of this size asks, if these limit it."""
+    demands = demands_of(rules, estimate, price)
+    return Admission(store, rules, demands, capped_estimate(rules, demands, estimate), price)
 
 
 class RateLimits:
@@ -109,79 +120,98 @@ class RateLimits:
         if rules.needs_price and call.model is not None:
             price = call.policy.price_of(call.model.name)
         estimate = self._estimates.of_call(call, prompt)
-        demands = demands_of(rules, estimate, price)
-        estimate = capped_estimate(rules, demands, estimate)
-        return Admission(rules, demands, estimate, price)
+        admission = admission_to(self._gateway.store, rules, estimate, price)
+        if rules.clamping:
+            gateway = self._gateway
+            find = gateway.model_infos.find
+            admission.longest = await longest_answer(call, gateway.engines, find, estimate)
+        return admission
 
     async def _enter(self, call: Call, admission: Admission) -> None:
         """Take the room, or raise why there is none."""
         try:
             decision = await self._decided(call, admission)
         except StoreUnavailable as error:
-            await self._enter_degraded(call, admission, asked=error.asked)
+            try:
+                await self._enter_degraded(call, admission)
+            except BaseException:
+                if error.asked:  # it may act later, and the call is not let in
+                    _take_back(call, admission)
+                raise
             return
         self._let_in(call, admission, decision)
 
     async def _decided(self, call: Call, admission: Admission) -> Decision:
         """The decision that lets the call in, now or after a wait."""
-        for rule in admission.rules.waiting:
+        rules = admission.rules
+        for rule in rules.waiting:
             if self._lines.is_waited_for(rule.bucket.key):
-                # Others came first; nobody gets past them. Who can never fit need not wait.
-                if (hopeless := _hopeless(admission)) is not None:
-                    raise hopeless
+                # Others came first; nobody gets past them.
+                await self._check_wait(call, admission)
                 return await self._waited(call, admission, rule.bucket.key, rule.wait_seconds)
-        decision = await self._reserve(self._gateway.store, call, admission)
+        decision = await self._reserve(call, admission)
         if decision.granted:
             return decision
-        refusing = admission.rules[why_refused(admission.rules, decision)[0]]
-        seconds = _patience(admission.rules, decision)
-        if not seconds:
+        if not _pause(rules, decision):
             raise _refused(call, admission, decision)
-        return await self._waited(call, admission, refusing.bucket.key, seconds)
+        refusing = [rules[place] for place in why_refused(rules, decision)]
+        seconds = min(rule.wait_seconds for rule in refusing)
+        return await self._waited(call, admission, refusing[0].bucket.key, seconds)
+
+    async def _check_wait(self, call: Call, admission: Admission) -> None:
+        """Refuse whom it would not help to come to the head of a line, before it stands there."""
+        least = _least(admission)
+        wanted = [
+            Demand(demand.bucket, demand.fixed + demand.per_output * least)
+            for demand in admission.demands
+        ]
+        fills = await admission.store.peek(wanted)
+        decision = Decision(granted=False, output=least, fills=fills)
+        if why_refused(admission.rules, decision) and not _pause(admission.rules, decision):
+            raise _refused(call, admission, decision)
 
     async def _waited(self, call: Call, admission: Admission, key: str, seconds: float) -> Decision:
         """The decision after standing in line; who waited in vain still gets one try."""
-        store, loop = self._gateway.store, asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        loop = asyncio.get_running_loop()
+        since = admission.waits_since
+        if since is None:
+            since = admission.waits_since = loop.time()
         table = call.policy.table("rate_limits", RateLimitsTable)
         # No time-out around a reservation: cut off in the middle it would count as ended.
         with contextlib.suppress(TimeoutError):
-            async with self._lines.turn(key, until=deadline, max_waiting=table.max_waiting):
+            async with self._lines.turn(key, until=since + seconds, max_waiting=table.max_waiting):
                 while True:
-                    decision = await self._reserve(store, call, admission)
+                    decision = await self._reserve(call, admission)
                     if decision.granted:
                         return decision
-                    pause = _seconds_to_room(admission.rules, decision)
-                    if pause is None or loop.time() + pause > deadline:
+                    pause = _pause(admission.rules, decision, waited=loop.time() - since)
+                    if not pause:
                         raise _refused(call, admission, decision)
                     await asyncio.sleep(pause)
-        decision = await self._reserve(store, call, admission)
+        decision = await self._reserve(call, admission)
         if not decision.granted:
             raise _refused(call, admission, decision)
         return decision
 
-    async def _reserve(self, store: Store, call: Call, admission: Admission) -> Decision:
-        estimate = admission.estimate
-        demands = admission.local or admission.demands
+    async def _reserve(self, call: Call, admission: Admission) -> Decision:
         try:
-            return await store.reserve(
+            return await admission.store.reserve(
                 call.id,
-                demands,
-                output=estimate.output_tokens,
+                admission.demands,
+                output=admission.estimate.output_tokens,
                 least_output=_least(admission),
             )
         except asyncio.CancelledError:
             # The client hung up while the store was asked; it may have said yes.
-            store.settle(call.id, demands, [0] * len(demands))
+            _take_back(call, admission)
             raise
 
     def _let_in(self, call: Call, admission: Admission, decision: Decision) -> None:
         """Note the decision on the call: headers, a shorter answer, what shadows would refuse."""
-        admission.decision = decision
         call.response_headers.update(limit_headers(admission.rules, decision.fills))
-        if decision.output < admission.estimate.output_tokens:
-            call.replace_requests(max_tokens=decision.output)
-            call.response_headers["x-penstock-max-tokens"] = str(decision.output)
+        if admission.rules.clamping and (cap := _cap(admission, decision)) is not None:
+            call.replace_requests(max_tokens=cap)
+            call.response_headers["x-penstock-max-tokens"] = str(cap)
         for place in admission.rules.shadows:
             rule, fill = admission.rules[place], decision.fills[place]
             if not fill.fits:
@@ -195,48 +225,35 @@ class RateLimits:
                     capacity=rule.bucket.capacity,
                 )
 
-    async def _enter_degraded(self, call: Call, admission: Admission, *, asked: bool) -> None:
+    async def _enter_degraded(self, call: Call, admission: Admission) -> None:
         """Do what the policy says when the store does not answer."""
+        call.response_headers["x-penstock-limits"] = "degraded"
         if (hopeless := _hopeless(admission)) is not None:
-            self._forget(call, admission, asked=asked)
             raise hopeless
         table = call.policy.table("rate_limits", RateLimitsTable)
-        call.response_headers["x-penstock-limits"] = "degraded"
         counted: list[int] = []
         for index, rule in enumerate(admission.rules):
             choice = table.budgets_on_store_failure if rule.is_budget else table.on_store_failure
             if choice == "closed" and rule.bucket.enforced:
-                self._forget(call, admission, asked=asked)
                 raise LimitsUnavailable
             if choice == "local":
                 counted.append(index)
         admission.is_degraded = True
         if not counted:
             return
-        admission.local = self._local.share_of([admission.demands[index] for index in counted])
-        rules = Rules(
-            msgspec.structs.replace(admission.rules[index], bucket=demand.bucket)
-            for index, demand in zip(counted, admission.local, strict=True)
-        )
-        decision = await self._reserve(self._local.store, call, admission)
-        if not decision.granted:
-            self._forget(call, admission, asked=asked)
-            raise refusal_of(rules, admission.local, decision)
-        call.response_headers.update(limit_headers(rules, decision.fills))
-
-    def _forget(self, call: Call, admission: Admission, *, asked: bool) -> None:
-        """Take back what the store may have been asked for."""
-        if asked:
-            self._gateway.store.settle(call.id, admission.demands, [0] * len(admission.demands))
+        rules = self._local.share_of(admission.rules, counted)
+        local = admission_to(self._local.store, rules, admission.estimate, admission.price)
+        local.longest, local.waits_since = admission.longest, admission.waits_since
+        admission.local = local
+        self._let_in(call, local, await self._decided(call, local))
 
     def _settle(self, call: Call, admission: Admission) -> None:
         usage, requests = _usage_to_charge(call, admission.estimate)
         used = used_of(admission.rules, usage, admission.price, requests=requests)
-        if admission.local:
-            counted = [demand.bucket.key for demand in admission.local]
-            shares = dict(zip((rule.bucket.key for rule in admission.rules), used, strict=True))
-            self._local.store.settle(call.id, admission.local, [shares[key] for key in counted])
-        self._gateway.store.settle(
+        if (local := admission.local) is not None:
+            shares = used_of(local.rules, usage, local.price, requests=requests)
+            local.store.settle(call.id, local.demands, shares)
+        admission.store.settle(
             call.id, admission.demands, used, charge_unreserved=admission.is_degraded
         )
         # Of several answers in one, nobody knows how long each was.
@@ -246,10 +263,26 @@ class RateLimits:
                 self._estimates.learn(call.model.name, tally.completion_tokens)
 
 
+def _take_back(call: Call, admission: Admission) -> None:
+    """Whatever the store may have given the call, it has used nothing of it."""
+    admission.store.settle(call.id, admission.demands, [0] * len(admission.demands))
+
+
 def _least(admission: Admission) -> int:
     """What the call can do with where limits clamp its output; else it is not cut at all."""
     output = admission.estimate.output_tokens
-    return min(output, LEAST_OUTPUT) if admission.rules.clamps else output
+    return min(output, LEAST_OUTPUT) if admission.rules.clamping else output
+
+
+def _cap(admission: Admission, decision: Decision) -> int | None:
+    """What the answer is cut to; None if it is not."""
+    if decision.output < admission.estimate.output_tokens:
+        return decision.output
+    if decision.output >= admission.longest:
+        return None
+    # Only a guess was reserved: the answer may get longer, as far as there is room.
+    left = output_left(admission.rules, admission.demands, decision)
+    return left if left is not None and left < admission.longest else None
 
 
 def _hopeless(admission: Admission) -> Refusal | None:
@@ -261,25 +294,20 @@ def _hopeless(admission: Admission) -> Refusal | None:
 
 def _refused(call: Call, admission: Admission, decision: Decision) -> Refusal:
     """Why, with the headers that say how full the limits are."""
-    if (hopeless := _hopeless(admission)) is not None:
-        return hopeless
     call.response_headers.update(limit_headers(admission.rules, decision.fills))
-    rule = admission.rules[why_refused(admission.rules, decision)[0]]
-    call.response_headers["x-penstock-refused-by"] = rule.label
-    return refusal_of(admission.rules, admission.demands, decision)
+    hopeless = _hopeless(admission)
+    return hopeless or refusal_of(admission.rules, admission.demands, decision)
 
 
-def _patience(rules: Rules, decision: Decision) -> float:
-    """How long the call may wait: as long as the least patient of the limits that refuse."""
-    seconds = min(rules[index].wait_seconds for index in why_refused(rules, decision))
-    soonest = _seconds_to_room(rules, decision)
-    return seconds if soonest is not None and soonest <= seconds else 0.0
-
-
-def _seconds_to_room(rules: Rules, decision: Decision) -> float | None:
-    """When all of it may fit; None if never."""
-    waits = [decision.fills[index].retry_ms for index in why_refused(rules, decision)]
-    return None if -1 in waits else max(waits) / 1000
+def _pause(rules: Rules, decision: Decision, *, waited: float = 0.0) -> float:
+    """How long until all of it may fit; 0 if that is longer than some limit that refuses allows."""
+    refusing = why_refused(rules, decision)
+    waits = [decision.fills[place].retry_ms for place in refusing]
+    if -1 in waits:
+        return 0.0
+    patience = min(rules[place].wait_seconds for place in refusing) - waited
+    pause = max(waits) / 1000
+    return pause if pause <= patience else 0.0
 
 
 def _usage_to_charge(call: Call, estimate: Estimate) -> tuple[Usage, int]:

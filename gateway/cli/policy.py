@@ -2,7 +2,8 @@
 
 `check` exits with 1 if the policy cannot be used, `explain` if the call would be
 refused, `diff` and `reload` if the gateway cannot take it, so that all can stand in a
-script. `show`, `diff` and `reload` ask a running gateway, as an admin.
+script. `show`, `diff`, `reload` and `explain` without a directory ask a running gateway, as
+an admin.
 """
 
 import json
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gateway.keys import KeyRow
+    from gateway.limits import Rules
     from gateway.policy import Policy
+    from gateway.policy.explain_key import Line
 
 
 @click.group("policy")
@@ -45,45 +48,69 @@ def check(directory: Path) -> None:
 
 
 @command.command("explain")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--team", help="Who would call: a table of teams.toml. A key's own if --key is given."
+    "--team", help="Who would call: a table of teams.toml. A key's own if --key-id is given."
 )
 @click.option("--endpoint", required=True, help="What they would call, such as openai.chat.")
 @click.option("--model", help="The model name in the call, if it has one.")
-@click.option(
-    "--key", "key_id", metavar="ID", help="The key they would call with, by its public id."
-)
+@click.option("--key-id", metavar="ID", help="The key they would call with, by its public id.")
+@client_options
+@click.pass_context
 def explain(
-    directory: Path, team: str | None, endpoint: str, model: str | None, key_id: str | None
+    context: click.Context, directory: Path | None, url: str | None, key: str | None, **asked: Any
 ) -> None:
     """Say what would happen to a call, and which line decided it.
 
-    A key is looked up in the ledger. With a PENSTOCK_STORE that gateways share, also how
-    full the call's limits are at this moment. Exits with 1 if the policy would refuse it.
+    By the policy in DIR, with keys as the ledger has them; without DIR by a running
+    gateway, which says how full the call's limits are, too. Exits with 1 if the policy
+    would refuse the call.
     """
-    from gateway.policy import explain as explaining
+    _warn_about_endpoint(asked["endpoint"], _endpoint_names())
+    rules = None
+    if directory is None:
+        lines = _asked_of_gateway(url or default_url(), key, asked)
+    else:
+        _refuse_client_options(context)
+        lines, rules = _told_by(_read(directory), **asked)
+    _print_aligned(lines)
+    if lines[-1].refused:
+        raise SystemExit(1)
+    if rules:
+        _print_fills(rules)
 
-    policy = _read(directory)
+
+def _refuse_client_options(context: click.Context) -> None:
+    for option in ("url", "key"):
+        if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--{option} is for asking a running gateway, without DIR; "
+                "a key's public id is said with --key-id"
+            )
+
+
+def _asked_of_gateway(url: str, key: str | None, asked: Mapping[str, Any]) -> Sequence["Line"]:
+    from gateway.policy.explain_key import Line
+
+    query = {"key" if name == "key_id" else name: value for name, value in asked.items()}
+    with GatewayClient(url, key) as client:
+        return [Line(**line) for line in client.get("/admin/policy/explain", query)["lines"]]
+
+
+def _told_by(
+    policy: "Policy", *, team: str | None, endpoint: str, model: str | None, key_id: str | None
+) -> tuple[Sequence["Line"], "Rules"]:
+    """What the policy says, and what would limit the call."""
+    from gateway.limits import rules_to_look_at
+    from gateway.policy.explain import explain as told
+
     key = _key_row(key_id, team) if key_id is not None else None
     team = team or (key.team if key is not None else None)
     if team is None:
-        raise click.UsageError("say who would call: --team, or --key for one of its keys")
-    lines = explaining.explain(policy, team=team, endpoint=endpoint, model=model, key=key)
-    _warn_about_endpoint(endpoint, _endpoint_names())
-    _print_aligned([(line.text, line.where, line.refused) for line in lines])
-    if lines[-1].refused:
-        raise SystemExit(1)
-    if model is not None and "rate_limits" in policy.plugins:
-        found = policy.resolve(model)
-        caller = {
-            "team": team,
-            "key": key.id if key is not None else "-",
-            "model": found.name if found else model,
-            "endpoint": endpoint,
-            "key_limits": key.limits if key is not None else None,
-        }
-        _print_fills(policy, caller)
+        raise click.UsageError("say who would call: --team, or --key-id for one of its keys")
+    lines = told(policy, team=team, endpoint=endpoint, model=model, key=key)
+    rules = rules_to_look_at(policy, team=team, endpoint=endpoint, model=model, key=key)
+    return lines, rules
 
 
 def _key_row(key_id: str, team: str | None) -> "KeyRow":
@@ -106,36 +133,28 @@ def _key_row(key_id: str, team: str | None) -> "KeyRow":
     return row_of(key, datetime.now(UTC))
 
 
-def _print_fills(policy: "Policy", caller: Mapping[str, Any]) -> None:
-    """How full the shared store says that the call's limits are; nothing if there is none."""
+def _print_fills(rules: "Rules") -> None:
+    """How full the shared store says that these are; where there is none, who knows it."""
     import asyncio
 
-    from gateway.limits import RuleBook, look
+    from gateway.limits import look
     from gateway.settings import read_settings
     from gateway.store import RedisStore, StoreNotOpened, StoreUnavailable, open_store
 
-    url = read_settings().store
-    rules = RuleBook(policy).rules_for(**caller)
-
-    async def looked(store: RedisStore) -> list[str]:
+    async def looked(store: RedisStore) -> Sequence["Line"]:
         async with store.visited():
             return await look(store, rules)
 
     try:
-        store = open_store(url)
-        if not isinstance(store, RedisStore) or not rules:
-            return  # a gateway's own memory is not to be seen from here
-        lines = asyncio.run(looked(store))
+        store = open_store(read_settings().store)
+        if isinstance(store, RedisStore):
+            _print_aligned(asyncio.run(looked(store)))
+        else:
+            click.echo("how full the limits are, a running gateway says: leave DIR out", err=True)
     except StoreNotOpened as error:
         raise click.ClickException(str(error)) from None
     except StoreUnavailable:
         raise click.ClickException("the store of PENSTOCK_STORE does not answer") from None
-    _print_aligned(
-        [
-            (line, f"limits.toml [{rule.table}]", False)
-            for line, rule in zip(lines, rules, strict=True)
-        ]
-    )
 
 
 @command.command("show")
@@ -248,15 +267,15 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} sets of limits" if noun == "set of limits" else f"{count} {noun}s"
 
 
-def _print_aligned(lines: Sequence[tuple[str, str, bool]]) -> None:
+def _print_aligned(lines: Sequence["Line"]) -> None:
     """Two columns; a text that is much longer than the rest pushes only its own place."""
     from rich.text import Text
 
     out = _console()
-    width = min(72, max(len(text) for text, _, _ in lines))
-    for text, where, refused in lines:
-        line = Text(text.ljust(width), style="red" if refused else "")
-        out.print(line.append("  ").append(where, style="dim"))
+    width = min(72, max(len(line.text) for line in lines))
+    for line in lines:
+        text = Text(line.text.ljust(width), style="red" if line.refused else "")
+        out.print(text.append("  ").append(line.where, style="dim"))
 
 
 def _console(*, stderr: bool = False) -> "Console":

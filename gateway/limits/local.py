@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.store import Demand, MemoryStore
+from gateway.limits.rules import Rule, Rules
+from gateway.store import MemoryStore
+
+MAX_KNOWN = 10_000  # rules whose shares are remembered
 
 
 class LocalLimits:
@@ -13,15 +16,26 @@ class LocalLimits:
     def __init__(self, *, replicas: int) -> None:
         self.store = MemoryStore()
         self._replicas = replicas
+        self._known: dict[tuple[Rules, tuple[int, ...]], Rules] = {}
 
-    def share_of(self, demands: Sequence[Demand]) -> list[Demand]:
-        """The same demands, of smaller buckets."""
-        return [self._shared(demand) for demand in demands]
+    def share_of(self, rules: Rules, places: Sequence[int]) -> Rules:
+        """Those at these places, of smaller buckets."""
+        asked = (rules, tuple(places))
+        shared = self._known.get(asked)
+        if shared is None:
+            shared = Rules(self._shared(rules[place]) for place in places)
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[asked] = shared
+        return shared
 
-    def _shared(self, demand: Demand) -> Demand:
-        bucket = demand.bucket
+    def _shared(self, rule: Rule) -> Rule:
+        if self._replicas == 1:
+            return rule
+        bucket = rule.bucket
         return msgspec.structs.replace(
-            demand,
+            rule,
+            whose=f"{rule.whose}, this gateway's share",
             bucket=msgspec.structs.replace(
                 bucket,
                 limit=max(1, bucket.limit // self._replicas),

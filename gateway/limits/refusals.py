@@ -7,7 +7,7 @@ from gateway.limits.estimates import Estimate
 from gateway.limits.headers import go_duration
 from gateway.limits.prices import MICRO
 from gateway.limits.rules import Rule
-from gateway.store import Decision, Demand
+from gateway.store import Decision, Demand, Fill
 
 _NOUNS = {
     "requests": "requests",
@@ -33,11 +33,12 @@ def never_fits(
         if need > bucket.capacity:
             is_prompt = demand.cost(0) >= rule.bucket.capacity or not demand.per_output
             way_out = "shorten the prompt" if is_prompt else "ask for a smaller max_tokens"
-            return RateLimited(
+            refusal = RateLimited(
                 f"this request is too large for {_named(rule)}: it needs {in_words(rule, need)} "
                 f"and at most {in_words(rule, rule.bucket.capacity)} fit at once; {way_out}",
                 param="messages" if is_prompt else "max_tokens",
             )
+            return _by(rule, refusal)
     return None
 
 
@@ -54,7 +55,11 @@ def refusal_of(rules: Sequence[Rule], demands: Sequence[Demand], decision: Decis
     """The answer to a call that was refused; a budget comes first, then the longest wait."""
     refusing = why_refused(rules, decision)
     index = max(refusing, key=lambda i: (rules[i].is_budget, decision.fills[i].retry_ms))
-    rule, fill, need = rules[index], decision.fills[index], demands[index].cost(decision.output)
+    need = demands[index].cost(decision.output)
+    return _by(rules[index], _refusal(rules[index], decision.fills[index], need))
+
+
+def _refusal(rule: Rule, fill: Fill, need: int) -> Refusal:
     if rule.counts == "calls":
         return RateLimited(
             f"{_named(rule)} is reached: {fill.used} of {rule.bucket.limit} calls are running; "
@@ -72,6 +77,12 @@ def refusal_of(rules: Sequence[Rule], demands: Sequence[Demand], decision: Decis
     return RateLimited(
         f"{_named(rule)} is reached: {state}; there is room in {clears}", retry_after=retry / 1000
     )
+
+
+def _by(rule: Rule, refusal: Refusal) -> Refusal:
+    """The refusal with a header that says which limit it is of, for programs."""
+    refusal.headers["x-penstock-refused-by"] = rule.label
+    return refusal
 
 
 def _named(rule: Rule) -> str:

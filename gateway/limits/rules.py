@@ -80,9 +80,11 @@ class Rules(tuple[Rule, ...]):
         return any(rule.counts == "cost" for rule in self)
 
     @cached_property
-    def clamps(self) -> bool:
-        """May a call get less output than it wants?"""
-        return any(rule.bucket.clamps and rule.bucket.enforced for rule in self)
+    def clamping(self) -> Sequence[int]:
+        """The places of those because of which a call may get less output than it wants."""
+        return [
+            place for place, rule in enumerate(self) if rule.bucket.clamps and rule.bucket.enforced
+        ]
 
     @cached_property
     def waiting(self) -> Sequence[Rule]:
@@ -168,7 +170,10 @@ class RuleBook:
     def rules_for(
         self, *, team: str, key: str, model: str, endpoint: str, key_limits: str | None = None
     ) -> Rules:
-        """The same for a call that nobody makes. `key_limits`: the table that the key names."""
+        """The same for a call that nobody makes. `key_limits`: the table that the key names.
+
+        With "" for the key, what each key has for itself is left out.
+        """
         counts_by_key = self._by_key or key_limits is not None
         caller = (team, key if counts_by_key else "", model, endpoint, key_limits)
         rules = self._known.get(caller)
@@ -189,6 +194,7 @@ class RuleBook:
         return Rules(
             _rule(each, field, {scope: values[scope] for scope in each.scopes})
             for each in applied
+            if key or "key" not in each.scopes
             for field in _FIELDS
             if getattr(each.table, field) is not None
         )

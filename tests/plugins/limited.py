@@ -1,5 +1,6 @@
 """A stage for the plugin `rate_limits`: a policy, an engine, a store whose clock is ours."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 from engines.protocol import GenerateRequest, Message, Text, Usage
 from gateway import Call, Refusal, Route, Target
 from gateway.errors import Problem
+from gateway.model_infos import ModelInfos
 from gateway.policy import LimitPolicy, ModelPolicy, Policy, PricePolicy, TargetPolicy, TeamPolicy
 from gateway.store import Decision, Demand, Fill, MemoryStore, StoreUnavailable
 from plugins.rate_limits import RateLimits, RateLimitsTable
@@ -82,6 +84,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.store = FailingStore(self.clock)
         self.engines = {"gpu0": self.engine}
+        self.model_infos = ModelInfos()
         self.plugin = RateLimits(self)  # type: ignore[arg-type]
 
     def call(
@@ -138,11 +141,17 @@ class Stage:
 
     async def refused(self, call: Call) -> Refusal:
         """Why a call is not let in."""
+        refusal = await self.refused_or_run(call)
+        assert refusal is not None, "the call was let in"
+        return refusal
+
+    async def refused_or_run(self, call: Call) -> Refusal | None:
+        """Why a call is not let in; None if it is, and then it ends at once."""
         try:
-            async with self.plugin.admit(call=call):
-                raise AssertionError("the call was let in")
+            await self.run(call)
         except Refusal as refusal:
             return refusal
+        return None
 
     async def fills(self, call: Call) -> dict[str, Fill]:
         """How full the limits of a call are, by field."""
@@ -154,6 +163,11 @@ class Stage:
         """Units taken of the limits of such a call, by field."""
         fills = await self.fills(self.call(**asked))
         return {name: fill.used for name, fill in fills.items()}
+
+    async def until_waiting(self, count: int) -> None:
+        """Let others go on until so many calls wait."""
+        while self.plugin._lines.num_waiting < count:  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
 
 def end_well(call: Call, *, prompt: int, output: int, cached: int = 0) -> None:

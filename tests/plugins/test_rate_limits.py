@@ -174,14 +174,27 @@ async def test_a_default_of_the_policy_is_not_the_clients_word():
 async def test_a_max_tokens_that_can_never_fit_is_refused_for_good():
     stage = stage_of(standard(tokens_per_minute=50))
 
-    refusal = await stage.refused(stage.call(words=5, max_tokens=60))
+    call = stage.call(words=5, max_tokens=60)
+    refusal = await stage.refused(call)
 
+    assert call.response_headers["x-ratelimit-remaining-tokens"] == "50"
+    assert refusal.headers["x-penstock-refused-by"] == "standard.tokens_per_minute"
     assert "needs 65 tokens and at most 50 tokens fit at once" in refusal.message
     assert refusal.param == "max_tokens"
     assert refusal.headers["x-should-retry"] == "false"
     assert problem_of(refusal).retry_after_seconds is None
     prompt = await stage.refused(stage.call(words=70))
     assert "shorten the prompt" in prompt.message
+
+
+async def test_the_header_names_the_limit_of_which_the_message_speaks():
+    stage = stage_of(standard(requests_per_minute=1, tokens_per_day=10))
+    await stage.run(stage.call(words=3, max_tokens=7), prompt=3, output=7)
+
+    refusal = await stage.refused(stage.call(words=3, max_tokens=7))
+
+    assert refusal.message.startswith("tokens_per_day of team")
+    assert refusal.headers["x-penstock-refused-by"] == "standard.tokens_per_day"
 
 
 async def test_the_answers_length_is_learned_from_calls_that_ended_well():
@@ -284,25 +297,6 @@ async def test_a_shadow_limit_counts_logs_and_lets_through():
         }
     ]
     assert await stage.used() == {"requests_per_minute": 1}
-
-
-async def test_an_answer_is_cut_to_what_is_left_where_the_policy_says_so():
-    stage = stage_of(standard(tokens_per_minute=100, clamp_output=True))
-    await stage.run(stage.call(words=3, max_tokens=40), prompt=3, output=40)
-
-    call = await stage.run(stage.call(words=3, max_tokens=90, n=2), prompt=3, output=27)
-
-    assert [request.max_tokens for request in call.requests] == [27, 27]
-    assert call.response_headers["x-penstock-max-tokens"] == "27"
-    assert isinstance(await stage.refused(stage.call(words=3, max_tokens=90)), RateLimited)
-
-
-async def test_clamping_makes_room_for_what_could_never_fit():
-    stage = stage_of(standard(tokens_per_minute=100, clamp_output=True))
-
-    call = await stage.run(stage.call(words=3, max_tokens=900))
-
-    assert call.requests[0].max_tokens == 97
 
 
 async def test_an_engine_that_cannot_count_does_not_keep_a_call_from_its_fallback():

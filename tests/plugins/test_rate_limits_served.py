@@ -125,6 +125,7 @@ def test_the_official_client_does_not_try_again_when_a_budget_is_spent(served: S
         )
 
     assert refused.value.code == "rate_limit_exceeded"  # it could never fit
+    assert refused.value.response.headers["x-penstock-refused-by"] == "none.tokens_per_month"
     answer = client.chat.completions.create(
         model="chat-small", messages=[{"role": "user", "content": "a b"}], max_tokens=2
     )

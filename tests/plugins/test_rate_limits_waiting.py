@@ -1,12 +1,13 @@
-"""Calls that wait for room, and calls while the store is away."""
+"""Calls that wait for room."""
 
 import asyncio
 
 import pytest
 
-from gateway import LimitsUnavailable, RateLimited
-from gateway.errors import problem_of
+from gateway import RateLimited
+from gateway.policy import LimitPolicy
 from tests.plugins.limited import stage_of, standard
+from tests.virtual_time import run_in_virtual_time
 
 
 async def test_a_call_waits_for_one_that_ends_where_the_policy_says_so():
@@ -19,8 +20,7 @@ async def test_a_call_waits_for_one_that_ends_where_the_policy_says_so():
 
     async with stage.admitted(stage.call()):
         waiting = [asyncio.create_task(run(name)) for name in "abc"]
-        while stage.plugin._lines.num_waiting < 3:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await stage.until_waiting(3)
         assert order == []
     await asyncio.gather(*waiting)
 
@@ -49,8 +49,7 @@ async def test_a_client_that_hangs_up_while_it_waits_holds_nothing():
 
     async with stage.admitted(stage.call()):
         waiting = asyncio.create_task(stage.run(stage.call()))
-        while not stage.plugin._lines.num_waiting:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await stage.until_waiting(1)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -59,61 +58,61 @@ async def test_a_client_that_hangs_up_while_it_waits_holds_nothing():
     assert await stage.used() == {"concurrent_calls": 0}
 
 
-async def test_without_the_store_each_gateway_counts_its_share():
-    stage = stage_of(standard(requests_per_minute=6), replicas=3)
-    stage.store.is_away = True
-
-    calls = [await stage.run(stage.call()) for _ in range(2)]
-
-    assert calls[0].response_headers["x-penstock-limits"] == "degraded"
-    assert calls[0].response_headers["x-ratelimit-limit-requests"] == "2"
-    assert isinstance(await stage.refused(stage.call()), RateLimited)
+CONCURRENT = LimitPolicy(name="one", per=[], concurrent_calls=1, wait_seconds=10)
 
 
-async def test_what_was_used_meanwhile_is_charged_when_the_store_is_back():
-    stage = stage_of(standard(tokens_per_minute=600))
-    stage.store.is_away = True
-    await stage.run(stage.call(words=3), prompt=3, output=30)
+def test_a_limit_that_allows_no_wait_refuses_at_once_whoever_else_waits():
+    async def main() -> tuple[float, str]:
+        loop = asyncio.get_running_loop()
+        stage = stage_of(CONCURRENT, standard(requests_per_minute=1))
+        async with stage.admitted(stage.call(team="search")):
+            ahead = asyncio.create_task(stage.run(stage.call(team="batch")))
+            await stage.until_waiting(1)
+            began = loop.time()
+            refusal = await stage.refused(stage.call(team="search"))
+            seconds = loop.time() - began
+        await ahead
+        return seconds, refusal.message
 
-    assert stage.store.settled == [("req_1", [33], True)]
-    assert await stage.used() == {"tokens_per_minute": 33}
+    seconds, message = run_in_virtual_time(main)
 
-
-async def test_an_open_policy_lets_everything_through_without_the_store():
-    stage = stage_of(standard(requests_per_minute=1), on_store_failure="open")
-    stage.store.is_away = True
-
-    for _ in range(3):
-        call = await stage.run(stage.call())
-    assert call.response_headers == {"x-penstock-limits": "degraded"}
-
-
-async def test_a_closed_policy_refuses_without_the_store_and_it_is_not_the_callers_fault():
-    stage = stage_of(standard(requests_per_minute=1), on_store_failure="closed")
-    stage.store.is_away = True
-
-    call = stage.call()
-    refusal = await stage.refused(call)
-
-    assert isinstance(refusal, LimitsUnavailable)
-    assert problem_of(refusal).status == 503
-    assert call.response_headers == {"x-penstock-limits": "degraded"}
+    assert "requests_per_minute" in message
+    assert seconds == 0
 
 
-async def test_a_budget_is_closed_without_the_store_unless_the_policy_says_otherwise():
-    closed = stage_of(standard(requests_per_minute=9, tokens_per_day=5000))
-    closed.store.is_away = True
-    assert isinstance(await closed.refused(closed.call()), LimitsUnavailable)
+async def test_who_can_never_fit_does_not_stand_in_line_and_is_told_how_full_it_is():
+    stage = stage_of(standard(concurrent_calls=1, tokens_per_minute=500, wait_seconds=20))
 
-    opened = stage_of(standard(tokens_per_day=5000), budgets_on_store_failure="open")
-    opened.store.is_away = True
-    await opened.run(opened.call())
+    async with stage.admitted(stage.call(max_tokens=10)):
+        waiting = asyncio.create_task(stage.run(stage.call(max_tokens=10)))
+        await stage.until_waiting(1)
+        call = stage.call(max_tokens=600)
+        refusal = await stage.refused(call)
+        assert not waiting.done()
+    await waiting
+
+    assert "this request is too large" in refusal.message
+    assert refusal.headers["x-penstock-refused-by"] == "standard.tokens_per_minute"
+    assert call.response_headers["x-ratelimit-remaining-tokens"] == "487"
 
 
-async def test_a_store_that_was_slow_keeps_nothing_of_a_call_that_was_refused():
-    stage = stage_of(standard(concurrent_calls=4, requests_per_minute=9), on_store_failure="closed")
-    stage.store.is_away = stage.store.does_it_all_the_same = True
+def test_a_limit_that_fills_up_meanwhile_is_not_waited_for_longer_than_it_allows():
+    async def main() -> tuple[float, str]:
+        loop = asyncio.get_running_loop()
+        # One call every five seconds.
+        stage = stage_of(CONCURRENT, standard(requests_per_minute=12, burst_seconds=5))
+        stage.store._clock = lambda: int(loop.time() * 1000)
+        async with stage.admitted(stage.call(team="batch")):
+            began = loop.time()
+            waiting = [asyncio.create_task(stage.refused_or_run(stage.call())) for _ in range(2)]
+            await stage.until_waiting(2)
+        # Both fitted when they came; the first uses up what the second would need.
+        first, second = await asyncio.gather(*waiting)
+        assert first is None
+        assert second is not None
+        return loop.time() - began, second.message
 
-    await stage.refused(stage.call())
+    seconds, message = run_in_virtual_time(main)
 
-    assert await stage.used() == {"concurrent_calls": 0, "requests_per_minute": 0}
+    assert "requests_per_minute" in message
+    assert seconds < 1

@@ -17,8 +17,10 @@ from gateway.api.admin.admission import admitted, entry_of, json_reply, read_que
 from gateway.errors import BadRequest, PolicyRefused
 from gateway.keys import row_of
 from gateway.ledger import DoneBy
+from gateway.limits import Rules, look, rules_to_look_at
 from gateway.policy.explain import Line, explain
 from gateway.reload import LastReload
+from gateway.store import Store, StoreUnavailable
 
 if TYPE_CHECKING:
     from gateway.call import Call
@@ -99,8 +101,13 @@ async def explain_policy(request: Request[Any, Any, Any]) -> ASGIApp:
         raise BadRequest("say who would call: a team, or one of its keys", param="team")
     if key is not None and team != key.team:
         raise BadRequest(f"key {key.id} is of team {key.team!r}", param="team")
-    lines = explain(gateway.policy, team=team, endpoint=asked.endpoint, model=asked.model, key=key)
-    return json_reply(_Explained(refused=lines[-1].refused, lines=lines))
+    policy, endpoint, model = gateway.policy, asked.endpoint, asked.model
+    lines = list(explain(policy, team=team, endpoint=endpoint, model=model, key=key))
+    refused = lines[-1].refused
+    if not refused:
+        rules = rules_to_look_at(policy, team=team, endpoint=endpoint, model=model, key=key)
+        lines += await _fills_told(gateway.store, rules)
+    return json_reply(_Explained(refused=refused, lines=lines))
 
 
 @post("/admin/policy/reload", opt={"endpoint": "admin.policy"}, status_code=200)
@@ -109,6 +116,13 @@ async def reload_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     gateway, call = admitted(request)
     read_query(request, _NoQuery)
     return json_reply(await gateway.reloader.reload(_done_by(call)))
+
+
+async def _fills_told(store: Store, rules: Rules) -> Sequence[Line]:
+    try:
+        return await look(store, rules)
+    except StoreUnavailable:
+        return [Line("how full they are is not known: the store does not answer", "PENSTOCK_STORE")]
 
 
 def _done_by(call: "Call") -> DoneBy:

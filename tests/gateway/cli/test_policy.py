@@ -88,6 +88,8 @@ def test_explain_says_what_happens_and_which_line_decided_it():
         "100,000 tokens a minute, 16 at once for each key",
     ]
     assert 'teams.toml [apps] endpoints "openai.*"' in result.stdout
+    # A directory knows the limits, and not what was used of them.
+    assert "how full the limits are, a running gateway says" in result.stderr
 
 
 def test_explain_exits_with_1_when_the_call_would_be_refused():
@@ -129,7 +131,7 @@ def test_explain_says_how_full_the_limits_are_that_gateways_share(monkeypatch, t
 
         asyncio.run(take())
         result = _run(
-            "explain", PROD, "--key", key, "--endpoint", "openai.chat", "--model", "starter",
+            "explain", PROD, "--key-id", key, "--endpoint", "openai.chat", "--model", "starter",
         )  # fmt: skip
 
     assert result.exit_code == 0
@@ -149,8 +151,10 @@ def test_explain_tells_what_a_key_takes_away(monkeypatch, tmp_path):
     monkeypatch.setenv("PENSTOCK_DATA_DIR", str(tmp_path))
     key = _key("--team", "apps", "--model", "chat-*", "--network", "192.0.2.0/24")
 
-    refused = _run("explain", PROD, "--key", key, "--endpoint", "openai.chat", "--model", "starter")
-    allowed = _run("explain", PROD, "--key", key[:5], "--endpoint", "openai.models")
+    refused = _run(
+        "explain", PROD, "--key-id", key, "--endpoint", "openai.chat", "--model", "starter"
+    )
+    allowed = _run("explain", PROD, "--key-id", key[:5], "--endpoint", "openai.models")
 
     assert (refused.exit_code, allowed.exit_code) == (1, 0)
     assert f"refused: key {key} may not use starter" in refused.stdout
@@ -161,9 +165,10 @@ def test_explain_tells_what_a_key_takes_away(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["--key", "nobody"], "there is no key"),
-        (["--team", "batch", "--key", "KEY"], "is of team 'apps', not of 'batch'"),
+        (["--key-id", "nobody"], "there is no key"),
+        (["--team", "batch", "--key-id", "KEY"], "is of team 'apps', not of 'batch'"),
         ([], "say who would call"),
+        (["--key", "KEY"], "a key's public id is said with --key-id"),
     ],
 )
 def test_explain_of_nobody_says_what_is_missing(monkeypatch, tmp_path, asked, said):
@@ -205,6 +210,25 @@ def server(tmp_path: Path) -> Iterator[Server]:
     directory = write_policy(tmp_path / "served")
     with serving(scripted_gateway(directory, {"scripted": ScriptedEngine()})) as server:
         yield server
+
+
+def test_a_running_gateway_explains_how_full_the_limits_are(server: Server) -> None:
+    directory = server.gateway.policy.directory
+    plugins = SCRIPTED_POLICY["gateway.toml"].replace('"routing"', '"routing", "rate_limits"')
+    (directory / "gateway.toml").write_text(plugins)
+    (directory / "limits.toml").write_text("[none]\nrequests_per_minute = 60")
+    ask(server, "reload")
+    asked = ["--endpoint", "openai.chat", "--model", "gpt-4o-mini"]
+
+    told = ask(server, "explain", "--team", "me", *asked)
+    refused = ask(server, "explain", "--team", "nobody", *asked)
+
+    assert told.exit_code == 0
+    lines = [line.split("  ")[0] for line in told.stdout.splitlines()]
+    assert lines[-1] == 'requests_per_minute of team "me": 0 of 60 requests used'
+    assert "gpt-4o-mini is an alias of chat-small" in lines
+    assert refused.exit_code == 1
+    assert "refused: nobody is not a team" in refused.stdout
 
 
 def test_a_running_gateways_policy_is_compared_and_reloaded(server: Server) -> None:
