@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 import msgspec
 from msgspec import Struct
 
-from engines.errors import EngineError, ModelNotFound, Overloaded, Unavailable, Unsupported
+from engines.errors import EngineError, EngineOverloaded, ModelNotFound, Unavailable, Unsupported
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -169,7 +169,7 @@ class RemoteEngine:
         )
 
     def _exchange(self, request: GenerateRequest) -> _Exchange:
-        """What to ask for a request. Raises `ModelNotFound`, `Overloaded`, `Unavailable`."""
+        """What to ask for a request. Raises `ModelNotFound`, `EngineOverloaded`, `Unavailable`."""
         self._check(request.model)
         wire = request.wire
         limit = self._config.max_event_bytes
@@ -201,7 +201,7 @@ class RemoteEngine:
         if model and not self._catalog.permits(model):
             raise ModelNotFound(model)
         if self.num_running >= self._config.max_connections:
-            raise Overloaded(
+            raise EngineOverloaded(
                 f"{self.num_running} requests to this upstream are under way", retry_after=1.0
             )
 

@@ -6,6 +6,7 @@ from gateway import Call
 from gateway.errors import ModelUnknown
 from gateway.policy import BreakerPolicy, FallbackPolicy, ModelPolicy, RetryPolicy, TargetPolicy
 from gateway.targets import Turns
+from gateway.targets.rest import UNTOLD_SECONDS
 from gateway.targets.retry_budget import RESERVE
 from tests.gateway.targets.stage import StageOfTargets, routed_call, tried
 
@@ -254,5 +255,6 @@ async def test_a_fallback_after_a_full_queue_costs_nothing_and_after_a_failure_i
         assert (await way(stage, policy, gpu0=FULL))[1] == "overflow"
     assert budget.num_extra == 0
 
+    stage.clock.advance(UNTOLD_SECONDS)
     await way(stage, policy, gpu0=GONE)
     assert budget.num_extra == 1
