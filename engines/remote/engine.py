@@ -103,6 +103,10 @@ class RemoteEngine:
     async def unload(self, model: str) -> None:
         """Nothing: what an upstream keeps in memory is its own business."""
 
+    def lacks(self, model: str) -> bool:
+        """Whether the policy rules it out, or the upstream's last list, if it has one, has it not."""
+        return self._catalog.lacks(model)
+
     def relays(self, dialect: str, method: str, path: str) -> bool:
         """Whether this operation may be passed on as its client wrote it."""
         return dialect == DIALECT and self._paths.allow(method, path)

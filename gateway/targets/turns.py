@@ -4,11 +4,11 @@ First the targets, in the order of the route, at once; those that rest (rest.py)
 last, behind fallbacks for `overloaded`, too. Then, after a pause, those that failed
 once more, as often as the policy's `retry` says. Then the fallbacks that are for the
 last failure. A refusal goes straight to the fallbacks: what is wrong with a request
-is wrong at every target.
+is wrong at every target. That a model is not there is true of one engine only.
 
 Second attempts need the model's retry budget. Free are a fallback after an answer (a full
-queue, a refusal) and the next target after a full queue, as nobody worked for those;
-but not from one that rests to another that does: each of a model's targets is asked in
+queue, a refusal) and the next target after a full queue or an engine without the model,
+as nobody worked for those; but not from one that rests to another that does: each of a model's targets is asked in
 vain when its rest begins, and then not by every call again.
 """
 
@@ -29,8 +29,8 @@ class Turns:
 
     __slots__ = (
         "_again", "_at", "_breaker", "_budget", "_call", "_failure", "_fallbacks", "_not_ready",
-        "_num_asked", "_num_retries", "_refuser_rested", "_resting", "_retry", "_route",
-        "_targets",
+        "_is_one_unasked", "_last", "_num_asked", "_num_retries", "_refuser_rested", "_resting",
+        "_retry", "_route", "_targets",
     )  # fmt: skip
 
     def __init__(self, call: Call, targets: Targets) -> None:
@@ -48,15 +48,17 @@ class Turns:
         self._fallbacks: list[Target] | None = None  # not asked yet; None: nobody has looked
         self._not_ready: tuple[Target, ...] = ()
         self._resting: list[Target] = []  # passed over, for those that do not rest
+        self._is_one_unasked = False  # because it took no calls; it may have the model
         self._refuser_rested = False  # when it was asked
         self._again: dict[Target, float] = {}  # failed, and when it may be asked again
         self._num_asked = 0
         self._num_retries = 0
-        self._failure: EngineError | None = None
+        self._failure: EngineError | None = None  # what the call would end with
+        self._last: EngineError | None = None  # what was said last
 
     async def next(self) -> Attempt | None:
         """A place at the next target; None when nobody is left. Waits before a retry."""
-        if self._failure is None or _may_change(self._failure):
+        if not isinstance(self._failure, RequestRefused):
             attempt = self.next_target() or (self._resting_target() if self._resting else None)
             if attempt is not None:
                 return attempt
@@ -72,14 +74,18 @@ class Turns:
         """
         while self._at < len(self._route):
             target = self._route[self._at]
+            if target.is_unlisted and not isinstance(self._failure, ModelNotFound):
+                return None  # a failure of those that have the model is not its absence
             self._at += 1
             if target.on:
                 continue
             why_not = self._targets.why_not(target.engine, target.model)
             if why_not == "resting":
                 self._resting.append(target)
-            elif why_not == "not_ready":
-                self._not_ready += (target,)
+            elif why_not:
+                self._is_one_unasked = True
+                if why_not == "not_ready":
+                    self._not_ready += (target,)
             if why_not:
                 self._note(target, why_not)
             elif self._may_ask(target):
@@ -88,10 +94,12 @@ class Turns:
 
     def failed(self, attempt: Attempt, error: EngineError, left: str) -> None:
         """An attempt ended before its first output."""
-        self._failure = error
+        self._last = error
+        if self._failure is None or not isinstance(error, ModelNotFound):
+            self._failure = error
         self._refuser_rested = attempt.was_resting
         self._note(attempt.target, left)
-        if _may_change(error) and not attempt.target.on:
+        if not isinstance(error, RequestRefused | ModelNotFound) and not attempt.target.on:
             retry_after = error.retry_after if isinstance(error, Overloaded | Unavailable) else None
             # Last in line, so that retries go round.
             self._again.pop(attempt.target, None)
@@ -104,10 +112,10 @@ class Turns:
     def refusal(self) -> Exception:
         """Why nobody answered, as the caller may know it."""
         failure = self._failure
-        if isinstance(failure, ModelNotFound):
+        if isinstance(failure, ModelNotFound) and not self._is_one_unasked:
             # The engine's own name for the model is not the caller's business.
             return ModelUnknown(self._call.model.name if self._call.model else failure.model)
-        if failure is not None:
+        if failure is not None and not isinstance(failure, ModelNotFound):
             return failure
         return Unavailable(
             "no target of this model can take the request at the moment",
@@ -191,14 +199,14 @@ class Turns:
     def _is_free(self, target: Target) -> bool:
         if self._num_asked == 0:
             return True
-        failure = self._failure
-        if failure is None or target in self._again:
+        last = self._last
+        if last is None or target in self._again:
             return False
         if target.on:
-            return is_answer(failure)
-        if not isinstance(failure, Overloaded):
-            return False
-        return not self._refuser_rested or not self._targets.rests(target)
+            return is_answer(last)
+        if isinstance(last, Overloaded):
+            return not self._refuser_rested or not self._targets.rests(target)
+        return isinstance(last, ModelNotFound)
 
     def _why_not(self, target: Target) -> str:
         """Why a target takes no call, not even if nobody else does."""
@@ -211,8 +219,3 @@ class Turns:
 
     def _note(self, target: Target, left: str) -> None:
         self._call.tried.append(Tried(target.engine, target.model, left))
-
-
-def _may_change(failure: EngineError) -> bool:
-    """Could the same request succeed elsewhere, or later?"""
-    return not isinstance(failure, RequestRefused | ModelNotFound)
