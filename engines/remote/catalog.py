@@ -100,7 +100,7 @@ class Catalog:
         return any(glob.fullmatch(model) for glob in self._allowed)
 
     def lacks(self, model: str) -> bool:
-        """Is it known that the upstream has no such model? A list that was cut short says nothing."""
+        """Is it known that the upstream has no such model? A list cut short says nothing."""
         if not self.permits(model):
             return True
         if not self._told or len(self._told) >= MAX_MODELS or len(model) > MAX_NAME:

@@ -104,7 +104,7 @@ class RemoteEngine:
         """Nothing: what an upstream keeps in memory is its own business."""
 
     def lacks(self, model: str) -> bool:
-        """Whether the policy rules it out, or the upstream's last list, if it has one, has it not."""
+        """Whether the policy rules it out, or it is not on the upstream's list, if there is one."""
         return self._catalog.lacks(model)
 
     def relays(self, dialect: str, method: str, path: str) -> bool:

@@ -96,6 +96,11 @@ class Targets:
         """What the engine last said about itself; ready until it says otherwise."""
         return not self._health or engine not in self._health or self._health[engine].ready
 
+    def detail(self, engine: str) -> str:
+        """What the engine last said about how it is, in words; mostly nothing."""
+        health = self._health.get(engine)
+        return health.detail if health is not None else ""
+
     def note_health(self, engine: str, health: Health) -> None:
         """Remember what an engine says about itself."""
         was_ready = self.is_ready(engine)

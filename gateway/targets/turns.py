@@ -8,8 +8,8 @@ is wrong at every target. That a model is not there is true of one engine only.
 
 Second attempts need the model's retry budget. Free are a fallback after an answer (a full
 queue, a refusal) and the next target after a full queue or an engine without the model,
-as nobody worked for those; but not from one that rests to another that does: each of a model's targets is asked in
-vain when its rest begins, and then not by every call again.
+as nobody worked for those; but not from one that rests to another that does: each of a
+model's targets is asked in vain when its rest begins, and then not by every call again.
 """
 
 from engines.errors import EngineError, ModelNotFound, Overloaded, RequestRefused, Unavailable
@@ -28,9 +28,9 @@ class Turns:
     """One request's way through its route. Used by one task at a time, but for a hedge."""
 
     __slots__ = (
-        "_again", "_at", "_breaker", "_budget", "_call", "_failure", "_fallbacks", "_not_ready",
-        "_is_one_unasked", "_last", "_num_asked", "_num_retries", "_refuser_rested", "_resting",
-        "_retry", "_route", "_targets",
+        "_again", "_at", "_breaker", "_budget", "_call", "_failure", "_fallbacks",
+        "_is_one_unasked", "_last", "_not_ready", "_num_asked", "_num_retries", "_refuser_rested",
+        "_resting", "_retry", "_route", "_targets",
     )  # fmt: skip
 
     def __init__(self, call: Call, targets: Targets) -> None:

@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 from msgspec import Struct
 
 from gateway.api.admin.admission import admitted, entry_of, json_reply, read_query
+from gateway.api.admin.targets_now import targets_now
 from gateway.errors import BadRequest, PolicyRefused
 from gateway.keys import row_of
 from gateway.ledger import DoneBy
@@ -99,8 +100,13 @@ async def explain_policy(request: Request[Any, Any, Any]) -> ASGIApp:
         raise BadRequest("say who would call: a team, or one of its keys", param="team")
     if key is not None and team != key.team:
         raise BadRequest(f"key {key.id} is of team {key.team!r}", param="team")
-    lines = explain(gateway.policy, team=team, endpoint=asked.endpoint, model=asked.model, key=key)
-    return json_reply(_Explained(refused=lines[-1].refused, lines=lines))
+    policy = gateway.policy
+    lines = explain(policy, team=team, endpoint=asked.endpoint, model=asked.model, key=key)
+    refused = lines[-1].refused
+    model = policy.resolve(asked.model) if asked.model is not None else None
+    if model is not None and not refused and "routing" in policy.plugins:
+        lines = [*lines, *targets_now(gateway, model)]
+    return json_reply(_Explained(refused=refused, lines=lines))
 
 
 @post("/admin/policy/reload", opt={"endpoint": "admin.policy"}, status_code=200)
