@@ -86,8 +86,8 @@ class RemoteEngine:
         await self._upstream.close()
 
     async def health(self) -> Health:
-        """Whether the upstream answered when its models were last read; asks nothing."""
-        problem = "closed" if self._upstream.is_closed else self._catalog.problem
+        """Whether the upstream takes connections, and answered when its models were last read."""
+        problem = await self._upstream.problem() or self._catalog.problem
         return Health(ready=not problem, detail=problem, running=self.num_running)
 
     async def models(self) -> Sequence[ModelInfo]:

@@ -17,6 +17,7 @@ from engines.remote.config import RemoteConfig
 from engines.remote.connection import Connection, Headers
 from engines.remote.connections import Connections
 from engines.remote.failures import ClosedUnanswered, ConnectionFailure
+from engines.remote.reachability import Reachability
 from engines.remote.writing import Question, RequestWriter
 
 __all__ = ["Question", "Reply", "Upstream"]
@@ -39,6 +40,7 @@ class Upstream:
         self._config = config
         self._writer = RequestWriter(config)
         self._connections: Connections | None = None
+        self._reachability: Reachability | None = None
 
     @property
     def num_open(self) -> int:
@@ -52,10 +54,19 @@ class Upstream:
             self._connections = Connections(self._config)
         except OSError as error:
             raise Unavailable(f"ca_file cannot be read: {error}") from None
+        self._reachability = Reachability(self._connections)
+
+    async def problem(self) -> str:
+        """Why nothing can be asked, as far as connections tell; empty when it can. Asks nothing."""
+        if self.is_closed:
+            return "closed"
+        return await self._reachability.problem() if self._reachability is not None else ""
 
     async def close(self) -> None:
         """Close every connection, those of running answers too; idempotent."""
         self.is_closed = True
+        if self._reachability is not None:
+            await self._reachability.close()
         if self._connections is not None:
             await self._connections.close()
 
