@@ -41,8 +41,7 @@ class Reachability:
 
     async def _connect(self) -> None:
         try:
-            connection = await self._connections.fresh_one()
-            connection.abort()
+            await self._connections.try_one()
             self._problem = ""
         except ConnectionFailure as failure:
             self._problem = f"the upstream {failure.words}"

@@ -24,6 +24,9 @@ __all__ = ["Question", "Reply", "Upstream"]
 
 log = structlog.get_logger()
 
+# A kept connection that ends so soon after a request was written had been closed already, as far as
+# anybody can know; the news may take a way around the world. Later, somebody has worked on it.
+STALE_SECONDS = 0.25
 LINGER_SECONDS = 0.5  # how long the end of a body may come after the end of its answer
 MAX_ERROR_BYTES = 64 * 1024
 
@@ -85,7 +88,8 @@ class Upstream:
         if connections is None or self.is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
         head = self._writer.head(question)
-        until = monotonic() + self._config.total_seconds
+        began_at = monotonic()
+        until = began_at + self._config.total_seconds
         connection = connections.kept_one()
         try:
             if connection is not None:
@@ -95,7 +99,8 @@ class Upstream:
                 except ClosedUnanswered:
                     # The other side had closed it, as it may at any time, and this request
                     # met the news on its way. If nothing has answered it, it is sent again.
-                    if connection.has_heard or self.is_closed:
+                    is_late = monotonic() - began_at > STALE_SECONDS
+                    if connection.has_heard or is_late or self.is_closed:
                         raise
             connection = await connections.fresh_one()
             await connection.ask(head, question.body, until)

@@ -97,7 +97,7 @@ async def test_nobody_waits_for_a_connection_that_does_not_come(
     await engine.start()
     connections = engine._upstream._connections
     assert connections is not None
-    monkeypatch.setattr(connections, "fresh_one", asyncio.Event().wait)
+    monkeypatch.setattr(connections, "try_one", asyncio.Event().wait)
 
     assert await detail(engine) == ""
     await engine.close()
