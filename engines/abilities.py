@@ -32,6 +32,18 @@ class Relay(Protocol):
 
 
 @runtime_checkable
+class Lists(Protocol):
+    """An engine that may know, without looking, that it has no model of some name.
+
+    Only remote does: it keeps its upstream's list.
+    """
+
+    def lacks(self, model: str) -> bool:
+        """Whether it surely has none; False where nothing is known. Cheap, and never asks."""
+        ...
+
+
+@runtime_checkable
 class OtherTemplates(Protocol):
     """An engine that can make a prompt with a template that a request brings.
 

@@ -6,6 +6,7 @@
     │   └── Unsupported     it asks for what this model or engine cannot do
     ├── ModelNotFound       the engine has no model of that name
     ├── Overloaded          a full queue; try again in `retry_after` seconds
+    │   └── EngineOverloaded  the queue is this engine's own, so asking it again costs nothing
     └── Unavailable         the engine, the model load or the upstream failed
 
 `code` is the word used everywhere: in policy files (`on = ["overloaded"]`), in
@@ -100,6 +101,14 @@ class Overloaded(EngineError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class EngineOverloaded(Overloaded):
+    """A full queue of the engine's own, in this machine; nothing was sent anywhere.
+
+    It knows at each moment whether there is room, and what is too much for one request may not
+    be for another, so no call is kept from asking. Another server's word is plain `Overloaded`.
+    """
 
 
 class Unavailable(EngineError):

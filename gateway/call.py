@@ -54,6 +54,7 @@ class Target(Struct, frozen=True):
     model: str
     weight: float = 1.0
     on: frozenset[str] = frozenset()  # error codes after which this target may be tried; empty: any
+    is_unlisted: bool = False  # its engine lists no such model: asked if no other target has it
 
 
 class Route(Struct, frozen=True):

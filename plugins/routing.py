@@ -13,9 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol
 
+import msgspec
 from msgspec import Meta, Struct
 
-from engines.protocol import Text
+from engines.abilities import Lists
+from engines.protocol import Engine, Text
 from gateway import Call, Route, Target, hookimpl
 from gateway.endpoints import matches
 from gateway.policy import CanaryPolicy, FallbackPolicy, ModelPolicy, TargetPolicy
@@ -40,6 +42,8 @@ class HasTargets(Protocol):
     """What is needed of a gateway."""
 
     @property
+    def engines(self) -> Mapping[str, Engine]: ...
+    @property
     def targets(self) -> Targets: ...
 
 
@@ -52,6 +56,7 @@ class Routing:
     table: ClassVar[type[Struct] | None] = RoutingTable
 
     def __init__(self, gateway: HasTargets, *, draw: Callable[[], float] = random.random) -> None:
+        self._gateway = gateway
         self._targets = gateway.targets
         self._draw = draw
         # Of models that leave nothing to choose, as most do: the model that it was made for.
@@ -81,7 +86,24 @@ class Routing:
             if route is not None and call.policy.models.get(model.name) is model:
                 self._fixed[model.name] = model, route
             return route
-        return _route(model, [*self._canaries(call, model), *self._by_priority(call, model)])
+        ordered = [*self._canaries(call, model), *self._by_priority(call, model)]
+        if call.policy.models.get(model.name) is not model:
+            return _route(model, ordered, self._unlisted(model, ordered))
+        return _route(model, ordered)
+
+    def _unlisted(
+        self, model: ModelPolicy, targets: Sequence[TargetPolicy]
+    ) -> Sequence[TargetPolicy]:
+        """Those that surely lack a name that a glob stands for; none if all of them do."""
+        engines = self._gateway.engines
+        lacking = [
+            target
+            for target in targets
+            if target.model is None
+            and isinstance(engine := engines.get(target.engine), Lists)
+            and engine.lacks(model.name)
+        ]
+        return lacking if len(lacking) < len(targets) else ()
 
     def _canaries(self, call: Call, model: ModelPolicy) -> Sequence[TargetPolicy]:
         """The canary that this call is for, if it is for one."""
@@ -197,8 +219,13 @@ class Routing:
         return ordered
 
 
-def _route(model: ModelPolicy, chosen: Sequence[TargetPolicy]) -> Route | None:
-    targets = [_target(entry, model) for entry in chosen]
+def _route(
+    model: ModelPolicy, chosen: Sequence[TargetPolicy], unlisted: Sequence[TargetPolicy] = ()
+) -> Route | None:
+    targets = [_target(entry, model) for entry in chosen if entry not in unlisted]
+    targets += [
+        msgspec.structs.replace(_target(entry, model), is_unlisted=True) for entry in unlisted
+    ]
     targets += [_target(entry, model) for entry in model.fallbacks if not entry.drain]
     return Route(tuple(targets)) if targets else None
 

@@ -2,8 +2,8 @@
 
     python -m tests.fallible_upstream PORT FILE
 
-It answers chat completions, whole or as a stream. `PUT /mood` with `fine`, `slow` or
-`failing` says how from then on. Each request adds a byte to FILE, so that how many there
+It answers chat completions, whole or as a stream. `PUT /mood` with `fine`, `slow`,
+`failing` or `busy` says how from then on. Each request adds a byte to FILE, so that how many there
 were is known even after a SIGKILL.
 """
 
@@ -20,6 +20,8 @@ from tests.upstream import CHAT, DONE, END, SSE_HEAD, USAGE, Connection, answeri
 PAUSE_SECONDS = 0.005
 SLOW_SECONDS = 600.0
 START_SECONDS = 60.0
+
+RETRY_AFTER_SECONDS = 1
 
 Moods = dict[str, Callable[[Connection], Awaitable[None]]]
 
@@ -51,7 +53,14 @@ async def failing(connection: Connection) -> None:
     await answering(error, "500 Internal Server Error")(connection)
 
 
-MOODS: Moods = {"fine": fine, "slow": slow, "failing": failing}
+async def busy(connection: Connection) -> None:
+    """429, with Retry-After."""
+    error = {"error": {"message": "slow down", "type": "requests"}}
+    scene = answering(error, "429 Too Many Requests", retry_after=RETRY_AFTER_SECONDS)
+    await scene(connection)
+
+
+MOODS: Moods = {"fine": fine, "slow": slow, "failing": failing, "busy": busy}
 
 
 async def serve(port: int, counted_in: Path) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from engines.chat.gap_marks import GapMarks
 from engines.chat.prompting import Tokenizing
 from engines.chat.template import ChatTemplate
-from engines.errors import Overloaded, RequestRefused, Unsupported
+from engines.errors import EngineOverloaded, RequestRefused, Unsupported
 from engines.gguf.image_tokens import image_token
 from engines.gguf.pictures import read_picture
 from engines.gguf.projector import ImageChunk, Projector
@@ -75,7 +75,9 @@ class Vision:
     @asynccontextmanager
     async def _turn(self) -> AsyncGenerator[None, None]:
         if self._num_waiting >= MAX_WAITING:
-            raise Overloaded(f"{self._num_waiting} images wait for this model to look at them")
+            raise EngineOverloaded(
+                f"{self._num_waiting} images wait for this model to look at them"
+            )
         self._num_waiting += 1
         try:
             async with self._lock:

@@ -4,7 +4,7 @@ Lives on the event loop, so that a full line answers at once, whatever the step
 thread is busy with.
 """
 
-from engines.errors import Overloaded
+from engines.errors import EngineOverloaded
 
 _SMOOTHING = 0.1
 
@@ -19,9 +19,9 @@ class WaitingLine:
         self._seconds_each = 0.0  # that a request held its slot, lately
 
     def join(self, *, num_running: int) -> "PlaceInLine":
-        """Count one more until its place is left. Raises `Overloaded` when the line is full."""
+        """Count one more until its place is left. Raises `EngineOverloaded` for a full line."""
         if self.num_waiting >= self._max_waiting and num_running >= self._num_slots:
-            raise Overloaded(
+            raise EngineOverloaded(
                 f"{self.num_waiting} requests are waiting for this model",
                 retry_after=self.retry_after(),
             )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from engines.errors import Overloaded, Unavailable
+from engines.errors import EngineOverloaded, Unavailable
 from engines.paged.embedder import Embedder
 
 Run = Callable[[Callable[[], Any]], "Future[Any]"]
@@ -35,7 +35,9 @@ class EmbedLine:
     async def embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
         """One vector of length one for each input. Raises any `EngineError`."""
         if self._waiting and len(self._waiting) + len(inputs) > self._max_waiting:
-            raise Overloaded(f"{len(self._waiting)} inputs wait to be embedded", retry_after=1.0)
+            raise EngineOverloaded(
+                f"{len(self._waiting)} inputs wait to be embedded", retry_after=1.0
+            )
         loop = asyncio.get_running_loop()
         vectors = [loop.create_future() for _ in inputs]
         self._waiting.extend(zip(inputs, vectors, strict=True))

@@ -8,7 +8,7 @@ scheduler.py alone, on the step thread.
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as SequenceOf
 
-from engines.errors import ContextTooLong, Overloaded, RequestRefused
+from engines.errors import ContextTooLong, EngineOverloaded, RequestRefused
 from engines.fairness import OUTPUT_TOKEN_COST, PROMPT_TOKEN_COST, FairQueue
 from engines.paged.sequence import Sequence
 
@@ -43,12 +43,12 @@ class WaitingLine:
         """Let a new sequence wait; `num_places` are free for those that wait.
 
         Raises `ContextTooLong` or `RequestRefused` for one that could never run, and
-        `Overloaded` when too many wait. An answer is cut where the context or the cache
+        `EngineOverloaded` when too many wait. An answer is cut where the context or the cache
         ends; only a prompt can be too long.
         """
         self._refuse_misfit(sequence)
         if len(self) >= max(self._max_waiting, num_places):
-            raise Overloaded(
+            raise EngineOverloaded(
                 f"{len(self)} requests are waiting for this model",
                 retry_after=self._retry_after(running),
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from engines.errors import Overloaded, Unavailable
+from engines.errors import EngineOverloaded, Unavailable
 from engines.pool.room import Budget, Need, Room, in_words
 
 _WAY_OUT = "lower context_tokens or num_slots, or choose a smaller model"
@@ -24,9 +24,9 @@ def no_room(name: str, needs: Sequence[Need], left: Room) -> Unavailable:
     )
 
 
-def too_many(name: str, num_waiting: int, retry_after: float) -> Overloaded:
+def too_many(name: str, num_waiting: int, retry_after: float) -> EngineOverloaded:
     """Enough wait for this model already."""
-    return Overloaded(
+    return EngineOverloaded(
         f"{num_waiting} requests are waiting for model {name!r} to be loaded",
         retry_after=retry_after,
     )

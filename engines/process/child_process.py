@@ -21,7 +21,7 @@ from typing import TypeVar, cast
 import msgspec
 import structlog
 
-from engines.errors import Overloaded, RequestRefused, Unavailable
+from engines.errors import EngineOverloaded, RequestRefused, Unavailable
 from engines.outbox import Mailbox
 from engines.process.library_questions import Job
 from engines.process.link import Link
@@ -226,7 +226,7 @@ class ChildProcess:
         if not self._takes_calls:
             raise Unavailable("the engine's process has ended; try again", retry_after=1.0)
         if self._link.num_unsent_bytes > MAX_UNSENT_BYTES:
-            raise Overloaded("the engine's process takes no more requests at the moment")
+            raise EngineOverloaded("the engine's process takes no more requests at the moment")
         self._last_call += 1
         mailbox = self._calls[self._last_call] = Mailbox[Item]()
         return self._last_call, mailbox

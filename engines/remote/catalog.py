@@ -99,6 +99,15 @@ class Catalog:
             return False
         return any(glob.fullmatch(model) for glob in self._allowed)
 
+    def lacks(self, model: str) -> bool:
+        """Is it known that the upstream has no such model? A list cut short says nothing."""
+        if not self.permits(model):
+            return True
+        if not self._told or len(self._told) >= MAX_MODELS or len(model) > MAX_NAME:
+            return False
+        # Ollama gives a name without a tag this one.
+        return not {model, f"{model}:latest"} & (self._told.keys() | set(self._names))
+
     def models(self) -> Sequence[ModelInfo]:
         """The policy's names, and what the upstream has for its globs."""
         told = [name for name in self._told if self.permits(name)]

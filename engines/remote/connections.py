@@ -74,6 +74,10 @@ class Connections:
             self._watch = self._loop.call_later(self._watch_seconds, self._look)
         return connection
 
+    async def try_one(self) -> None:
+        """Open a connection and close it again. Raises `ConnectionFailure`."""
+        (await self._connector.connect(self._drop)).abort()
+
     def give_back(self, connection: Connection) -> None:
         """It is not in use any more: keep it, or close it at once if it cannot be."""
         if not connection.rest() or self._is_closed:

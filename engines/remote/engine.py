@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 import msgspec
 from msgspec import Struct
 
-from engines.errors import EngineError, ModelNotFound, Overloaded, Unavailable, Unsupported
+from engines.errors import EngineError, EngineOverloaded, ModelNotFound, Unavailable, Unsupported
 from engines.protocol import (
     Embeddings,
     EmbedRequest,
@@ -86,8 +86,8 @@ class RemoteEngine:
         await self._upstream.close()
 
     async def health(self) -> Health:
-        """Whether the upstream answered when its models were last read; asks nothing."""
-        problem = "closed" if self._upstream.is_closed else self._catalog.problem
+        """Whether the upstream takes connections, and answered when its models were last read."""
+        problem = await self._upstream.problem() or self._catalog.problem
         return Health(ready=not problem, detail=problem, running=self.num_running)
 
     async def models(self) -> Sequence[ModelInfo]:
@@ -102,6 +102,10 @@ class RemoteEngine:
 
     async def unload(self, model: str) -> None:
         """Nothing: what an upstream keeps in memory is its own business."""
+
+    def lacks(self, model: str) -> bool:
+        """Whether the policy rules it out, or it is not on the upstream's list, if there is one."""
+        return self._catalog.lacks(model)
 
     def relays(self, dialect: str, method: str, path: str) -> bool:
         """Whether this operation may be passed on as its client wrote it."""
@@ -169,7 +173,7 @@ class RemoteEngine:
         )
 
     def _exchange(self, request: GenerateRequest) -> _Exchange:
-        """What to ask for a request. Raises `ModelNotFound`, `Overloaded`, `Unavailable`."""
+        """What to ask for a request. Raises `ModelNotFound`, `EngineOverloaded`, `Unavailable`."""
         self._check(request.model)
         wire = request.wire
         limit = self._config.max_event_bytes
@@ -201,7 +205,7 @@ class RemoteEngine:
         if model and not self._catalog.permits(model):
             raise ModelNotFound(model)
         if self.num_running >= self._config.max_connections:
-            raise Overloaded(
+            raise EngineOverloaded(
                 f"{self.num_running} requests to this upstream are under way", retry_after=1.0
             )
 

@@ -17,12 +17,16 @@ from engines.remote.config import RemoteConfig
 from engines.remote.connection import Connection, Headers
 from engines.remote.connections import Connections
 from engines.remote.failures import ClosedUnanswered, ConnectionFailure
+from engines.remote.reachability import Reachability
 from engines.remote.writing import Question, RequestWriter
 
 __all__ = ["Question", "Reply", "Upstream"]
 
 log = structlog.get_logger()
 
+# A kept connection that ends so soon after a request was written had been closed already, as far as
+# anybody can know; the news may take a way around the world. Later, somebody has worked on it.
+STALE_SECONDS = 0.25
 LINGER_SECONDS = 0.5  # how long the end of a body may come after the end of its answer
 MAX_ERROR_BYTES = 64 * 1024
 
@@ -39,6 +43,7 @@ class Upstream:
         self._config = config
         self._writer = RequestWriter(config)
         self._connections: Connections | None = None
+        self._reachability: Reachability | None = None
 
     @property
     def num_open(self) -> int:
@@ -52,10 +57,19 @@ class Upstream:
             self._connections = Connections(self._config)
         except OSError as error:
             raise Unavailable(f"ca_file cannot be read: {error}") from None
+        self._reachability = Reachability(self._connections)
+
+    async def problem(self) -> str:
+        """Why nothing can be asked, as far as connections tell; empty when it can. Asks nothing."""
+        if self.is_closed:
+            return "closed"
+        return await self._reachability.problem() if self._reachability is not None else ""
 
     async def close(self) -> None:
         """Close every connection, those of running answers too; idempotent."""
         self.is_closed = True
+        if self._reachability is not None:
+            await self._reachability.close()
         if self._connections is not None:
             await self._connections.close()
 
@@ -74,7 +88,8 @@ class Upstream:
         if connections is None or self.is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
         head = self._writer.head(question)
-        until = monotonic() + self._config.total_seconds
+        began_at = monotonic()
+        until = began_at + self._config.total_seconds
         connection = connections.kept_one()
         try:
             if connection is not None:
@@ -84,7 +99,8 @@ class Upstream:
                 except ClosedUnanswered:
                     # The other side had closed it, as it may at any time, and this request
                     # met the news on its way. If nothing has answered it, it is sent again.
-                    if connection.has_heard or self.is_closed:
+                    is_late = monotonic() - began_at > STALE_SECONDS
+                    if connection.has_heard or is_late or self.is_closed:
                         raise
             connection = await connections.fresh_one()
             await connection.ask(head, question.body, until)

@@ -1,7 +1,8 @@
-"""Is the process alive, and can it serve? Neither asks the ledger or the store.
+"""Is the process alive, and is it worse than another gateway? Neither asks the ledger or the store.
 
 A gateway whose database is away still serves those whom it knows, so a load
-balancer that took it out would make an outage of a nuisance.
+balancer that took it out would make an outage of a nuisance. The same goes for an
+upstream that is away: the other gateways have the same (decision 65).
 """
 
 import asyncio
@@ -13,9 +14,11 @@ from litestar import Request, get
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
-from engines.errors import EngineError
+from engines.abilities import Relay
+from engines.errors import EngineError, Unavailable
 from engines.protocol import Engine
 from gateway.api.replies import JsonReply
+from gateway.policy import ModelPolicy, Policy
 
 if TYPE_CHECKING:
     from gateway.gateway import Gateway
@@ -37,16 +40,14 @@ async def live() -> ASGIApp:
 
 @get("/readyz", name="health.ready", opt={"public": True})
 async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
-    """Every engine is ready, and keys can be known; else 503 with what is not."""
+    """Nothing of its own fails that others may have, and keys can be known; else 503."""
     gateway: Gateway = request.app.state.gateway
     asked: Mapping[str, Engine] = gateway.engines
     answers = await asyncio.gather(*(_is_ready(engine) for engine in asked.values()))
+    answered = dict(zip(asked, answers, strict=True))
     knows_keys = _knows_keys(gateway)
-    is_ready = gateway.ready and all(answers) and knows_keys
-    engines = {
-        name: "ready" if answer else "not ready"
-        for name, answer in zip(asked, answers, strict=True)
-    }
+    is_ready = gateway.ready and knows_keys and _can_serve(gateway.policy, asked, answered)
+    engines = {name: "ready" if answer else "not ready" for name, answer in answered.items()}
     ledger = UNSET if knows_keys else "not opened yet"
     body = _Health("ok" if is_ready else "unavailable", engines, ledger)
     return JsonReply(msgspec.json.encode(body), status=200 if is_ready else 503)
@@ -58,6 +59,29 @@ def _knows_keys(gateway: "Gateway") -> bool:
     One that has seen it and lost it knows those that called.
     """
     return gateway.ledger.was_opened or "api_keys" not in gateway.policy.plugins
+
+
+def _can_serve(policy: Policy, engines: Mapping[str, Engine], is_ready: Mapping[str, bool]) -> bool:
+    """Does no model wait for an engine of this gateway's own, and is any engine ready at all?
+
+    When no upstream answers, it may be this machine's network that is at fault.
+    """
+    if is_ready and not any(is_ready.values()):
+        return False
+    for model in policy.models.values():
+        usual, others = _engines_of(model)
+        if any(is_ready.get(name) for name in (*usual, *others)):
+            continue
+        if any(name in engines and not isinstance(engines[name], Relay) for name in usual):
+            return False
+    return True
+
+
+def _engines_of(model: ModelPolicy) -> tuple[set[str], set[str]]:
+    """Where anybody's calls of a model go, and where they go when that is unavailable."""
+    usual = {one.engine for one in model.targets if one.weight and not (one.drain or one.canary)}
+    others = {one.engine for one in model.fallbacks if Unavailable.code in one.on and not one.drain}
+    return usual, others
 
 
 async def _is_ready(engine: Engine) -> bool:

@@ -13,6 +13,8 @@ GAUGES: Sequence[tuple[str, str, Callable[[TargetReport], float | None]]] = (
     ("penstock_target_in_flight", "Attempts at a target that run now.", lambda t: t.in_flight),
     ("penstock_target_breaker_open", "1: its circuit breaker is open, 0.5: half open.",
      lambda t: {"closed": 0.0, "half_open": 0.5}.get(t.breaker, 1.0)),
+    ("penstock_target_resting", "Whether it is asked last, as it said that it is overloaded.",
+     lambda t: t.rests_for_seconds > 0),
     ("penstock_target_drained", "Whether an administrator keeps calls from it.",
      lambda t: t.drained),
     ("penstock_target_latency_seconds", "What routing expects until its first output.",

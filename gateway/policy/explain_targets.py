@@ -110,7 +110,10 @@ def _reasons(model: ModelPolicy, *, num_targets: int) -> Iterator[Told]:
             "retry",
         )
     if num_targets > 1 or retry.times:
-        yield f"at most {retry.budget_percent:g} such attempts on 100 calls", "retry"
+        yield (
+            f"at most {retry.budget_percent:g} such attempts on 100 calls, full queues aside",
+            "retry",
+        )
     breaker = model.breaker
     is_plain = num_targets == 1 and not model.fallbacks and breaker == BreakerPolicy()
     if breaker.failures and not is_plain:

@@ -4,7 +4,14 @@ from collections.abc import Callable
 
 import structlog
 
-from engines.errors import EngineError, ModelNotFound, Overloaded, RequestRefused, Unavailable
+from engines.errors import (
+    EngineError,
+    EngineOverloaded,
+    ModelNotFound,
+    Overloaded,
+    RequestRefused,
+    Unavailable,
+)
 from gateway.call import Target
 from gateway.policy import BreakerPolicy
 from gateway.targets.target_state import TargetState
@@ -24,7 +31,10 @@ class Attempt:
     comes last and may come twice. Without a verdict the target is not judged.
     """
 
-    __slots__ = ("_clock", "_has_ended", "_rules", "_started_at", "_state", "_ticket", "target")
+    __slots__ = (
+        "_clock", "_has_ended", "_rest_number", "_rules", "_started_at", "_state", "_ticket",
+        "target", "was_resting",
+    )  # fmt: skip
 
     def __init__(
         self, target: Target, state: TargetState, rules: BreakerPolicy, clock: Callable[[], float]
@@ -35,6 +45,8 @@ class Attempt:
         state.in_flight += 1
         state.num_asked += 1
         self.target = target
+        self.was_resting = state.rest.seconds_left(now) > 0  # when it was asked
+        self._rest_number = state.rest.number
         self._state = state
         self._rules = rules
         self._clock = clock
@@ -48,6 +60,8 @@ class Attempt:
         state = self._state
         state.num_answered += 1
         state.latency.observe(now - self._started_at, now)
+        if state.rest.answered(self._rest_number, now):
+            log.info("target_rest_ended", engine=state.engine, model=state.model)
         self._works()
 
     def completed(self) -> None:
@@ -60,6 +74,7 @@ class Attempt:
         state = self._state
         if is_answer(error):
             state.num_refused += 1
+            self._rests_after(error, now)
             self._works()
             state.breaker.completed(self._ticket)
             return
@@ -84,6 +99,16 @@ class Attempt:
             self._has_ended = True
             self._state.in_flight -= 1
             self._state.breaker.let_go(self._ticket)
+
+    def _rests_after(self, error: EngineError, now: float) -> None:
+        state = self._state
+        if not isinstance(error, Overloaded) or isinstance(error, EngineOverloaded):
+            return
+        if state.rest.begin(now, error.retry_after):
+            log.info(
+                "target_rests", engine=state.engine, model=state.model,
+                seconds=state.rest.seconds_left(now),
+            )  # fmt: skip
 
     def _works(self) -> None:
         state = self._state

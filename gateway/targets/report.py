@@ -13,6 +13,7 @@ class TargetReport(Struct, frozen=True, kw_only=True):
     breaker: str  # "closed", "open" or "half_open"
     failures: int  # in a row
     probe_in_seconds: float
+    rests_for_seconds: float  # after it said that it is overloaded; then it is asked last
     ready: bool
     detail: str  # what its engine says about itself
     drained: bool

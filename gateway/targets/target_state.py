@@ -2,6 +2,7 @@
 
 from gateway.targets.circuit_breaker import CircuitBreaker
 from gateway.targets.latency import PeakLatency
+from gateway.targets.rest import Rest
 
 
 class TargetState:
@@ -13,7 +14,7 @@ class TargetState:
 
     __slots__ = (
         "breaker", "engine", "in_flight", "latency", "model", "num_answered", "num_asked",
-        "num_failed", "num_refused",
+        "num_failed", "num_refused", "rest",
     )  # fmt: skip
 
     def __init__(self, engine: str, model: str) -> None:
@@ -21,6 +22,7 @@ class TargetState:
         self.model = model
         self.breaker = CircuitBreaker()
         self.latency = PeakLatency()
+        self.rest = Rest()
         self.in_flight = 0
         self.num_asked = 0
         self.num_answered = 0
@@ -29,4 +31,5 @@ class TargetState:
 
     def is_idle(self, now: float) -> bool:
         """Would forgetting it lose nothing but numbers?"""
-        return not self.in_flight and self.breaker.state(now) == "closed"
+        is_well = self.breaker.state(now) == "closed" and not self.rest.seconds_left(now)
+        return not self.in_flight and is_well

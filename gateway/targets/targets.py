@@ -69,13 +69,24 @@ class Targets:
         return budget
 
     def why_not(self, engine: str, model: str) -> str:
-        """Why a target takes no call at the moment: one word, or nothing if it does."""
+        """Why a target takes no call at the moment: one word, or nothing if it does.
+
+        One that is `resting` takes them, when nobody else does.
+        """
         if self._drained and not self._drained.isdisjoint(((engine, None), (engine, model))):
             return "drained"
         state = self._states.get((engine, model[:MAX_NAME]))
-        if state is not None and not state.breaker.admits(self.clock()):
+        now = self.clock()
+        if state is not None and not state.breaker.admits(now):
             return "breaker_open"
-        return "" if self.is_ready(engine) else "not_ready"
+        if not self.is_ready(engine):
+            return "not_ready"
+        return "resting" if state is not None and state.rest.seconds_left(now) else ""
+
+    def rests(self, target: Target) -> bool:
+        """Has the target said lately that it is overloaded?"""
+        state = self._states.get((target.engine, target.model[:MAX_NAME]))
+        return state is not None and state.rest.seconds_left(self.clock()) > 0
 
     def begin(self, target: Target, rules: BreakerPolicy) -> Attempt:
         """Take a place at a target of which `why_not` has just said nothing against it."""
@@ -84,6 +95,11 @@ class Targets:
     def is_ready(self, engine: str) -> bool:
         """What the engine last said about itself; ready until it says otherwise."""
         return not self._health or engine not in self._health or self._health[engine].ready
+
+    def detail(self, engine: str) -> str:
+        """What the engine last said about how it is, in words; mostly nothing."""
+        health = self._health.get(engine)
+        return health.detail if health is not None else ""
 
     def note_health(self, engine: str, health: Health) -> None:
         """Remember what an engine says about itself."""
@@ -168,6 +184,7 @@ class Targets:
             breaker=state.breaker.state(now),
             failures=state.breaker.failures,
             probe_in_seconds=state.breaker.seconds_left(now),
+            rests_for_seconds=state.rest.seconds_left(now),
             ready=health is None or health.ready,
             detail=health.detail if health is not None else "",
             drained=not self._drained.isdisjoint(places),

@@ -1,10 +1,15 @@
 """Decides which target a request asks next, and remembers why each was left.
 
-First the targets, in the order of the route, at once. Then, after a pause, those that
-failed once more, as often as the policy's `retry` says. Then the fallbacks that are
-for the last failure. A refusal goes straight to the fallbacks: what is wrong with a
-request is wrong at every target. Second attempts need the model's retry budget; only
-a fallback after an answer (a full queue, a refusal) is free, as nobody worked for it.
+First the targets, in the order of the route, at once; those that rest (rest.py) come
+last, behind fallbacks for `overloaded`, too. Then, after a pause, those that failed
+once more, as often as the policy's `retry` says. Then the fallbacks that are for the
+last failure. A refusal goes straight to the fallbacks: what is wrong with a request
+is wrong at every target. That a model is not there is true of one engine only.
+
+Second attempts need the model's retry budget. Free are a fallback after an answer (a full
+queue, a refusal) and the next target after a full queue or an engine without the model,
+as nobody worked for those; but not from one that rests to another that does: each of a
+model's targets is asked in vain when its rest begins, and then not by every call again.
 """
 
 from engines.errors import EngineError, ModelNotFound, Overloaded, RequestRefused, Unavailable
@@ -23,8 +28,9 @@ class Turns:
     """One request's way through its route. Used by one task at a time, but for a hedge."""
 
     __slots__ = (
-        "_again", "_at", "_breaker", "_budget", "_call", "_failure", "_fallback_at", "_not_ready",
-        "_num_asked", "_num_retries", "_retry", "_route", "_targets",
+        "_again", "_at", "_breaker", "_budget", "_call", "_failure", "_fallbacks",
+        "_is_one_unasked", "_last", "_not_ready", "_num_asked", "_num_retries", "_refuser_rested",
+        "_resting", "_retry", "_route", "_targets",
     )  # fmt: skip
 
     def __init__(self, call: Call, targets: Targets) -> None:
@@ -39,32 +45,47 @@ class Turns:
         self._budget.pay_in(self._retry.budget_percent)
         self._route = call.route.targets if call.route is not None else ()
         self._at = 0  # whose turn it is next among the route's targets
-        self._fallback_at = 0  # and among its fallbacks
+        self._fallbacks: list[Target] | None = None  # not asked yet; None: nobody has looked
         self._not_ready: tuple[Target, ...] = ()
+        self._resting: list[Target] = []  # passed over, for those that do not rest
+        self._is_one_unasked = False  # because it took no calls; it may have the model
+        self._refuser_rested = False  # when it was asked
         self._again: dict[Target, float] = {}  # failed, and when it may be asked again
         self._num_asked = 0
         self._num_retries = 0
-        self._failure: EngineError | None = None
+        self._failure: EngineError | None = None  # what the call would end with
+        self._last: EngineError | None = None  # what was said last
 
     async def next(self) -> Attempt | None:
         """A place at the next target; None when nobody is left. Waits before a retry."""
-        if self._failure is None or _may_change(self._failure):
-            if (attempt := self.next_target()) is not None:
+        if not isinstance(self._failure, RequestRefused):
+            attempt = self.next_target() or (self._resting_target() if self._resting else None)
+            if attempt is not None:
                 return attempt
             if (attempt := await self._retried()) is not None:
                 return attempt
-        return self._fallback() or self._last_resort()
+        code = Unavailable.code if self._failure is None else self._failure.code
+        return self._fallback(code) or self._fallback(code, rests=True) or self._last_resort()
 
     def next_target(self) -> Attempt | None:
-        """A place at the next target that has not been asked, now; None without one."""
+        """A place at the next target that has not been asked and does not rest; None without one.
+
+        It is there at once.
+        """
         while self._at < len(self._route):
             target = self._route[self._at]
+            if target.is_unlisted and not isinstance(self._failure, ModelNotFound):
+                return None  # a failure of those that have the model is not its absence
             self._at += 1
             if target.on:
                 continue
             why_not = self._targets.why_not(target.engine, target.model)
-            if why_not == "not_ready":
-                self._not_ready += (target,)
+            if why_not == "resting":
+                self._resting.append(target)
+            elif why_not:
+                self._is_one_unasked = True
+                if why_not == "not_ready":
+                    self._not_ready += (target,)
             if why_not:
                 self._note(target, why_not)
             elif self._may_ask(target):
@@ -73,9 +94,12 @@ class Turns:
 
     def failed(self, attempt: Attempt, error: EngineError, left: str) -> None:
         """An attempt ended before its first output."""
-        self._failure = error
+        self._last = error
+        if self._failure is None or not isinstance(error, ModelNotFound):
+            self._failure = error
+        self._refuser_rested = attempt.was_resting
         self._note(attempt.target, left)
-        if _may_change(error) and not attempt.target.on:
+        if not isinstance(error, RequestRefused | ModelNotFound) and not attempt.target.on:
             retry_after = error.retry_after if isinstance(error, Overloaded | Unavailable) else None
             # Last in line, so that retries go round.
             self._again.pop(attempt.target, None)
@@ -88,10 +112,10 @@ class Turns:
     def refusal(self) -> Exception:
         """Why nobody answered, as the caller may know it."""
         failure = self._failure
-        if isinstance(failure, ModelNotFound):
+        if isinstance(failure, ModelNotFound) and not self._is_one_unasked:
             # The engine's own name for the model is not the caller's business.
             return ModelUnknown(self._call.model.name if self._call.model else failure.model)
-        if failure is not None:
+        if failure is not None and not isinstance(failure, ModelNotFound):
             return failure
         return Unavailable(
             "no target of this model can take the request at the moment",
@@ -103,7 +127,7 @@ class Turns:
         while self._num_retries < self._retry.times and self._again:
             target = min(self._again, key=self._again.__getitem__)
             pause = self._pause(self._again[target] - self._targets.clock())
-            why_not = self._targets.why_not(target.engine, target.model)
+            why_not = self._why_not(target)
             if pause is None or why_not:
                 self._note(target, why_not or "retry_after")
                 del self._again[target]
@@ -114,8 +138,7 @@ class Turns:
             self._num_retries += 1
             await self._targets.sleep(pause)
             # All this may have changed meanwhile.
-            why_not = self._targets.why_not(target.engine, target.model)
-            if not why_not and self._may_ask(target):
+            if not self._why_not(target) and self._may_ask(target):
                 return self._begin(target)
         return None
 
@@ -131,15 +154,29 @@ class Turns:
         backed_off = min(longest, self._retry.wait_seconds * 2.0**self._num_retries)
         return max(retry_after, backed_off * (0.5 + 0.5 * self._targets.draw()))
 
-    def _fallback(self) -> Attempt | None:
-        """A place at the next fallback that is for the last failure."""
-        code = Unavailable.code if self._failure is None else self._failure.code
-        while self._fallback_at < len(self._route):
-            target = self._route[self._fallback_at]
-            self._fallback_at += 1
-            if code not in target.on:
+    def _resting_target(self) -> Attempt | None:
+        """A place at a target that rests, or at a fallback for that: what it would say is known."""
+        is_full = self._failure is None or isinstance(self._failure, Overloaded)
+        if is_full and (attempt := self._fallback(Overloaded.code)) is not None:
+            return attempt
+        while self._resting:
+            target = self._resting.pop(0)
+            if why_not := self._why_not(target):
+                self._note(target, why_not)
+            elif self._may_ask(target):
+                return self._begin(target)
+        return None
+
+    def _fallback(self, code: str, *, rests: bool = False) -> Attempt | None:
+        """A place at the next fallback for this failure, of those that rest or of the others."""
+        if self._fallbacks is None:
+            self._fallbacks = [target for target in self._route if target.on]
+        for target in [one for one in self._fallbacks if code in one.on]:
+            why_not = self._targets.why_not(target.engine, target.model)
+            if why_not == "resting" and not rests:
                 continue
-            if why_not := self._targets.why_not(target.engine, target.model):
+            self._fallbacks.remove(target)
+            if why_not and why_not != "resting":
                 self._note(target, why_not)
             elif self._may_ask(target):
                 return self._begin(target)
@@ -148,19 +185,33 @@ class Turns:
     def _last_resort(self) -> Attempt | None:
         """A place at a target whose engine was not ready when it last said: better than nobody."""
         for target in self._not_ready if not self._num_asked else ():
-            if self._targets.why_not(target.engine, target.model) in ("", "not_ready"):
+            if self._why_not(target) in ("", "not_ready"):
                 return self._begin(target)
         return None
 
     def _may_ask(self, target: Target) -> bool:
         """Take what the attempt costs out of the budget, or note that it could not be paid."""
-        is_free = self._num_asked == 0 or (
-            bool(target.on) and self._failure is not None and is_answer(self._failure)
-        )
-        if is_free or self._budget.take(self._retry.budget_percent):
+        if self._is_free(target) or self._budget.take(self._retry.budget_percent):
             return True
         self._note(target, "no_budget")
         return False
+
+    def _is_free(self, target: Target) -> bool:
+        if self._num_asked == 0:
+            return True
+        last = self._last
+        if last is None or target in self._again:
+            return False
+        if target.on:
+            return is_answer(last)
+        if isinstance(last, Overloaded):
+            return not self._refuser_rested or not self._targets.rests(target)
+        return isinstance(last, ModelNotFound)
+
+    def _why_not(self, target: Target) -> str:
+        """Why a target takes no call, not even if nobody else does."""
+        why_not = self._targets.why_not(target.engine, target.model)
+        return "" if why_not == "resting" else why_not
 
     def _begin(self, target: Target) -> Attempt:
         self._num_asked += 1
@@ -168,8 +219,3 @@ class Turns:
 
     def _note(self, target: Target, left: str) -> None:
         self._call.tried.append(Tried(target.engine, target.model, left))
-
-
-def _may_change(failure: EngineError) -> bool:
-    """Could the same request succeed elsewhere, or later?"""
-    return not isinstance(failure, RequestRefused | ModelNotFound)

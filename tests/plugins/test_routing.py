@@ -15,6 +15,7 @@ from gateway.policy import (
     ModelPolicy,
     TargetPolicy,
 )
+from tests.fakes import ScriptedEngine
 from tests.plugins.policies import call_of, policy_of
 from tests.plugins.routes import engine_of, engines_of, model_of, routing_of, weighted
 
@@ -255,3 +256,43 @@ async def test_any_weights_give_every_live_target_once_or_none(weights, drawn, k
         assert route is not None
         live = [target.engine for target in targets if target.weight > 0]
         assert sorted(target.engine for target in route.targets) == sorted(live)
+
+
+class Listing(ScriptedEngine):
+    """An engine that knows which models it has not."""
+
+    def lacks(self, model: str) -> bool:
+        return model not in self._model_names
+
+
+async def test_behind_a_glob_who_lists_no_such_model_comes_last():
+    routing, stage = routing_of(lambda: 0.0)
+    stage.engines = {
+        "gpu0": Listing(name="gpu0", model_names=["a0"]),
+        "gpu1": Listing(name="gpu1", model_names=["a1"]),
+        "gpu2": ScriptedEngine(name="gpu2"),
+    }
+
+    async def order(name: str, targets: list[TargetPolicy]) -> list[tuple[str, bool]]:
+        policy = policy_of(models=[ModelPolicy(name="*", targets=targets)])
+        route = await routing.route(call_of(policy, model=name))
+        assert route is not None
+        return [(target.engine, target.is_unlisted) for target in route.targets]
+
+    two, three = weighted(gpu0=1, gpu1=1), weighted(gpu0=1, gpu1=1, gpu2=1)
+    assert await order("a0", two) == [("gpu0", False), ("gpu1", True)]
+    assert await order("a1", two) == [("gpu1", False), ("gpu0", True)]
+    assert await order("new", two) == [("gpu0", False), ("gpu1", False)]
+    assert await order("new", three) == [("gpu2", False), ("gpu0", True), ("gpu1", True)]
+    renamed = [TargetPolicy(engine="gpu0", model="a0"), TargetPolicy(engine="gpu1")]
+    assert await order("a1", renamed) == [("gpu0", False), ("gpu1", False)]
+
+
+async def test_a_target_with_a_name_of_its_own_is_asked_whatever_is_listed():
+    routing, stage = routing_of(lambda: 0.0)
+    stage.engines = {"gpu0": Listing(name="gpu0", model_names=[]), "gpu1": ScriptedEngine()}
+
+    route = await routing.route(call_of(policy_of(models=[model_of(weighted(gpu0=1, gpu1=1))])))
+
+    assert route is not None
+    assert [target.engine for target in route.targets] == ["gpu0", "gpu1"]

@@ -14,6 +14,7 @@ from litestar.types import ASGIApp
 from msgspec import Struct
 
 from gateway.api.admin.admission import admitted, entry_of, json_reply, read_query
+from gateway.api.admin.targets_now import targets_now
 from gateway.errors import BadRequest, PolicyRefused
 from gateway.keys import row_of
 from gateway.ledger import DoneBy
@@ -105,6 +106,9 @@ async def explain_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     lines = list(explain(policy, team=team, endpoint=endpoint, model=model, key=key))
     refused = lines[-1].refused
     if not refused:
+        found = policy.resolve(model) if model is not None else None
+        if found is not None and "routing" in policy.plugins:
+            lines += targets_now(gateway, found)
         rules = rules_to_look_at(policy, team=team, endpoint=endpoint, model=model, key=key)
         lines += await _fills_told(gateway.store, rules)
     return json_reply(_Explained(refused=refused, lines=lines))

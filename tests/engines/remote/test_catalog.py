@@ -122,3 +122,26 @@ async def test_stars_do_not_backtrack(build: Build) -> None:
     with pytest.raises(ModelNotFound):
         async with asyncio.timeout(10):
             await engine.load("a" * 100)
+
+
+async def test_what_the_upstream_does_not_list_it_lacks(build: Build, upstream: Upstream) -> None:
+    upstream.scene = answering({"data": [{"id": "qwen/small"}, {"id": "phi:latest"}]})
+    engine = build(models=["*", "!*secret", "named"], refresh_seconds=60)
+    assert not engine.lacks("qwen/large"), "nothing is known yet"
+
+    await engine.start()
+
+    lacking = {"qwen/large", "qwen/secret"}
+    for name in ("qwen/small", "named", "phi", "x" * 300, *lacking):
+        assert engine.lacks(name) is (name in lacking)
+
+
+async def test_an_upstream_without_a_list_may_have_anything(
+    build: Build, upstream: Upstream
+) -> None:
+    upstream.scene = answering({"data": []})
+    engine = build(models=["*", "named"], refresh_seconds=60)
+
+    await engine.start()
+
+    assert not engine.lacks("qwen/large")

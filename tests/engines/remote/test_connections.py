@@ -7,6 +7,7 @@ import pytest
 
 from engines.errors import Unavailable
 from engines.remote import connections
+from engines.remote import upstream as asking
 from engines.remote.connection import Connection
 from engines.remote.upstream import Upstream as Client
 from tests.engines.remote.conftest import GET, Open, answer_of, until
@@ -100,8 +101,9 @@ async def test_what_comes_on_a_kept_connection_is_nobodys_answer(
 
 
 async def test_after_a_stale_connection_a_fresh_one_is_asked_even_if_more_are_kept(
-    client: Client, upstream: Upstream
+    client: Client, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(asking, "STALE_SECONDS", 60.0)
     replies = [await client.ask(GET) for _ in range(3)]
     for reply in replies:
         await reply.whole(1000)

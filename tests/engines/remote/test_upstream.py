@@ -8,6 +8,7 @@ from engines.protocol import (
     Finished,
     Started,
 )
+from engines.remote import upstream as asking
 from engines.remote.engine import RemoteEngine
 from engines.wire import Relayed
 from tests.engines.remote.conftest import Build, events_of, relaying, until
@@ -95,8 +96,9 @@ async def test_connections_are_kept_and_used_again(
 
 
 async def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing(
-    engine: RemoteEngine, upstream: Upstream
+    engine: RemoteEngine, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(asking, "STALE_SECONDS", 60.0)
     await events_of(engine, relaying(CHAT_BODY))
     played: list[int] = []
 
@@ -112,6 +114,20 @@ async def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing(
     assert isinstance(events[-1], Finished)
     assert len(played) == 2
     assert upstream.num_accepted == 2
+
+
+async def test_a_request_that_may_have_been_worked_on_is_not_sent_again(
+    engine: RemoteEngine, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "STALE_SECONDS", 0.0)  # however fast this machine is
+    await events_of(engine, relaying(CHAT_BODY))
+    upstream.scene = sending()
+    upstream.clear()
+
+    with pytest.raises(Unavailable):
+        await events_of(engine, relaying(CHAT_BODY))
+
+    assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\ncontent-le"])

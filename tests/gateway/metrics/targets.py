@@ -12,6 +12,7 @@ def a_target(engine: str = "gpu0", model: str = "qwen", **changes: object) -> Ta
         breaker="closed",
         failures=0,
         probe_in_seconds=0.0,
+        rests_for_seconds=0.0,
         ready=True,
         detail="",
         drained=False,

@@ -37,6 +37,12 @@ def test_a_breaker_is_a_number(breaker: str, told: float) -> None:
     assert value(text, "penstock_target_breaker_open") == told
 
 
+def test_a_target_that_rests_is_told() -> None:
+    for seconds, told in (0.0, 0), (3.5, 1):
+        text = text_of(observed(targets=a_report(a_target(rests_for_seconds=seconds))))
+        assert value(text, "penstock_target_resting") == told
+
+
 def test_what_is_not_known_is_not_told() -> None:
     text = text_of(observed(targets=a_report(a_target(first_output_seconds=None))))
 

@@ -65,7 +65,10 @@ def test_every_decision_is_told_with_its_line(tmp_path):
             "if overloaded or unavailable: the next of these, at once",
             "models.toml [chat-small] targets",
         ),
-        ("at most 20 such attempts on 100 calls", "models.toml [chat-small] retry"),
+        (
+            "at most 20 such attempts on 100 calls, full queues aside",
+            "models.toml [chat-small] retry",
+        ),
         (
             "left alone for 5 s or more: a target that fails 5 times in a row",
             "models.toml [chat-small] breaker",

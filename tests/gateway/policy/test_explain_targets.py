@@ -72,7 +72,7 @@ def test_everything_about_targets_is_told_in_the_order_in_which_it_happens(tmp_p
             "says, at most 8 s",
             "retry",
         ),
-        ("at most 10 such attempts on 100 calls", "retry"),
+        ("at most 10 such attempts on 100 calls, full queues aside", "retry"),
         ("left alone for 10 s or more: a target that fails 3 times in a row", "breaker"),
         ("if context_too_long: gpu1 longer", "fallbacks"),
         ("gpu0 gone is drained: no new calls", "fallbacks"),

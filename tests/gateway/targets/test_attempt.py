@@ -4,6 +4,7 @@ from structlog.testing import capture_logs
 from engines.errors import (
     ContextTooLong,
     EngineError,
+    EngineOverloaded,
     ModelNotFound,
     Overloaded,
     RequestRefused,
@@ -70,7 +71,7 @@ def test_the_time_to_the_first_output_is_what_counts(targets: Targets, clock: Fa
         RequestRefused("bad schema"),
         ContextTooLong(prompt_tokens=9, context_tokens=8),
         ModelNotFound("a"),
-        Overloaded("full"),
+        EngineOverloaded("full"),
     ],
 )
 def test_what_a_client_did_wrong_and_a_full_queue_open_no_breaker(
@@ -96,7 +97,7 @@ def test_a_target_that_does_not_answer_is_left_alone(targets: Targets, error: En
     ]
 
 
-@pytest.mark.parametrize("error", [None, Overloaded("full"), RequestRefused("bad")])
+@pytest.mark.parametrize("error", [None, EngineOverloaded("full"), RequestRefused("bad")])
 def test_a_probe_that_is_answered_at_all_closes_the_breaker(
     targets: Targets, clock: FakeClock, error: EngineError | None
 ) -> None:
@@ -140,4 +141,37 @@ def test_a_client_that_leaves_is_nobodys_fault(targets: Targets, clock: FakeCloc
         fail(targets, Unavailable("gone"))
     clock.advance(5)
     attempt(targets).given_up()
+    assert targets.why_not("gpu0", "a") == ""
+
+
+def test_a_target_that_says_that_it_is_overloaded_rests_and_its_breaker_stays_closed(
+    targets: Targets, clock: FakeClock
+) -> None:
+    with capture_logs() as logged:
+        for _ in range(20):
+            fail(targets, Overloaded("429", retry_after=30))
+
+    assert targets.why_not("gpu0", "a") == "resting"
+    assert targets.state("gpu0", "a").breaker.state(clock()) == "closed"
+    assert [(one["event"], one["seconds"]) for one in logged] == [("target_rests", 30.0)]
+    clock.advance(30)
+    assert targets.why_not("gpu0", "a") == ""
+
+
+def test_a_full_line_of_the_engines_own_lets_it_not_rest(targets: Targets) -> None:
+    fail(targets, EngineOverloaded("64 wait", retry_after=30))
+
+    assert targets.why_not("gpu0", "a") == ""
+
+
+def test_an_answer_to_a_call_of_after_the_refusal_ends_the_rest_and_to_one_before_does_not(
+    targets: Targets,
+) -> None:
+    before = attempt(targets)
+    fail(targets, Overloaded("429", retry_after=30))
+    after = attempt(targets)
+
+    before.answered()
+    assert targets.why_not("gpu0", "a") == "resting"
+    after.answered()
     assert targets.why_not("gpu0", "a") == ""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from engines.errors import EngineError, Unavailable
+from engines.errors import EngineError, Overloaded, Unavailable
 from gateway.dispatch import dispatch
 from gateway.policy import ModelPolicy, TargetPolicy
 from gateway.targets import HealthWatch, TargetsReport
@@ -27,6 +27,7 @@ CALLS_PER_SECOND = 100.0
 FINE = [0.05, "first", 0.02, " second", 0.02, " third"]
 SLOW = [30.0, "late"]
 FAILS = [0.01, Unavailable("500 from upstream")]
+BUSY = [0.01, Overloaded("429 from upstream", retry_after=5.0)]
 ENGINES = ("gpu0", "gpu1", "gpu2")
 
 
@@ -64,6 +65,8 @@ class Run:
                     5500: self.playing(gpu1, FINE),
                     7000: self.playing(gpu2, FAILS),
                     8500: self.playing(gpu2, FINE),
+                    9000: self.playing(gpu0, BUSY),
+                    9500: self.playing(gpu0, FINE),
                 },
             )
         self.reports.append(self.stage.targets.snapshot())
@@ -110,7 +113,11 @@ def test_no_call_is_lost_and_the_extra_load_stays_in_the_budget(fields: dict[str
     report = run.reports[-1]
     (budget,) = report.models
     asked = sum(target.asked for target in report.targets)
-    assert asked - NUM_CALLS == budget.extra_attempts <= 0.2 * NUM_CALLS + RESERVE
+    refused = report.targets[0].refused
+    assert asked - NUM_CALLS - refused == budget.extra_attempts <= 0.2 * NUM_CALLS + RESERVE
+    # Who says that it is overloaded is asked by what was on its way, and not again.
+    assert 0 < refused < 10
+    assert ("target_rests", "gpu0") in [(one["event"], one.get("engine")) for one in logged]
     # No call waited for more than two slow targets.
     assert max(traffic.seconds) < 2 * 1.0 + 0.2
     # Nothing is left behind.
@@ -147,4 +154,7 @@ def test_a_sick_target_gets_next_to_nothing_and_its_share_when_it_is_well() -> N
     # Well for long: a third of the calls each, within five standard deviations.
     for engine in range(3):
         assert abs(asked(engine, 500, 1500) - 333) < 75
+    # gpu0 rests until its Retry-After is over, just before 9500, and has its share then.
+    assert asked(0, 9000, 9500) < 10
+    for engine in range(3):
         assert abs(asked(engine, 9500, 10_000) - 167) < 55

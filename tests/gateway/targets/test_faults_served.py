@@ -1,7 +1,8 @@
 """Ten thousand calls over sockets through a gateway whose upstreams fail one after another.
 
 Gateway and upstreams are processes; one upstream is killed, one made slow, one answers
-500, each for a while. test_faults.py does the same to engines in virtual time, in more ways.
+500, each for a while, and then one 429. test_faults.py does the same to engines in virtual
+time, in more ways.
 """
 
 import asyncio
@@ -108,9 +109,12 @@ class Stage:
 
     def breaker_events(self) -> Sequence[tuple[str, str]]:
         """What the gateway's log says of breakers, in order."""
+        return [(one["event"], one["engine"]) for one in self.told() if "breaker" in one["event"]]
+
+    def told(self) -> Sequence[Mapping[str, Any]]:
+        """The lines of the gateway's log."""
         lines = (self._directory / "log").read_text().splitlines()
-        told = [json.loads(line) for line in lines if line.startswith("{")]
-        return [(one["event"], one["engine"]) for one in told if "breaker" in one["event"]]
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     @property
     def num_received(self) -> int:
@@ -189,6 +193,8 @@ async def run(directory: Path) -> tuple[Traffic, Mapping[str, Any], Stage, int]:
                 6000: lambda: slow.become("fine"),
                 7000: lambda: failing.become("failing"),
                 8500: lambda: failing.become("fine"),
+                9000: lambda: killed.become("busy"),
+                9500: lambda: killed.become("fine"),
             },
         )
         num_received, report = stage.num_received, await stage.report()
@@ -208,12 +214,17 @@ def test_no_call_over_sockets_is_lost_while_upstreams_die_hang_and_fail(tmp_path
     # Extra load, as the upstreams see it and as the gateway counts it, is in the budget.
     (model,) = report["models"]
     budget = 0.2 * NUM_CALLS + RESERVE
-    assert num_received <= NUM_CALLS + budget
+    refused = sum(target["refused"] for target in report["targets"])
+    assert num_received <= NUM_CALLS + budget + refused
     assert model["requests"] == NUM_CALLS
     assert 0 < model["extra_attempts"] <= budget
     assert sum(target["asked"] for target in report["targets"]) == (
-        NUM_CALLS + model["extra_attempts"]
+        NUM_CALLS + model["extra_attempts"] + refused
     )
+    # The one that was overloaded was left alone for as long as it asked for, time and again.
+    assert report["targets"][0]["refused"] == refused > 0
+    rests = sum(1 for one in stage.told() if one["event"] == "target_rests")
+    assert 0 < rests <= refused <= rests * MOST_AT_ONCE
     # Each breaker opened while its upstream was ill, and closed when that was well again.
     events = stage.breaker_events()
     for name in ENGINES:

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from engines.errors import Unavailable
+from engines.errors import Overloaded, Unavailable
 from engines.protocol import Health
 from gateway import Target
 from gateway.policy import (
@@ -195,3 +195,16 @@ def test_a_snapshot_says_everything(targets: Targets, clock: FakeClock) -> None:
     assert second.first_output_seconds is None
     assert (report.models[0].model, report.models[0].budget_left) == ("chat", 10.2)
     assert report.mirrors.running == 0
+
+
+def test_a_rest_is_reported_and_not_forgotten(targets: Targets, clock: FakeClock) -> None:
+    attempt = targets.begin(Target("gpu0", "a"), RULES)
+    attempt.failed(Overloaded("429", retry_after=8))
+    attempt.end()
+
+    clock.advance(3)
+    (report,) = targets.snapshot().targets
+    assert report.rests_for_seconds == 5
+    assert not targets.state("gpu0", "a").is_idle(clock())
+    clock.advance(5)
+    assert targets.state("gpu0", "a").is_idle(clock())

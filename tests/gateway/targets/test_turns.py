@@ -2,10 +2,11 @@ import pytest
 
 from engines.errors import ContextTooLong, EngineError, ModelNotFound, Overloaded, Unavailable
 from engines.protocol import Health
-from gateway import Call
+from gateway import Call, Target
 from gateway.errors import ModelUnknown
 from gateway.policy import BreakerPolicy, FallbackPolicy, ModelPolicy, RetryPolicy, TargetPolicy
 from gateway.targets import Turns
+from gateway.targets.rest import UNTOLD_SECONDS
 from gateway.targets.retry_budget import RESERVE
 from tests.gateway.targets.stage import StageOfTargets, routed_call, tried
 
@@ -254,5 +255,52 @@ async def test_a_fallback_after_a_full_queue_costs_nothing_and_after_a_failure_i
         assert (await way(stage, policy, gpu0=FULL))[1] == "overflow"
     assert budget.num_extra == 0
 
+    stage.clock.advance(UNTOLD_SECONDS)
     await way(stage, policy, gpu0=GONE)
     assert budget.num_extra == 1
+
+
+NO_MODEL = ModelNotFound("a")
+
+
+async def test_a_model_that_one_engine_lacks_is_asked_of_the_next_and_that_costs_nothing(
+    stage: StageOfTargets,
+) -> None:
+    policy = model("gpu0", "gpu1", "gpu2", retry=RetryPolicy(times=2, budget_percent=0))
+
+    for _ in range(100):
+        call, who = await way(stage, policy, gpu0=NO_MODEL, gpu1=NO_MODEL)
+        assert who == "gpu2"
+    assert tried(call) == ["gpu0:model_not_found", "gpu1:model_not_found", "gpu2"]
+
+    call, said = await way(stage, policy, gpu0=NO_MODEL, gpu1=NO_MODEL, gpu2=NO_MODEL)
+    assert len(call.tried) == 3, "it is not asked again of who lacks it"
+    assert "does not exist" in said
+
+
+async def test_that_the_model_is_elsewhere_and_cannot_be_asked_for_is_no_absence(
+    stage: StageOfTargets,
+) -> None:
+    policy = model("gpu0", "gpu1")
+    for errors in {"gpu0": NO_MODEL, "gpu1": GONE}, {"gpu0": GONE, "gpu1": NO_MODEL}:
+        assert (await way(stage, policy, **errors))[1] == "gone"
+
+    stage.targets.drain("gpu1")
+    assert "at the moment" in (await way(stage, policy, gpu0=NO_MODEL))[1]
+
+
+async def test_who_lists_no_such_model_is_asked_only_when_nobody_else_has_it(
+    stage: StageOfTargets,
+) -> None:
+    async def tries(error: EngineError) -> list[str]:
+        call = routed_call(
+            model("gpu0", "gpu1"), Target("gpu0", "a"), Target("gpu1", "a", is_unlisted=True)
+        )
+        turns = Turns(call, stage.targets)
+        while (attempt := await turns.next()) is not None:
+            turns.failed(attempt, error, error.code)
+            attempt.end()
+        return [*tried(call)]
+
+    assert await tries(NO_MODEL) == ["gpu0:model_not_found", "gpu1:model_not_found"]
+    assert await tries(GONE) == ["gpu0:unavailable"]

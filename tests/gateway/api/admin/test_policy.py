@@ -1,5 +1,6 @@
 import pytest
 
+from engines.errors import Overloaded, Unavailable
 from gateway.store import StoreUnavailable
 from tests.gateway.api.admin.conftest import PLUGINS, TEAMS, Stage
 
@@ -137,3 +138,34 @@ def test_the_calls_log_line_has_the_policys_digest(stage: Stage) -> None:
     [record] = stage.get("usage", by="call").json()["rows"]
     assert record["call_id"] == answer.headers["x-request-id"]
     assert record["policy"] == stage.get("policy").json()["digest"][:12]
+
+
+def at_the_moment(stage: Stage) -> list[str]:
+    told = stage.get(
+        "policy/explain", team="search", endpoint="openai.chat", model="chat-small"
+    ).json()
+    assert not told["refused"]
+    return [line["text"] for line in told["lines"] if line["text"].startswith("at the moment")]
+
+
+def test_a_running_gateway_says_which_targets_are_left_now(stage: Stage) -> None:
+    assert at_the_moment(stage) == []
+
+    stage.script[:] = [Overloaded("429", retry_after=42)]
+    stage.ask()
+    assert at_the_moment(stage) == [
+        "at the moment scripted scripted-model is asked last for 42 s: "
+        "it said that it is overloaded"
+    ]
+
+    stage.script[:] = [Unavailable("gone", retry_after=30)]
+    for _ in range(5):
+        stage.ask()
+    assert at_the_moment(stage) == [
+        "at the moment scripted scripted-model is left alone for 30 s: breaker open"
+    ]
+
+    stage.post("targets/drain", {"engine": "scripted"})
+    assert at_the_moment(stage) == [
+        "at the moment scripted scripted-model is drained: no new calls"
+    ]
