@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engines.paged.sequence import Row, Sequence, StepPlan
+from engines.paged.transfers import to_device
 
 _FIELDS = ("ids", "positions", "slots", "rope_positions")  # for each token
 
@@ -217,7 +218,5 @@ class BlockTables:
                 blocks += sequence.blocks[sent:]
                 self._num_sent[sequence.place] = num_blocks
         if at:
-            both = torch.tensor([at, blocks])
-            if self._device.type == "cuda":
-                both = both.pin_memory().to(self._device, non_blocking=True)
+            both = to_device(torch.tensor([at, blocks]), self._device)
             self.tensor.view(-1)[both[0]] = both[1].to(torch.int32)

@@ -23,6 +23,7 @@ from engines.paged.results import Pending
 from engines.paged.sampler import Sampler
 from engines.paged.sequence import Row, Sequence, StepPlan
 from engines.paged.step_inputs import KVCache, StepInputs
+from engines.paged.transfers import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,9 @@ class TorchRunner:
     def forward(self, plan: StepPlan) -> Launched:
         """Launch a plan's copies and its forward pass."""
         if plan.copies:
-            sources, targets = zip(*plan.copies, strict=True)
-            self._cache.keys[:, list(targets)] = self._cache.keys[:, list(sources)]
-            self._cache.values[:, list(targets)] = self._cache.values[:, list(sources)]
+            sources, targets = to_device(torch.tensor(plan.copies), self._device).unbind(1)
+            self._cache.keys[:, targets] = self._cache.keys[:, sources]
+            self._cache.values[:, targets] = self._cache.values[:, sources]
         rows = plan.rows
         self._tables.send([row.sequence for row in rows])
         if plan.num_tokens == len(rows) and all(row.samples for row in rows):
@@ -191,6 +192,4 @@ class TorchRunner:
                 mask = torch.from_numpy(masks[index].copy()).view(torch.int32)
                 bits[at, : min(words, len(mask))] = mask[:words]
             at += 1
-        if self._device.type == "cuda":
-            return bits.pin_memory().to(self._device, non_blocking=True)
-        return bits
+        return to_device(bits, self._device)
