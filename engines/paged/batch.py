@@ -45,8 +45,15 @@ class StepBuffers:
     """Room for steps of at most `max_tokens` tokens in `max_rows` rows."""
 
     def __init__(
-        self, *, max_tokens: int, max_rows: int, block_size: int, device: torch.device
+        self,
+        *,
+        max_tokens: int,
+        max_rows: int,
+        block_size: int,
+        device: torch.device,
+        is_recorded: bool = False,
     ) -> None:
+        """With `is_recorded`, there is a buffer that graphs may read, wherever the device is."""
         self._block_size = block_size
         self._device = device
         widths = [(name, np.int64, max_tokens) for name in _FIELDS]
@@ -61,8 +68,9 @@ class StepBuffers:
         pinned = device.type == "cuda"
         self._hosts = [torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
         self._turn = 0
-        # On a CPU the host's buffer is the device's, and each of the two is.
-        self._target = torch.zeros(size, dtype=torch.uint8, device=device) if pinned else None
+        # Else, on a CPU, the host's buffer is the device's, and each of the two is.
+        has_target = pinned or is_recorded
+        self._target = torch.zeros(size, dtype=torch.uint8, device=device) if has_target else None
 
     def fill(self, plan: StepPlan, *, num_rows: int, spare_place: int) -> StepTensors:
         """Write a plan and send it; rows from `len(plan.rows)` to `num_rows` are padding.

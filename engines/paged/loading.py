@@ -11,7 +11,9 @@ from engines.errors import Unavailable
 from engines.paged.catalog import context_tokens
 from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
+from engines.paged.cuda_recorder import CudaRecorder
 from engines.paged.embedder import Embedder
+from engines.paged.graphs import Recorder
 from engines.paged.memory import blocks_that_fit, free_bytes
 from engines.paged.models.decoder import Decoder
 from engines.paged.pooling import Pooling
@@ -211,5 +213,10 @@ def _runner(
         cache,
         sampler,
         max_batch_tokens=max(config.max_batch_tokens, config.max_sequences),
-        uses_graphs=config.graphs and device.type == "cuda",
+        recorder=recorder_of(config, device),
     )
+
+
+def recorder_of(config: PagedConfig, device: torch.device) -> Recorder | None:
+    """What records steps on this device; None where they are run plainly."""
+    return CudaRecorder(device) if config.graphs and device.type == "cuda" else None

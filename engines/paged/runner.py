@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from engines.paged.batch import BlockTables, StepBuffers, StepTensors
-from engines.paged.graphs import Graphs
+from engines.paged.graphs import Graphs, Recorder
 from engines.paged.kernels.decode_attention import choose_num_splits
 from engines.paged.models.decoder import Decoder
 from engines.paged.prompt_scores import PromptScores
@@ -54,8 +54,9 @@ class TorchRunner:
         sampler: Sampler,
         *,
         max_batch_tokens: int,
-        uses_graphs: bool,
+        recorder: Recorder | None = None,
     ) -> None:
+        """With a `recorder`, steps of answers alone are recorded and replayed."""
         self._model = model
         self._cache = cache
         self._device = device = cache.keys.device
@@ -71,16 +72,18 @@ class TorchRunner:
             max_sequences=max_sequences, max_blocks=max_blocks, device=self._device
         )
 
-        def buffers(max_tokens: int) -> StepBuffers:
+        def buffers(max_tokens: int, *, is_recorded: bool) -> StepBuffers:
             return StepBuffers(
                 max_tokens=max_tokens,
                 max_rows=max_sequences,
                 block_size=cache.block_size,
                 device=self._device,
+                is_recorded=is_recorded,
             )
 
-        self._mixed, self._answers = buffers(max_batch_tokens), buffers(max_sequences)
-        self._graphs = Graphs(self, max_sequences) if uses_graphs else None
+        self._mixed = buffers(max_batch_tokens, is_recorded=False)
+        self._answers = buffers(max_sequences, is_recorded=recorder is not None)
+        self._graphs = None if recorder is None else Graphs(self, max_sequences, recorder)
         self._prompt_scores = PromptScores(model, sampler.pieces)
 
     def begin(self, sequence: Sequence) -> None:
@@ -120,9 +123,9 @@ class TorchRunner:
         tensors = self._answers.fill(plan, num_rows=bucket, spare_place=self._spare_place)
         if graphs is not None:
             plain = self.sampler.is_plain([row.sequence.place for row in rows])
-            replayed = graphs.replay(self._answers, bucket, samples=plain)
-            if replayed is not None:
-                return Launched(rows, tensors, replayed.hidden, replayed.tokens)
+            computed = graphs.run(self._answers, bucket, samples=plain)
+            if computed is not None:
+                return Launched(rows, tensors, computed.hidden, computed.tokens)
         return Launched(rows, tensors, self.states(tensors))
 
     def states(self, tensors: StepTensors) -> Tensor:
