@@ -95,6 +95,7 @@ class TorchRunner:
             num_prompt_tokens=sequence.num_prompt_tokens,
             generated=sequence.tokens[sequence.num_prompt_tokens :],
             num_logprobs=request.num_logprobs,
+            is_constrained=request.constraint is not None,
         )
         self._tables.forget(sequence.place)
 

@@ -56,6 +56,7 @@ class _Wishes:
     frequency: float = 0.0
     presence: float = 0.0
     num_logprobs: int | None = None
+    is_constrained: bool = False  # its masks come with each step
 
     @property
     def has_penalties(self) -> bool:
@@ -132,6 +133,7 @@ class Sampler:
         num_prompt_tokens: int,
         generated: SequenceOf[int] = (),
         num_logprobs: int | None = None,
+        is_constrained: bool = False,
     ) -> None:
         """Set up a place; `generated` is what a preempted answer had already."""
         self.end(place)
@@ -153,6 +155,7 @@ class Sampler:
             frequency=sampling.frequency_penalty or 0.0,
             presence=sampling.presence_penalty or 0.0,
             num_logprobs=num_logprobs,
+            is_constrained=is_constrained,
         )
         if wishes != _Wishes():
             self._wishes[place] = wishes

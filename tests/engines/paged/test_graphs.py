@@ -16,7 +16,7 @@ from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 from engines.paged.engine import PagedEngine
 from engines.paged.graphs import Graphs, buckets
-from engines.protocol import GenerateRequest, Sampling, TextDelta
+from engines.protocol import Choice, GenerateRequest, JsonObject, Regex, Sampling, TextDelta
 from tests.engines.paged.checkpoints import greedy, reference, write_checkpoint
 from tests.engines.paged.fake_recorder import FakeRecorder
 from tests.engines.paged.test_engine import asking, events_of, text
@@ -50,6 +50,26 @@ async def told(engine: PagedEngine, request: GenerateRequest) -> tuple[str, list
     deltas = [event for event in events if isinstance(event, TextDelta)]
     entries = [entry for delta in deltas for entry in delta.logprobs]
     return text_of(events), [entry.id for entry in entries], [entry.logprob for entry in entries]
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_constraints_hold_in_replayed_steps(
+    engine: PagedEngine, recorder: FakeRecorder, is_alone: bool
+) -> None:
+    free = asyncio.create_task(text(engine, asking(FREE)))
+    if is_alone:
+        assert (await free).startswith("1, 2, 3, 4")
+
+    choice = await text(engine, asking("Hi", constraint=Choice(["apple", "pear"])))
+    digits = await text(engine, asking("Hi", constraint=Regex("[0-9]{9}")))
+    as_json = await text(engine, asking("Ada is 36.", constraint=JsonObject()))
+
+    assert (await free).startswith("1, 2, 3, 4")
+    assert choice in ("apple", "pear")
+    assert len(digits) == 9
+    assert digits.isdigit()
+    assert as_json.startswith("{")
+    assert "replay" in recorder.events
 
 
 async def test_log_probabilities_and_penalties_are_the_same_in_replayed_steps(
