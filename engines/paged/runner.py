@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from engines.paged.batch import BlockTables, StepBuffers, StepTensors
+from engines.paged.gpus import work_on
 from engines.paged.graphs import Graphs, Recorder
 from engines.paged.kernels.decode_attention import choose_num_splits
 from engines.paged.models.decoder import Decoder
@@ -85,6 +86,10 @@ class TorchRunner:
         self._answers = buffers(max_sequences, is_recorded=recorder is not None)
         self._graphs = None if recorder is None else Graphs(self, max_sequences, recorder)
         self._prompt_scores = PromptScores(model, sampler.pieces)
+
+    def start(self) -> None:
+        """Choose the device for the step thread."""
+        work_on(self._device)
 
     def begin(self, sequence: Sequence) -> None:
         """Set up the device's state for a sequence that got its place."""
