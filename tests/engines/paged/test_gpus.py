@@ -84,14 +84,3 @@ async def test_whoever_computes_chooses_first(monkeypatch: pytest.MonkeyPatch) -
     await embedding.close()
 
     assert chosen == ["asyncio", "paged-starter", "asyncio", f"embed-{folder.name}".split("_")[0]]
-
-
-@pytest.mark.parametrize(
-    ("named", "meant"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")]
-)
-def test_a_gpu_without_a_number_is_the_first(
-    named: str, meant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-
-    assert loading.device_of(PagedConfig(device=named)) == torch.device(meant)
