@@ -177,28 +177,32 @@ class TorchRunner:
         if not picks:
             return Pending(self._device, None, None, picks, scores)
         num = len(picks)
+        bits = mask_bits(launched.rows, masks, self._model.shape.vocab_size)
         logits = self._model.logits(launched.hidden[tensors.picks[:num]])
         sampled = self.sampler.sample(
             logits,
             tensors.pick_places[:num],
             tensors.pick_positions[:num],
-            self._mask(launched.rows, masks, num),
+            None if bits is None else to_device(bits, self._device),
             at=[row.sequence.place for row in picks],
         )
         return Pending(self._device, sampled.token_ids, sampled.logprobs, picks, scores)
 
-    def _mask(self, rows: SequenceOf[Row], masks: Mapping[int, Any], num: int) -> Tensor | None:
-        """The masks of all picks as bits, i32 [R, words]; all ones where there is none."""
-        if not masks:
-            return None
-        words = -(-self._model.shape.vocab_size // 32)
-        bits = torch.full((num, words), -1, dtype=torch.int32)
-        at = 0
-        for index, row in enumerate(rows):
-            if not row.samples:
-                continue
-            if index in masks:
-                mask = torch.from_numpy(masks[index].copy()).view(torch.int32)
-                bits[at, : min(words, len(mask))] = mask[:words]
-            at += 1
-        return to_device(bits, self._device)
+
+def mask_bits(rows: SequenceOf[Row], masks: Mapping[int, Any], vocab_size: int) -> Tensor | None:
+    """The masks of all rows that sample, as bits, i32 [R, words]; all ones where there is none.
+
+    `masks` are by row. What a mask is too short for is banned: a model may have more logits than
+    its tokenizer has tokens.
+    """
+    if not masks:
+        return None
+    sampling = [index for index, row in enumerate(rows) if row.samples]
+    words = -(-vocab_size // 32)
+    bits = torch.full((len(sampling), words), -1, dtype=torch.int32)
+    for at, index in enumerate(sampling):
+        if index in masks:
+            mask = torch.from_numpy(masks[index].copy()).view(torch.int32)
+            bits[at, : len(mask)] = mask[:words]
+            bits[at, len(mask) :] = 0
+    return bits
