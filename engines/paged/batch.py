@@ -67,6 +67,7 @@ class StepBuffers:
             size += -(-width * np.dtype(dtype).itemsize // 16) * 16
         pinned = device.type == "cuda"
         self._hosts = [torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
+        self._copied: list[torch.cuda.Event | None] = [None, None]  # of each host buffer
         self._turn = 0
         # Else, on a CPU, the host's buffer is the device's, and each of the two is.
         has_target = pinned or is_recorded
@@ -78,7 +79,9 @@ class StepBuffers:
         Padding is for plans whose rows have one token each.
         """
         self._turn ^= 1
-        host = self._hosts[self._turn]
+        host, copied = self._hosts[self._turn], self._copied[self._turn]
+        if copied is not None:
+            copied.synchronize()  # long over, unless a step failed and nobody read its results
         write = _Writer(host.numpy(), self._offsets, self._block_size)
         for row in plan.rows:
             write.row(row)
@@ -88,6 +91,7 @@ class StepBuffers:
         if self._target is not None:
             self._target.copy_(host, non_blocking=True)
             source = self._target
+            self._note_copy()
         # Where all rows have one token and all sample, their padding samples, too.
         num_picks = num_rows if num_picks == len(plan.rows) < num_rows else num_picks
         return self.view(
@@ -97,6 +101,11 @@ class StepBuffers:
             num_picks=num_picks,
             longest=(write.max_query_tokens, write.max_context_tokens),
         )
+
+    def _note_copy(self) -> None:
+        if self._device.type == "cuda":
+            self._copied[self._turn] = event = torch.cuda.Event()
+            event.record()
 
     def fixed(self, num_rows: int) -> StepTensors:
         """The device's own buffers for `num_rows` rows of one token: what a graph reads."""

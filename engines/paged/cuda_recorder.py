@@ -29,10 +29,12 @@ class CudaRecorder:
         """
         current = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            computed = compute()
-        current.wait_stream(self._stream)
-        return computed
+        try:
+            with torch.cuda.stream(self._stream):
+                return compute()
+        finally:
+            # If it failed halfway, too: what it launched writes to blocks that others will have.
+            current.wait_stream(self._stream)
 
     def record(self, compute: Callable[[], Computed]) -> Callable[[], Computed] | None:
         """Record it. None after a recording that the device itself broke off."""

@@ -128,6 +128,17 @@ def test_a_step_is_run_on_the_recorder_s_own_stream_in_its_turn(gpu: FakeGpu) ->
     assert gpu.modes == ["thread_local"]
 
 
+def test_what_failed_halfway_is_waited_for_all_the_same(gpu: FakeGpu) -> None:
+    def fails() -> Computed:
+        raise torch.cuda.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        CudaRecorder(GPU).run(fails)
+
+    assert gpu.events[-1] == "main stream waits"
+    assert gpu.stream is gpu.main
+
+
 def test_recordings_share_a_pool_and_a_replay_leaves_its_results_in_place(gpu: FakeGpu) -> None:
     recorder, results = CudaRecorder(GPU), computed()
 
