@@ -101,7 +101,7 @@ class Graphs:
             log.debug("graph_recorded", rows=bucket, samples=samples)
         # Whatever it is, this step is computed, and the next can be run plainly.
         except Exception as error:  # noqa: BLE001
-            reason = str(error).partition("\n")[0]
+            reason = str(error).partition("\n")[0] or type(error).__name__
             log.warning("graph_skipped", rows=bucket, samples=samples, reason=reason)
         self._recorded[bucket, samples] = replay
         return computed
