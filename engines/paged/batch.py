@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from engines.paged.sequence import Row, Sequence, StepPlan
+from engines.paged.transfers import to_device
 
 _FIELDS = ("ids", "positions", "slots", "rope_positions")  # for each token
 
@@ -44,8 +45,15 @@ class StepBuffers:
     """Room for steps of at most `max_tokens` tokens in `max_rows` rows."""
 
     def __init__(
-        self, *, max_tokens: int, max_rows: int, block_size: int, device: torch.device
+        self,
+        *,
+        max_tokens: int,
+        max_rows: int,
+        block_size: int,
+        device: torch.device,
+        is_recorded: bool = False,
     ) -> None:
+        """With `is_recorded`, there is a buffer that graphs may read, wherever the device is."""
         self._block_size = block_size
         self._device = device
         widths = [(name, np.int64, max_tokens) for name in _FIELDS]
@@ -59,9 +67,11 @@ class StepBuffers:
             size += -(-width * np.dtype(dtype).itemsize // 16) * 16
         pinned = device.type == "cuda"
         self._hosts = [torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
+        self._copied: list[torch.cuda.Event | None] = [None, None]  # of each host buffer
         self._turn = 0
-        # On a CPU the host's buffer is the device's, and each of the two is.
-        self._target = torch.zeros(size, dtype=torch.uint8, device=device) if pinned else None
+        # Else, on a CPU, the host's buffer is the device's, and each of the two is.
+        has_target = pinned or is_recorded
+        self._target = torch.zeros(size, dtype=torch.uint8, device=device) if has_target else None
 
     def fill(self, plan: StepPlan, *, num_rows: int, spare_place: int) -> StepTensors:
         """Write a plan and send it; rows from `len(plan.rows)` to `num_rows` are padding.
@@ -69,7 +79,9 @@ class StepBuffers:
         Padding is for plans whose rows have one token each.
         """
         self._turn ^= 1
-        host = self._hosts[self._turn]
+        host, copied = self._hosts[self._turn], self._copied[self._turn]
+        if copied is not None:
+            copied.synchronize()  # long over, unless a step failed and nobody read its results
         write = _Writer(host.numpy(), self._offsets, self._block_size)
         for row in plan.rows:
             write.row(row)
@@ -79,6 +91,7 @@ class StepBuffers:
         if self._target is not None:
             self._target.copy_(host, non_blocking=True)
             source = self._target
+            self._note_copy()
         # Where all rows have one token and all sample, their padding samples, too.
         num_picks = num_rows if num_picks == len(plan.rows) < num_rows else num_picks
         return self.view(
@@ -88,6 +101,11 @@ class StepBuffers:
             num_picks=num_picks,
             longest=(write.max_query_tokens, write.max_context_tokens),
         )
+
+    def _note_copy(self) -> None:
+        if self._device.type == "cuda":
+            self._copied[self._turn] = event = torch.cuda.Event()
+            event.record()
 
     def fixed(self, num_rows: int) -> StepTensors:
         """The device's own buffers for `num_rows` rows of one token: what a graph reads."""
@@ -217,7 +235,5 @@ class BlockTables:
                 blocks += sequence.blocks[sent:]
                 self._num_sent[sequence.place] = num_blocks
         if at:
-            both = torch.tensor([at, blocks])
-            if self._device.type == "cuda":
-                both = both.pin_memory().to(self._device, non_blocking=True)
+            both = to_device(torch.tensor([at, blocks]), self._device)
             self.tensor.view(-1)[both[0]] = both[1].to(torch.int32)

@@ -27,8 +27,8 @@ class PagedConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Where to compute: "cuda:0", "cpu"; None: the first GPU, or the CPU if there is none."""
 
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """What weights and cache are kept and computed in. "auto": as the checkpoint says, on a CPU
-    float32."""
+    """What weights and cache are kept and computed in. "auto": as the checkpoint says, but
+    bfloat16 where it says float32; on a CPU always float32."""
 
     load_format: Literal["auto", "dummy"] = "auto"
     """"dummy" fills weights with noise at the shapes of config.json, to measure speed."""

@@ -41,6 +41,10 @@ class Runner(Protocol):
     may end and lose its blocks and its place.
     """
 
+    def start(self) -> None:
+        """Called first, on the thread that makes all other calls."""
+        ...
+
     def begin(self, sequence: Sequence, /) -> None:
         """Set up the device's state at `sequence.place`, also when it runs again.
 
@@ -118,6 +122,10 @@ class Generation:
         """Whether a turn would do anything."""
         scheduler = self._scheduler
         return bool(self._in_flight or scheduler.num_running or scheduler.num_waiting)
+
+    def start(self) -> None:
+        """Everything else is called on this thread."""
+        self._runner.start()
 
     def add(self, sequence: Sequence) -> None:
         """Let a sequence wait for its turn, or tell its reader why it cannot."""

@@ -23,6 +23,7 @@ from engines.paged.block_pool import BlockPool
 from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 from engines.paged.embed_line import EmbedLine
+from engines.paged.gpus import work_on
 from engines.paged.loading import CHAT_POOLING, Loaded, device_of, load_model
 from engines.paged.scheduler import Scheduler
 from engines.paged.sequence import Sequence, StepPlan
@@ -51,7 +52,8 @@ class LoadedModel:
         self.spoken_pieces = tokenizer.spoken_pieces
         self.context_tokens = loaded.context_tokens
         self.memory_bytes = loaded.memory_bytes
-        self.is_on_gpu = device_of(config).type == "cuda"
+        device = device_of(config)
+        self.is_on_gpu = device.type == "cuda"
         self.turning = loaded.turning
         self.pooling = checkpoint.pooling or CHAT_POOLING
         self.embedder = loaded.embedder
@@ -67,7 +69,9 @@ class LoadedModel:
         self._executor: ThreadPoolExecutor | None = None
         self._steps: StepLoop | None = None
         if loaded.runner is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"embed-{name}")
+            self._executor = ThreadPoolExecutor(
+                1, thread_name_prefix=f"embed-{name}", initializer=work_on, initargs=(device,)
+            )
             run: Any = self._executor.submit
         else:
             pool = BlockPool(

@@ -11,7 +11,10 @@ from engines.errors import Unavailable
 from engines.paged.catalog import context_tokens
 from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
+from engines.paged.cuda_recorder import CudaRecorder
 from engines.paged.embedder import Embedder
+from engines.paged.gpus import WHOLE, working_on
+from engines.paged.graphs import Recorder
 from engines.paged.memory import blocks_that_fit, free_bytes
 from engines.paged.models.decoder import Decoder
 from engines.paged.pooling import Pooling
@@ -47,6 +50,17 @@ def load_model(
 ) -> Loaded:
     """Load it; blocks for as long as that takes. Raises `EngineError`."""
     device = device_of(config)
+    with working_on(device):
+        return _load(checkpoint, tokenizer, config, report, device)
+
+
+def _load(
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    config: PagedConfig,
+    report: Callable[[float], None],
+    device: torch.device,
+) -> Loaded:
     dtype = dtype_of(config, checkpoint, device)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)  # for the whole process
@@ -116,7 +130,8 @@ def device_of(config: PagedConfig) -> torch.device:
         )
     if device.type not in ("cuda", "cpu"):
         raise Unavailable(f'device "{config.device}" is not supported: write "cuda:0" or "cpu"')
-    return device
+    # A GPU without a number is the first, and not whichever a thread is on.
+    return torch.device("cuda:0") if device == torch.device("cuda") else device
 
 
 def dtype_of(config: PagedConfig, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
@@ -154,10 +169,11 @@ def _profile(
         logits = model.logits(hidden[: min(tokens, config.max_sequences)])
         # Sampling holds about three copies of the logits at its worst.
         logits.softmax(-1).sort(-1)
-    torch.cuda.synchronize(device)
-    peak = torch.cuda.max_memory_reserved(device)
-    del hidden, logits, cache
-    torch.cuda.empty_cache()
+    with WHOLE:
+        torch.cuda.synchronize(device)
+        peak = torch.cuda.max_memory_reserved(device)
+        del hidden, logits, cache
+        torch.cuda.empty_cache()
     return peak
 
 
@@ -211,5 +227,10 @@ def _runner(
         cache,
         sampler,
         max_batch_tokens=max(config.max_batch_tokens, config.max_sequences),
-        uses_graphs=config.graphs and device.type == "cuda",
+        recorder=recorder_of(config, device),
     )
+
+
+def recorder_of(config: PagedConfig, device: torch.device) -> Recorder | None:
+    """What records steps on this device; None where they are run plainly."""
+    return CudaRecorder(device) if config.graphs and device.type == "cuda" else None

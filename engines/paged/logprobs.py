@@ -5,11 +5,12 @@ from collections.abc import Sequence as SequenceOf
 import torch
 from torch import Tensor
 
+from engines.paged.transfers import to_device, to_host
 from engines.protocol import TokenLogprob, TopLogprob
 
 
 class Logprobs:
-    """What the rows of one step that ask for log-probabilities get; still on the device."""
+    """What the rows of one step that ask for log-probabilities get, on its way to the host."""
 
     def __init__(
         self,
@@ -20,7 +21,7 @@ class Logprobs:
     ) -> None:
         self._rows = rows
         self._num_top = num_top
-        self._chosen, self._top_ids, self._top = tensors
+        self._chosen, self._top_ids, self._top = map(to_host, tensors)
         self._pieces = pieces
 
     @classmethod
@@ -34,7 +35,7 @@ class Logprobs:
         """Compute them from the model's own logits [R, V]; `num_top` is None for who asks not."""
         rows = [row for row, count in enumerate(num_top) if count is not None]
         counts = [count for count in num_top if count is not None]
-        wanted = torch.tensor(rows, device=logits.device)
+        wanted = to_device(torch.tensor(rows), logits.device)
         scores = logits[wanted].log_softmax(-1)
         best = scores.topk(min(max(counts), scores.shape[1]))
         # Best first, and of equals the lower id, so that ties always come in the same order.
@@ -44,7 +45,7 @@ class Logprobs:
         return cls(rows, counts, (chosen, ids.gather(1, order), values), pieces)
 
     def read(self, tokens: SequenceOf[int]) -> list[TokenLogprob | None]:
-        """One for each row, None for who asks not; waits for the device."""
+        """One for each row, None for who asks not; only after the device has sent them."""
         entries: list[TokenLogprob | None] = [None] * len(tokens)
         read = zip(
             self._rows,

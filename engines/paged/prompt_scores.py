@@ -13,9 +13,13 @@ from torch import Tensor
 from engines.paged.batch import StepTensors
 from engines.paged.models.decoder import Decoder
 from engines.paged.sequence import Row
+from engines.paged.transfers import to_device, to_host
 from engines.protocol import TokenLogprob, TopLogprob
 
 _TOKENS_AT_ONCE = 128
+
+# Some tokens, their scores, and for each the likeliest and their scores.
+_Part = tuple[SequenceOf[int], Tensor, Tensor, Tensor]
 
 
 class PromptScores:
@@ -27,7 +31,7 @@ class PromptScores:
 
     def of(self, rows: SequenceOf[Row], tensors: StepTensors, hidden: Tensor) -> "Scored | None":
         """Launch the scoring of the rows whose requests ask for it; None if none does."""
-        parts: dict[int, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
+        parts: dict[int, list[_Part]] = {}
         offset = 0
         for index, row in enumerate(rows):
             num_top = row.sequence.payload.num_prompt_logprobs
@@ -40,40 +44,42 @@ class PromptScores:
             offset += row.count
         return Scored(parts, self._pieces) if parts else None
 
-    def _scored(
-        self, hidden: Tensor, targets: SequenceOf[int], num_top: int
-    ) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        wanted = torch.tensor(targets, device=hidden.device)
+    def _scored(self, hidden: Tensor, targets: SequenceOf[int], num_top: int) -> list[_Part]:
+        parts: list[_Part] = []
+        wanted = to_device(torch.tensor(targets), hidden.device)
         for at in range(0, len(targets), _TOKENS_AT_ONCE):
             some = wanted[at : at + _TOKENS_AT_ONCE]
             scores = self._model.logits(hidden[at : at + len(some)]).log_softmax(-1)
             best = scores.topk(num_top)
             chosen = scores.gather(1, some[:, None])[:, 0]
-            parts.append((some, chosen, best.indices, best.values))
+            ids, values = to_host(best.indices), to_host(best.values)
+            parts.append((targets[at : at + len(some)], to_host(chosen), ids, values))
         return parts
 
 
 class Scored:
-    """Prompt scores on the device."""
+    """Prompt scores on their way to the host."""
 
     def __init__(
         self,
-        parts: dict[int, list[tuple[Tensor, Tensor, Tensor, Tensor]]],
+        parts: dict[int, list[_Part]],
         pieces: SequenceOf[bytes],
     ) -> None:
         self._parts = parts
         self._pieces = pieces
 
     def read(self) -> dict[int, Any]:
-        """By row of the plan: one `TokenLogprob` for each token after the row's first."""
+        """By row of the plan: one `TokenLogprob` for each token after the row's first.
+
+        Only after the device has sent them.
+        """
         return {
             index: [score for part in parts for score in self._read(*part)]
             for index, parts in self._parts.items()
         }
 
     def _read(
-        self, targets: Tensor, chosen: Tensor, top_ids: Tensor, top: Tensor
+        self, targets: SequenceOf[int], chosen: Tensor, top_ids: Tensor, top: Tensor
     ) -> list[TokenLogprob]:
         pieces = self._pieces
         return [
@@ -87,6 +93,6 @@ class Scored:
                 token,
             )
             for token, score, ids, values in zip(
-                targets.tolist(), chosen.tolist(), top_ids.tolist(), top.tolist(), strict=True
+                targets, chosen.tolist(), top_ids.tolist(), top.tolist(), strict=True
             )
         ]

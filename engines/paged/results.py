@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 from engines.paged.sequence import Row, StepResult
+from engines.paged.transfers import to_host
 
 ToRead = Any  # turns a pick's row of log-probabilities into what its reader gets
 
 
 class Pending:
-    """Made when a step's sampling was launched; `read` waits for the device."""
+    """Made when a step's sampling was launched; `read` waits for the device.
+
+    It waits for this step alone: the next one is under way by then.
+    """
 
     def __init__(
         self,
@@ -26,13 +30,10 @@ class Pending:
         self._picks = picks
         self._logprobs = logprobs
         self._prompt_scores = prompt_scores
-        self._tokens = tokens
+        self._tokens = None if tokens is None else to_host(tokens)
         self._event: torch.cuda.Event | None = None
         if device.type == "cuda":
-            if tokens is not None:
-                # Pinned, so that the copy is a launch like any other.
-                self._tokens = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-                self._tokens.copy_(tokens, non_blocking=True)
+            # Behind all copies, those of log-probabilities included: after it nobody waits.
             self._event = torch.cuda.Event()
             self._event.record()
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from engines.paged.batch import BlockTables, StepBuffers, StepTensors
-from engines.paged.graphs import Graphs
+from engines.paged.gpus import work_on
+from engines.paged.graphs import Graphs, Recorder
 from engines.paged.kernels.decode_attention import choose_num_splits
 from engines.paged.models.decoder import Decoder
 from engines.paged.prompt_scores import PromptScores
@@ -23,6 +24,7 @@ from engines.paged.results import Pending
 from engines.paged.sampler import Sampler
 from engines.paged.sequence import Row, Sequence, StepPlan
 from engines.paged.step_inputs import KVCache, StepInputs
+from engines.paged.transfers import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,9 @@ class TorchRunner:
         sampler: Sampler,
         *,
         max_batch_tokens: int,
-        uses_graphs: bool,
+        recorder: Recorder | None = None,
     ) -> None:
+        """With a `recorder`, steps of answers alone are recorded and replayed."""
         self._model = model
         self._cache = cache
         self._device = device = cache.keys.device
@@ -70,17 +73,23 @@ class TorchRunner:
             max_sequences=max_sequences, max_blocks=max_blocks, device=self._device
         )
 
-        def buffers(max_tokens: int) -> StepBuffers:
+        def buffers(max_tokens: int, *, is_recorded: bool) -> StepBuffers:
             return StepBuffers(
                 max_tokens=max_tokens,
                 max_rows=max_sequences,
                 block_size=cache.block_size,
                 device=self._device,
+                is_recorded=is_recorded,
             )
 
-        self._mixed, self._answers = buffers(max_batch_tokens), buffers(max_sequences)
-        self._graphs = Graphs(self, max_sequences) if uses_graphs else None
+        self._mixed = buffers(max_batch_tokens, is_recorded=False)
+        self._answers = buffers(max_sequences, is_recorded=recorder is not None)
+        self._graphs = None if recorder is None else Graphs(self, max_sequences, recorder)
         self._prompt_scores = PromptScores(model, sampler.pieces)
+
+    def start(self) -> None:
+        """Choose the device for the step thread."""
+        work_on(self._device)
 
     def begin(self, sequence: Sequence) -> None:
         """Set up the device's state for a sequence that got its place."""
@@ -91,6 +100,7 @@ class TorchRunner:
             num_prompt_tokens=sequence.num_prompt_tokens,
             generated=sequence.tokens[sequence.num_prompt_tokens :],
             num_logprobs=request.num_logprobs,
+            is_constrained=request.constraint is not None,
         )
         self._tables.forget(sequence.place)
 
@@ -102,9 +112,9 @@ class TorchRunner:
     def forward(self, plan: StepPlan) -> Launched:
         """Launch a plan's copies and its forward pass."""
         if plan.copies:
-            sources, targets = zip(*plan.copies, strict=True)
-            self._cache.keys[:, list(targets)] = self._cache.keys[:, list(sources)]
-            self._cache.values[:, list(targets)] = self._cache.values[:, list(sources)]
+            sources, targets = to_device(torch.tensor(plan.copies), self._device).unbind(1)
+            self._cache.keys[:, targets] = self._cache.keys[:, sources]
+            self._cache.values[:, targets] = self._cache.values[:, sources]
         rows = plan.rows
         self._tables.send([row.sequence for row in rows])
         if plan.num_tokens == len(rows) and all(row.samples for row in rows):
@@ -119,9 +129,9 @@ class TorchRunner:
         tensors = self._answers.fill(plan, num_rows=bucket, spare_place=self._spare_place)
         if graphs is not None:
             plain = self.sampler.is_plain([row.sequence.place for row in rows])
-            replayed = graphs.replay(self._answers, bucket, samples=plain)
-            if replayed is not None:
-                return Launched(rows, tensors, replayed.hidden, replayed.tokens)
+            computed = graphs.run(self._answers, bucket, samples=plain)
+            if computed is not None:
+                return Launched(rows, tensors, computed.hidden, computed.tokens)
         return Launched(rows, tensors, self.states(tensors))
 
     def states(self, tensors: StepTensors) -> Tensor:
@@ -167,30 +177,32 @@ class TorchRunner:
         if not picks:
             return Pending(self._device, None, None, picks, scores)
         num = len(picks)
+        bits = mask_bits(launched.rows, masks, self._model.shape.vocab_size)
         logits = self._model.logits(launched.hidden[tensors.picks[:num]])
         sampled = self.sampler.sample(
             logits,
             tensors.pick_places[:num],
             tensors.pick_positions[:num],
-            self._mask(launched.rows, masks, num),
+            None if bits is None else to_device(bits, self._device),
             at=[row.sequence.place for row in picks],
         )
         return Pending(self._device, sampled.token_ids, sampled.logprobs, picks, scores)
 
-    def _mask(self, rows: SequenceOf[Row], masks: Mapping[int, Any], num: int) -> Tensor | None:
-        """The masks of all picks as bits, i32 [R, words]; all ones where there is none."""
-        if not masks:
-            return None
-        words = -(-self._model.shape.vocab_size // 32)
-        bits = torch.full((num, words), -1, dtype=torch.int32)
-        at = 0
-        for index, row in enumerate(rows):
-            if not row.samples:
-                continue
-            if index in masks:
-                mask = torch.from_numpy(masks[index].copy()).view(torch.int32)
-                bits[at, : min(words, len(mask))] = mask[:words]
-            at += 1
-        if self._device.type == "cuda":
-            return bits.pin_memory().to(self._device, non_blocking=True)
-        return bits
+
+def mask_bits(rows: SequenceOf[Row], masks: Mapping[int, Any], vocab_size: int) -> Tensor | None:
+    """The masks of all rows that sample, as bits, i32 [R, words]; all ones where there is none.
+
+    `masks` are by row. What a mask is too short for is banned: a model may have more logits than
+    its tokenizer has tokens.
+    """
+    if not masks:
+        return None
+    sampling = [index for index, row in enumerate(rows) if row.samples]
+    words = -(-vocab_size // 32)
+    bits = torch.full((len(sampling), words), -1, dtype=torch.int32)
+    for at, index in enumerate(sampling):
+        if index in masks:
+            mask = torch.from_numpy(masks[index].copy()).view(torch.int32)
+            bits[at, : len(mask)] = mask[:words]
+            bits[at, len(mask) :] = 0
+    return bits

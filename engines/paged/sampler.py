@@ -19,7 +19,7 @@ import secrets
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from engines.paged.kernels.logit_edits import (
 )
 from engines.paged.kernels.sampling import keep_top_k, sample
 from engines.paged.logprobs import Logprobs
+from engines.paged.transfers import to_device
 from engines.protocol import Sampling
 
 IMPLICIT_TOP_K = 1024  # of a row with penalties that names none: the gguf engine's
@@ -55,6 +56,7 @@ class _Wishes:
     frequency: float = 0.0
     presence: float = 0.0
     num_logprobs: int | None = None
+    is_constrained: bool = False  # its masks come with each step
 
     @property
     def has_penalties(self) -> bool:
@@ -86,7 +88,7 @@ class _Counts:
         self.lines[place] = line = self.free.pop()
         self.table[line] = 0
         if generated:
-            tokens = torch.tensor(generated, device=self.device)
+            tokens = to_device(torch.tensor(generated), self.device)
             self.table[line].scatter_add_(0, tokens, torch.ones_like(tokens, dtype=torch.int32))
 
     def close(self, place: int) -> None:
@@ -131,6 +133,7 @@ class Sampler:
         num_prompt_tokens: int,
         generated: SequenceOf[int] = (),
         num_logprobs: int | None = None,
+        is_constrained: bool = False,
     ) -> None:
         """Set up a place; `generated` is what a preempted answer had already."""
         self.end(place)
@@ -144,14 +147,15 @@ class Sampler:
             _FOREVER if sampling.ignore_eos else first_end,
             num_prompt_tokens,
         )
-        self._fractions[:, place] = self._sent(torch.tensor(fractions))
-        self._integers[:, place] = self._sent(torch.tensor(integers))
+        self._fractions[:, place] = self._sent(fractions)
+        self._integers[:, place] = self._sent(integers)
         wishes = _Wishes(
             bias=tuple(sampling.logit_bias.items()),
             repeat=1.0 if sampling.repeat_penalty is None else sampling.repeat_penalty,
             frequency=sampling.frequency_penalty or 0.0,
             presence=sampling.presence_penalty or 0.0,
             num_logprobs=num_logprobs,
+            is_constrained=is_constrained,
         )
         if wishes != _Wishes():
             self._wishes[place] = wishes
@@ -206,11 +210,8 @@ class Sampler:
             logprobs = Logprobs.of(raw, tokens, num_top, self.pieces)
         return SampledTokens(tokens, logprobs)
 
-    def _sent(self, tensor: Tensor) -> Tensor:
-        """Launch the copy to the device, and wait for nothing."""
-        if self._device.type != "cuda":
-            return tensor
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+    def _sent(self, values: Any) -> Tensor:
+        return to_device(torch.as_tensor(values), self._device)
 
     def _draw(self, logits: Tensor, places: Tensor, positions: Tensor, top_k: Tensor) -> Tensor:
         tokens = sample(
@@ -253,20 +254,20 @@ class Sampler:
         places: Tensor,
         top_k: Tensor,
     ) -> None:
-        penalized = self._sent(torch.tensor([wishes.has_penalties for wishes in asked]))
+        penalized = self._sent([wishes.has_penalties for wishes in asked])
         # Penalties are not given to what top-k drops anyway, nor may they change what it drops.
         implied = torch.where(top_k > 0, top_k, IMPLICIT_TOP_K)
         keep_top_k(logits, torch.where(penalized, implied, 0))
-        repeat = self._sent(torch.tensor([wishes.repeat for wishes in asked]))
+        repeat = self._sent([wishes.repeat for wishes in asked])
         repeat_penalty(logits, self._recent[places], repeat)
         if any(wishes.counts for wishes in asked):
             lines = [self._counts.lines.get(place, -1) for place in at]
             count_penalties(
                 logits,
                 self._counts.table,
-                self._sent(torch.tensor(lines)),
-                self._sent(torch.tensor([wishes.frequency for wishes in asked])),
-                self._sent(torch.tensor([wishes.presence for wishes in asked])),
+                self._sent(lines),
+                self._sent([wishes.frequency for wishes in asked]),
+                self._sent([wishes.presence for wishes in asked]),
             )
 
     def _note(
@@ -283,9 +284,9 @@ class Sampler:
         rows = [row for row, place in enumerate(at) if place in self._counts.lines]
         if rows:
             lines = [self._counts.lines[at[row]] for row in rows]
-            line_of = self._sent(torch.tensor(lines))
+            line_of = self._sent(lines)
             # Each line is one row's, so no index comes twice.
-            self._counts.table[line_of, tokens[self._sent(torch.tensor(rows))]] += 1
+            self._counts.table[line_of, tokens[self._sent(rows)]] += 1
 
 
 _PLAIN = _Wishes()

@@ -148,6 +148,7 @@ class StepLoop:
     def _run(self) -> None:
         reason: EngineError = self._gone()
         try:
+            self._generation.start()
             while self._take_in():
                 self._turn()
         except EngineError as error:

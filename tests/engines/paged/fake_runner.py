@@ -69,6 +69,9 @@ class FakeRunner:
     paused_at: int | None = None
     resumed: threading.Event = field(default_factory=threading.Event)
 
+    def start(self) -> None:
+        assert not self.events, "the thread starts before anything is computed"
+
     def begin(self, sequence: Sequence, /) -> None:
         if sequence.id in self.refused:
             raise self.refused[sequence.id]
