@@ -17,7 +17,7 @@ from gateway.api.admin.admission import admitted, entry_of, json_reply, read_que
 from gateway.api.bodies import read_body
 from gateway.call import Role
 from gateway.errors import BadRequest, NotFound
-from gateway.keys import ApiKey, KeyChange, KeyRow, check_minting, row_of
+from gateway.keys import ApiKey, KeyChange, KeyRow, check_minting, is_id, row_of
 from gateway.ledger import KeyState
 from gateway.narrowing import NOT_NARROWED, Narrowing
 
@@ -252,7 +252,9 @@ def _time(seconds: int | None) -> timedelta | None:
 
 
 def _key_id(request: Request[Any, Any, Any]) -> str:
-    return cast(str, request.path_params["key_id"])
+    """The id in the path. Raises `NotFound` for what no key can be called."""
+    key_id = cast(str, request.path_params["key_id"])
+    return _found(key_id, key_id if is_id(key_id) else None)
 
 
 def _found(key_id: str, thing: Thing | None) -> Thing:
