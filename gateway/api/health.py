@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
 from engines.errors import EngineError
 from engines.protocol import Engine
+from gateway.api.get_endpoint import get_endpoint
 from gateway.api.replies import JsonReply
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ class _Health(Struct):
     ledger: str | UnsetType = UNSET  # only where it is the reason
 
 
-@get("/healthz", name="health.live", opt={"public": True})
+@get_endpoint("/healthz", name="health.live", opt={"public": True})
 async def live() -> ASGIApp:
     """The event loop answers; nothing else is asked, so a slow engine does not end us."""
     return JsonReply(b'{"status":"ok"}')
 
 
-@get("/readyz", name="health.ready", opt={"public": True})
+@get_endpoint("/readyz", name="health.ready", opt={"public": True})
 async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every engine is ready, and keys can be known; else 503 with what is not."""
     gateway: Gateway = request.app.state.gateway
