@@ -293,8 +293,9 @@ async def test_what_is_told_of_the_ledger_names_no_call(desk: Desk) -> None:
             desk.clock.advance(1.0)
             with bound_contextvars(call="req_1"):
                 await desk.keys.verify(new.secret)
-            assert (check := desk.keys._known._checking) is not None
-            await check
+            checking = desk.keys._known._checking
+            assert checking is not None
+            await checking
 
     assert [entry["event"] for entry in logs] == ["key_changes_unknown", "key_changes_known_again"]
     assert all("call" not in entry for entry in logs)
