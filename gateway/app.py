@@ -8,6 +8,7 @@ from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.routes import HTTPRoute
 from litestar.types import Receive, Send
 
 from gateway.api import HANDLERS
@@ -120,7 +121,19 @@ def _application(
         )
     )
     app.state.gateway = gateway
+    _name_options(app)
     return DirectRoutes(app, middleware)
+
+
+def _name_options(app: Litestar) -> None:
+    """Let OPTIONS of a path, which Litestar answers, be a call of the path's endpoint."""
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            first, *others = route.route_handlers
+            for handler in others:
+                if handler.http_methods == {"OPTIONS"} and handler.name is None:
+                    handler.opt["endpoint"] = _name_of(first)
+                    handler.opt["public"] = first.opt.get("public")
 
 
 def _is_for_admins(handler: Any) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import Context
 from pathlib import Path
 
 import msgspec
@@ -147,17 +148,17 @@ class Gateway:
         ended get an error event, because their engines raise `Unavailable`.
         """
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._drain)
+            self._loop.call_soon_threadsafe(self._drain, context=Context())
 
     def end_calls(self) -> None:
         """End at once what a drain still waits for. May be called as `begin_drain` may."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._end_now)
+            self._loop.call_soon_threadsafe(self._end_now, context=Context())
 
     def begin_reload(self, by: str) -> None:
         """Reload the policy; how it went is in the log. May be called from a signal handler."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.reloader.begin, by)
+            self._loop.call_soon_threadsafe(self.reloader.begin, by, context=Context())
 
     def drain_target(self, engine: str, model: str | None = None) -> int:
         """Send no new calls to a target, or to none of an engine's; how many still run there.

@@ -6,6 +6,7 @@ context opened (a task group, a time-out) must be closed by the task that opened
 
 import asyncio
 from collections.abc import Mapping
+from contextvars import Context
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,7 +31,9 @@ class Lifespan:
 
     async def begin(self) -> None:
         """Enter it. Raises what the plugin raises, and then it is over."""
-        self._task = asyncio.create_task(self._run(), name=f"lifespan of {self.name}")
+        self._task = asyncio.create_task(
+            self._run(), name=f"lifespan of {self.name}", context=Context()
+        )
         await self._begun
 
     async def end(self) -> None:

@@ -3,6 +3,9 @@
     log = structlog.get_logger()
     log.info("model_loaded", engine="laptop", seconds=1.9)
 
+Lines of a call say which (`call`). Whatever outlives the call that begins it is begun in
+an empty `Context()`, or its lines would name that call for ever.
+
 Our own events and those of libraries take the same way to standard error. The
 last step masks whatever looks like a credential. Nothing should log one; this
 is for the day when something does.

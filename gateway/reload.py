@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -205,7 +206,9 @@ class Reloader:
             name: engine for name, engine in policy.engines.items() if before.get(name) != engine
         }
         try:
-            started = await start_engines(new, self._gateway.registry, self._gateway.settings)
+            # What they begin outlives the call that reloads.
+            starting = start_engines(new, self._gateway.registry, self._gateway.settings)
+            started = await asyncio.create_task(starting, context=Context())
         except EngineStartFailed as error:
             raise PolicyRefused([str(error)]) from error
         undo.push_async_callback(stop_engines, started)
@@ -223,7 +226,8 @@ class Reloader:
 
     def _retire(self, lifespans: Mapping[str, Lifespan], engines: Mapping[str, Engine]) -> None:
         if lifespans or engines:
-            task = asyncio.create_task(self._retired(set(self._gateway.calls), lifespans, engines))
+            retired = self._retired(set(self._gateway.calls), lifespans, engines)
+            task = asyncio.create_task(retired, context=Context())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 

@@ -66,12 +66,17 @@ class Metrics:
     def register_routes(self) -> Sequence[Any]:
         """`GET /metrics`."""
         # What is imported here is slow to import, and the command line needs none of it.
-        from litestar import Request, Response, get
+        from litestar import HttpMethod, Request, Response, route
 
         from gateway.metrics.exposition import expose
 
         # Public to the router alone: who may read is decided here, since some need no key.
-        @get("/metrics", name="metrics", opt={"public": True})
+        @route(
+            "/metrics",
+            http_method=[HttpMethod.GET, HttpMethod.HEAD],
+            name="metrics",
+            opt={"public": True},
+        )
         async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
             call: Call = request.scope["state"]["call"]
             await self._check(call)

@@ -13,6 +13,7 @@ holds up nobody else.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic
 
 import structlog
@@ -252,7 +253,7 @@ class Pool(Generic[Model]):
     def _start_load(self, wish: Wish[Model], need: Need, now: float) -> None:
         place: Place[Model] = Place(wish.name, need, wish.default_keep_alive_seconds, now)
         self._places[wish.name] = place
-        place.work = asyncio.create_task(self._load(place))
+        place.work = asyncio.create_task(self._load(place), context=Context())
 
     def _grant(self, place: Place[Model], wish: Wish[Model], now: float) -> None:
         if wish.granted.done():
@@ -297,7 +298,7 @@ class Pool(Generic[Model]):
 
     def _start_unload(self, place: Place[Model], why: str) -> None:
         place.why_leaving = why
-        place.work = asyncio.create_task(self._unload(place))
+        place.work = asyncio.create_task(self._unload(place), context=Context())
 
     async def _unload(self, place: Place[Model]) -> None:
         assert place.model is not None

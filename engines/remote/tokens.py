@@ -7,6 +7,7 @@ from msgspec import Struct
 from engines.protocol import FinishReason, GenerateRequest, Usage
 
 CHARACTERS_PER_TOKEN = 4
+MAX_COUNT = 1_000_000_000  # of one call; no context is a hundredth of that
 
 _REASONS = {
     "stop": FinishReason.STOP,
@@ -41,19 +42,28 @@ class WireUsage(Struct, frozen=True, kw_only=True):
     output_tokens_details: _Details | None = None
 
     def to_usage(self) -> Usage:
-        """The same in our words. A negative number is nobody's count."""
-        completion = self.completion_tokens or self.output_tokens or 0
+        """The same in our words.
+
+        What cannot be a count is none: limits and budgets would be settled by it, and an
+        integer of 64 bits is all that a database or Redis takes.
+        """
+        completion = _count(self.completion_tokens or self.output_tokens)
         prompt = self.prompt_tokens or self.input_tokens
         if prompt is None:
             prompt = (self.total_tokens or 0) - completion
+        prompt = _count(prompt)
         of_prompt = self.prompt_tokens_details or self.input_tokens_details or _NO_DETAILS
         of_answer = self.completion_tokens_details or self.output_tokens_details or _NO_DETAILS
         return Usage(
-            prompt_tokens=max(prompt, 0),
-            cached_tokens=max(of_prompt.cached_tokens or 0, 0),
-            completion_tokens=max(completion, 0),
-            reasoning_tokens=max(of_answer.reasoning_tokens or 0, 0),
+            prompt_tokens=prompt,
+            cached_tokens=min(_count(of_prompt.cached_tokens), prompt),
+            completion_tokens=completion,
+            reasoning_tokens=_count(of_answer.reasoning_tokens),
         )
+
+
+def _count(told: int | None) -> int:
+    return told if told is not None and 0 <= told <= MAX_COUNT else 0
 
 
 def to_reason(word: object) -> FinishReason:

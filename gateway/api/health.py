@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
 from engines.abilities import Relay
 from engines.errors import EngineError, Unavailable
 from engines.protocol import Engine
+from gateway.api.get_endpoint import get_endpoint
 from gateway.api.replies import JsonReply
 from gateway.policy import ModelPolicy, Policy
 
@@ -32,13 +33,13 @@ class _Health(Struct):
     ledger: str | UnsetType = UNSET  # only where it is the reason
 
 
-@get("/healthz", name="health.live", opt={"public": True})
+@get_endpoint("/healthz", name="health.live", opt={"public": True})
 async def live() -> ASGIApp:
     """The event loop answers; nothing else is asked, so a slow engine does not end us."""
     return JsonReply(b'{"status":"ok"}')
 
 
-@get("/readyz", name="health.ready", opt={"public": True})
+@get_endpoint("/readyz", name="health.ready", opt={"public": True})
 async def ready(request: Request[Any, Any, Any]) -> ASGIApp:
     """Nothing of its own fails that others may have, and keys can be known; else 503."""
     gateway: Gateway = request.app.state.gateway

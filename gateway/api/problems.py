@@ -82,7 +82,8 @@ def problem_of_any(error: BaseException, scope: Any) -> Problem:
         case 404:
             return problem_of(NotFound(f"there is no {asked}; docs/api.md lists the endpoints"))
         case 405:
-            return problem_of(MethodNotAllowed(f"{asked}: this path does not take this method"))
+            problem = f"{asked}: this path does not take this method"
+            return problem_of(MethodNotAllowed(problem, headers=error.headers))  # with `allow`
         case 413:
             return problem_of(BodyTooLarge(error.detail))
         case 415:

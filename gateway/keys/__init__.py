@@ -14,7 +14,7 @@ from gateway.keys.keys import REMEMBER_SECONDS, Keys, NewKey
 from gateway.keys.minting import check_minting
 from gateway.keys.pepper import Pepper, PepperInvalid, open_pepper
 from gateway.keys.row import KeyRow, row_of
-from gateway.keys.text import PREFIX, id_in
+from gateway.keys.text import PREFIX, id_in, is_id
 from gateway.ledger import ApiKey, KeyChange
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "PepperInvalid",
     "check_minting",
     "id_in",
+    "is_id",
     "open_invalidations",
     "open_pepper",
     "row_of",

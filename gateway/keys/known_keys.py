@@ -18,6 +18,7 @@ is checked anew each time.
 import asyncio
 import math
 from collections.abc import Callable, Collection
+from contextvars import Context
 from typing import Any, Protocol
 
 import structlog
@@ -74,7 +75,7 @@ class KnownKeys:
         """
         now = self._asked_at = self._monotonic()
         if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = asyncio.create_task(self._watch(), context=Context())
         if now - self._checked_at >= FRESH_SECONDS:
             await self._refreshed(now, patience_seconds)
         name = key_id.encode()
@@ -106,7 +107,7 @@ class KnownKeys:
     def _check_at_once(self) -> "asyncio.Task[None]":
         """One question at a time; who asks meanwhile shares the answer."""
         if self._checking is None or self._checking.done():
-            self._checking = asyncio.create_task(self._check())
+            self._checking = asyncio.create_task(self._check(), context=Context())
         return self._checking
 
     async def _check(self) -> None:
@@ -145,7 +146,7 @@ class KnownKeys:
         """Read one record; who asks for the same id meanwhile shares the answer."""
         task = self._look_ups.get(key_id)
         if task is None:
-            task = asyncio.create_task(self._read(key_id))
+            task = asyncio.create_task(self._read(key_id), context=Context())
             self._look_ups[key_id] = task
             task.add_done_callback(lambda done: self._look_up_ended(key_id, done))
         # A caller that hangs up must not end the look-up for the others.

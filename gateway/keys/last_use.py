@@ -6,6 +6,7 @@ keys, and are then simply late.
 
 import asyncio
 from collections.abc import Mapping
+from contextvars import Context
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ class LastUse:
         if len(self._noted) > MAX_NOTED:
             del self._noted[next(iter(self._noted))]
         if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_in_batches())
+            self._writer = asyncio.create_task(self._write_in_batches(), context=Context())
 
     async def flush(self) -> None:
         """Write what is noted, or keep it if the ledger does not answer."""

@@ -25,7 +25,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DataError, IntegrityError, StatementError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 from sqlalchemy.sql import ColumnElement, Select
 
 from gateway.errors import LedgerUnavailable
@@ -148,17 +148,20 @@ class UsageRecords:
         """
         dialect = postgresql if self._database.dialect == "postgresql" else sqlite
         statement = dialect.insert(usage_records).on_conflict_do_nothing(index_elements=["call_id"])
-        rows = [_row(record) for record in records]
         try:
+            rows = [_row(record) for record in records]
             async with self._database.transaction(
                 seconds=WRITE_SECONDS, writes_first=True
             ) as connection:
                 await connection.execute(statement, rows)
         except LedgerUnavailable as error:
-            cause = error.__cause__
-            if isinstance(cause, DataError | IntegrityError) or type(cause) is StatementError:
-                raise RecordRefused from cause
+            if _is_about_the_rows(error.__cause__):
+                raise RecordRefused from error.__cause__
             raise
+        except Exception as error:
+            # Not the database's word: a driver could not send a value (sqlite3 raises
+            # OverflowError), or we could not make a row. It would be so for ever.
+            raise RecordRefused from error
 
     async def totals(self, query: UsageQuery) -> list[UsageTotal]:
         """The sums, in the order of the groups' values; without `by`, one sum of everything."""
@@ -212,6 +215,16 @@ def _narrowed(statement: Select[Any], query: UsageQuery) -> Select[Any]:
     for name, value in query.only.items():
         statement = statement.where(GROUPS[name] == value)
     return statement
+
+
+def _is_about_the_rows(cause: BaseException | None) -> bool:
+    """Would the database say so of these rows whenever it is asked?"""
+    if isinstance(cause, DataError | IntegrityError) or type(cause) is StatementError:
+        return True
+    # What PostgreSQL says, and asyncpg itself of a value that it cannot send. SQLAlchemy has no
+    # error of its own for them; their class is the SQL standard's `data exception`.
+    state = getattr(cause.orig, "sqlstate", None) if isinstance(cause, DBAPIError) else None
+    return isinstance(state, str) and state.startswith("22")
 
 
 def _row(record: UsageRecord) -> dict[str, Any]:

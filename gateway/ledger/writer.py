@@ -181,7 +181,9 @@ class UsageWriter:
     async def _write_singly(self, batch: Sequence[UsageRecord], refused: RecordRefused) -> bool:
         """One after the other, so that the row that cannot be kept does not hold up the rest."""
         if len(batch) == 1:
-            log.error("usage_refused", call=batch[0].call_id, exc_info=refused)
+            # With all that is in it: the log is the only place where it is kept.
+            record = msgspec.to_builtins(batch[0])
+            log.error("usage_refused", call=batch[0].call_id, record=record, exc_info=refused)
             self._num_refused += 1
             return True
         for record in batch:

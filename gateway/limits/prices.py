@@ -27,9 +27,10 @@ def cost_in_micro_units(price: PricePolicy | None, usage: Usage) -> int:
     if price is None:
         return 0
     cached = price.input if price.cached is None else price.cached
+    num_cached = min(usage.cached_tokens, usage.prompt_tokens)  # more would be a refund
     pico = (
-        (usage.prompt_tokens - usage.cached_tokens) * pico_price(price.input)
-        + usage.cached_tokens * pico_price(cached)
+        (usage.prompt_tokens - num_cached) * pico_price(price.input)
+        + num_cached * pico_price(cached)
         + usage.completion_tokens * pico_price(price.output)
     )
     return -(-pico // PICO_PER_MICRO)

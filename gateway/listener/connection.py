@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import httptools
 import structlog
 from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -34,6 +35,7 @@ from gateway.errors import (
 )
 from gateway.hang_up import SCOPE_KEY, HangUp, hang_up_of
 from gateway.listener.answer import Answer
+from gateway.listener.upgrade import RestOfMessage
 
 log = structlog.get_logger()
 
@@ -72,6 +74,7 @@ class Connection(HttpToolsProtocol):
         # Of the message that is arriving: what is body, and what is anything else.
         self._body_bytes = 0
         self._framing_bytes = 0
+        self._rest: RestOfMessage | None = None  # of a message whose head asks for an upgrade
         self._stuck_since: float | None = None  # since when nothing of our output was taken
         self._unsent_bytes = 0
 
@@ -89,6 +92,7 @@ class Connection(HttpToolsProtocol):
         """The client is gone, and so is whoever answers it."""
         super().connection_lost(exc)
         self.pipeline.clear()
+        self._rest = None
         # uvicorn tells the newest request only. With one more behind it, the call that
         # runs would not hear of it, and its engine would go on for nobody.
         if self._answering is not None and not self._answering.response_complete:
@@ -104,7 +108,13 @@ class Connection(HttpToolsProtocol):
         if self._head_since is None and not self._in_message:
             self._head_since = time.monotonic()
         self._framing_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._read_on(data[stop.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse_broken()
         if self._framing_bytes > MAX_HEADER_BYTES + self._body_bytes and self._refusal is None:
             self._refuse(
                 BadRequest("the body's chunks are too small, or its trailers too long")
@@ -151,10 +161,11 @@ class Connection(HttpToolsProtocol):
         # Trailers come after the body, and are dropped. In the call's own list they would be
         # headers like any other: a credential, or the word of a proxy, that nobody who
         # checked the head has seen.
-        self.headers = []
+        headers, self.headers = self.headers, []
         if self.parser.should_upgrade():
             # It is answered in HTTP/1.1 all the same; what follows it is another protocol's.
             self.cycle.keep_alive = False
+            self._rest = RestOfMessage(self, headers, self.parser.get_method())
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -164,6 +175,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request's last byte."""
+        if self._rest is not None and not self._rest.is_complete:
+            return  # it is the head's last byte
         self._in_message = False
         self._framing_bytes = 0
         super().on_message_complete()
@@ -180,8 +193,17 @@ class Connection(HttpToolsProtocol):
         # Not `cycle.send = ...`: the two would hold each other, and the whole call with them.
         super()._start_asgi_task(cycle, partial(_answered, app, Answer(cycle, self.loop)))
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; uvicorn calls this for what its parser does not take."""
+    def _read_on(self, data: bytes) -> None:
+        """The head asked for an upgrade and is over; `data` came behind it."""
+        assert self._rest is not None
+        self.parser: Any = self._rest
+        try:
+            self._rest.begin()
+            self._rest.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse_broken()
+
+    def _refuse_broken(self) -> None:
         self._refuse(self._refusal or BadRequest("the request is not valid HTTP/1.1"))
 
     def check(self, now: float) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Any
 
 import structlog
@@ -67,13 +68,13 @@ class Issuer:
     async def refresh(self) -> None:
         """Fetch the keys; what was there stays if that fails."""
         if self._fetching is None or self._fetching.done():
-            self._fetching = asyncio.create_task(self._refresh())
+            self._fetching = asyncio.create_task(self._refresh(), context=Context())
         # A caller that hangs up must not end it for the others.
         await asyncio.shield(self._fetching)
 
     def start(self) -> None:
         """Fetch the keys, and again every so often, until `stop()` or `close()`."""
-        self._keeping_fresh = asyncio.create_task(self._keep_fresh())
+        self._keeping_fresh = asyncio.create_task(self._keep_fresh(), context=Context())
 
     def stop(self) -> None:
         """Refresh no more by itself."""

@@ -47,15 +47,19 @@ def room_for_output(bucket: Bucket, remaining: int, fixed: int, per_output: int)
     return max(0, (remaining * bucket.scale - fixed) // per_output)
 
 
-def window_of(period: str, now: int) -> tuple[int, int]:
-    """The number of the day or month that `now` is in, and when it ends; UTC milliseconds."""
+def window_of(period: str, now: int) -> tuple[int, int, int]:
+    """The number of the day or month that `now` is in, its begin and its end; UTC milliseconds."""
     if period == "day":
         day = now // DAY_MS
-        return day, (day + 1) * DAY_MS
+        return day, day * DAY_MS, (day + 1) * DAY_MS
     moment = time.gmtime(now // 1000)
     month = moment.tm_year * 12 + moment.tm_mon - 1
-    year, following = divmod(month + 1, 12)
-    return month, calendar.timegm((year, following + 1, 1, 0, 0, 0)) * 1000
+    return month, _begin_of(month), _begin_of(month + 1)
+
+
+def _begin_of(month: int) -> int:
+    year, month = divmod(month, 12)
+    return calendar.timegm((year, month + 1, 1, 0, 0, 0)) * 1000
 
 
 DAY_MS = 24 * 60 * MINUTE_MS

@@ -104,8 +104,9 @@ class MemoryStore:
                 bucket = demand.bucket
                 if bucket.kind != "leases":
                     state = self._state(bucket, now)
-                    state.fits(bucket, amount, now)  # may it or not, it has been used
-                    state.take(call_id, bucket, amount, now)
+                    state.fits(bucket, 0, now)
+                    nothing, _ = state.take(call_id, bucket, 0, now)
+                    state.settle(call_id, bucket, amount, nothing, now)
         self._reservations[call_id] = _Reservation(0, None, now)
 
     async def peek(self, demands: Sequence[Demand]) -> Sequence[Fill]:
@@ -124,7 +125,9 @@ class MemoryStore:
     def restore(self, windows: Mapping[str, tuple[int, int, int]]) -> None:
         """Go on from the windows that an earlier store had."""
         for key, (period, used, ends_at) in windows.items():
-            self._states[key] = Window(period, used, ends_at)
+            # Whether it still counts, or was written by a clock that was wrong, is seen
+            # when somebody asks; only the bucket knows what a period is.
+            self._states[key] = Window(period, used, ends_at, begins_at=ends_at)
 
     def num_held(self) -> int:
         """Calls with a reservation that is not settled."""

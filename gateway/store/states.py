@@ -11,7 +11,8 @@ from gateway.store.protocol import MINUTE_MS, Bucket, Fill
 
 # Past this the sum of refunds starts again, before it is too large to be exact.
 MAX_REFUNDED = 2**52
-# A level's drain needs its limit, which it does not know; longer than any burst takes.
+# A level's drain needs its limit, which it does not know; longer than any burst takes. Of a
+# debt the level knows how long it lasts.
 IDLE_MS = 60 * MINUTE_MS
 
 
@@ -33,6 +34,7 @@ class Level(Struct):
     at: int
     refunded: int
     born: int  # an emptied bucket is forgotten; what it knew of positions goes with it
+    owes_until: int = 0  # there is a debt, at most until then
 
     def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
         """Is there room for `cost`, after what has flowed out by now?"""
@@ -40,6 +42,11 @@ class Level(Struct):
             left = self.level - (now - self.at) * bucket.limit
             self.level = left if left > 0 else 0
             self.at = now
+        elif now < self.at:
+            # The clock was set back. What drains from now on has no place among the
+            # moments that reservations remember, so none of them is given back.
+            self.at = self.born = now
+            self.refunded = 0
         return self.level <= (bucket.burst - cost) * MINUTE_MS
 
     def fill(self, bucket: Bucket, cost: int, now: int) -> Fill:
@@ -66,6 +73,7 @@ class Level(Struct):
         self.fits(bucket, 0, now)
         if more > 0:
             self.level += more * MINUTE_MS
+            self.owes_until = now + self.level // bucket.limit
         elif self.born == taken.born:
             drained = bucket.limit * max(0, self.at - taken.at)
             undrained = taken.level - (self.refunded - taken.refunded) - drained
@@ -78,7 +86,7 @@ class Level(Struct):
 
     def is_idle(self, now: int) -> bool:
         """May it be forgotten?"""
-        return now - self.at >= IDLE_MS
+        return now - self.at >= IDLE_MS and now >= self.owes_until
 
 
 class Window(Struct):
@@ -87,12 +95,14 @@ class Window(Struct):
     period: int
     used: int
     ends_at: int
+    begins_at: int
 
     def fits(self, bucket: Bucket, cost: int, now: int) -> bool:
         """Is there room for `cost` in the day or month that it is now?"""
-        if now >= self.ends_at:
-            self.period, self.ends_at = window_of(bucket.period, now)
-            self.used = 0
+        if not self.begins_at <= now < self.ends_at:
+            period, self.begins_at, self.ends_at = window_of(bucket.period, now)
+            if period != self.period:
+                self.period, self.used = period, 0
         return self.used + cost <= bucket.limit
 
     def fill(self, bucket: Bucket, cost: int, now: int) -> Fill:
@@ -154,6 +164,6 @@ def new_state(bucket: Bucket, now: int) -> State:
     if bucket.kind == "rate":
         return Level(0, now, 0, now)
     if bucket.kind == "window":
-        period, ends_at = window_of(bucket.period, now)
-        return Window(period, 0, ends_at)
+        period, begins_at, ends_at = window_of(bucket.period, now)
+        return Window(period, 0, ends_at, begins_at)
     return Leases()

@@ -81,7 +81,9 @@ class RemoteStage:
 
 
 @contextmanager
-def remote_stage(directory: Path, files: Mapping[str, str] = POLICY) -> Iterator[RemoteStage]:
+def remote_stage(
+    directory: Path, files: Mapping[str, str] = POLICY, **settings: object
+) -> Iterator[RemoteStage]:
     """Open it; `{url}` in the files is the upstream's."""
     with playing() as upstream:
         closed = _closed_port()
@@ -91,7 +93,7 @@ def remote_stage(directory: Path, files: Mapping[str, str] = POLICY) -> Iterator
         }
         policy = read_policy(write_policy(directory / "policy", texts))
         with (
-            serving(Gateway(settings_in(directory), policy)) as server,
+            serving(Gateway(settings_in(directory, **settings), policy)) as server,
             httpx.Client(base_url=server.url, timeout=30) as client,
         ):
             yield RemoteStage(server, upstream, client)

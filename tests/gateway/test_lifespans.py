@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+from structlog.contextvars import bound_contextvars, get_contextvars
 from structlog.testing import capture_logs
 
 from gateway import hookimpl
@@ -20,6 +21,7 @@ class Noting:
         self.notes = notes
         self.fails = fails
         self.tasks: list[object] = []
+        self.contexts: list[object] = []
 
     @hookimpl
     @asynccontextmanager
@@ -30,6 +32,7 @@ class Noting:
 
     def note(self, what: str) -> None:
         self.tasks.append(asyncio.current_task())
+        self.contexts.append(get_contextvars())
         if self.fails == what:
             raise RuntimeError(f"{self.name} does not {what}")
         self.notes.append(f"{what} {self.name}")
@@ -79,3 +82,13 @@ async def test_one_that_does_not_end_is_told_and_keeps_nobody() -> None:
 
     assert notes[-1] == "end a"
     assert [(entry["event"], entry["plugin"]) for entry in logs] == [("plugin_end_failed", "b")]
+
+
+async def test_what_they_log_does_not_name_the_call_that_reloaded() -> None:
+    plugin = Noting("a", [])
+
+    with bound_contextvars(call="req_1"):
+        begun = await begin_lifespans({"a": plugin}, GATEWAY)
+    await end_lifespans(begun)
+
+    assert plugin.contexts == [{}, {}]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import msgspec
 import pytest
+from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.testing import capture_logs
 
 from engines.errors import Unavailable
@@ -361,3 +362,29 @@ def test_a_watched_directory_is_taken_over_when_it_has_settled(stage: Stage) -> 
     last = stage.gateway.reloader.last
     assert last is not None
     assert (last.by, last.problems) == ("watch", ())
+
+
+def test_what_a_reload_begins_and_ends_does_not_name_the_call_that_asked(stage: Stage) -> None:
+    stage.write(engines='[one]\nkind = "scripted"\n[three]\nkind = "scripted"\n')
+    retired = stage.gateway.reloader._retiring
+
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        assert stage.reload().status_code == 200
+        stage.server.wait_until(lambda: not retired)
+
+    named = {entry["event"]: "call" in entry for entry in logs}
+    assert named["policy_reloaded"]
+    assert (named["engine_started"], named["retired"]) == (False, False)
+
+
+def test_a_drain_does_not_name_the_call_that_ran_when_the_signal_came(stage: Stage) -> None:
+    def signalled() -> None:
+        with bound_contextvars(call="req_1"):
+            stage.gateway.begin_drain()
+
+    with capture_logs(processors=[merge_contextvars]) as logs:
+        stage.server.run(signalled)
+        stage.server.wait_until(lambda: not stage.gateway.ready)
+
+    [told] = [entry for entry in logs if entry["event"] == "gateway_draining"]
+    assert "call" not in told

@@ -59,6 +59,9 @@ def read_query(request: Request[Any, Any, Any], shape: type[Query]) -> Query:
             raise BadRequest(f"unknown parameter {name[:60]!r}{way_out(name, known)}", param=name)
         if name in given:
             raise BadRequest(f"the parameter {name!r} is given twice", param=name)
+        if "\0" in value:
+            # PostgreSQL knows no NUL in text; what we keep has none, so nothing would be found.
+            raise BadRequest(f"the parameter {name!r} has a NUL in it; leave it out", param=name)
         given[name] = value
     try:
         return msgspec.convert(given, type=shape, strict=False)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from gateway.api.admin.admission import admitted, json_reply, read_query
+from gateway.api.get_endpoint import get_endpoint
 from gateway.errors import BadRequest
 from gateway.ledger import AuditHead, AuditRow
 
@@ -36,7 +37,7 @@ class _Page(Struct, kw_only=True):
     next: int | None  # the `before` of the next page
 
 
-@get("/admin/audit", name="admin.audit")
+@get_endpoint("/admin/audit", name="admin.audit")
 async def list_audit(request: Request[Any, Any, Any]) -> ASGIApp:
     """What was done, newest first."""
     gateway, _ = admitted(request)
@@ -52,7 +53,7 @@ async def list_audit(request: Request[Any, Any, Any]) -> ASGIApp:
     return json_reply(_Page(rows=[flat(row) for row in page], next=following))
 
 
-@get("/admin/audit/verification", opt={"endpoint": "admin.audit"})
+@get_endpoint("/admin/audit/verification", opt={"endpoint": "admin.audit"})
 async def verify_audit(request: Request[Any, Any, Any]) -> ASGIApp:
     """Go through the whole chain; `seq` and `hash` are a head that was noted elsewhere."""
     gateway, _ = admitted(request)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, cast
 
-from litestar import Request, delete, get
+from litestar import Request, delete
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from gateway.api.admin.admission import admitted, entry_of, json_reply, read_query
+from gateway.api.get_endpoint import get_endpoint
 from gateway.call import Call
 from gateway.errors import Cancelled, NotFound, problem_of
 
@@ -41,7 +42,7 @@ class _Calls(Struct, kw_only=True):
     next: str | None
 
 
-@get("/admin/calls", name="admin.calls")
+@get_endpoint("/admin/calls", name="admin.calls")
 async def list_calls(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every call in flight in this process, oldest first; this one too."""
     gateway, _ = admitted(request)

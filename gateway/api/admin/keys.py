@@ -9,15 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import Request, delete, post
 from litestar.types import ASGIApp
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.api.admin.admission import admitted, entry_of, json_reply, read_query
 from gateway.api.bodies import read_body
+from gateway.api.get_endpoint import get_endpoint
 from gateway.call import Role
 from gateway.errors import BadRequest, NotFound
-from gateway.keys import ApiKey, KeyChange, KeyRow, check_minting, row_of
+from gateway.keys import ApiKey, KeyChange, KeyRow, check_minting, is_id, row_of
 from gateway.ledger import KeyState
 from gateway.narrowing import NOT_NARROWED, Narrowing
 
@@ -86,7 +87,7 @@ _NARROWED = msgspec.json.Decoder(_Narrowed)
 _ROTATION = msgspec.json.Decoder(_Rotation)
 
 
-@get("/admin/keys", name="admin.keys")
+@get_endpoint("/admin/keys", name="admin.keys")
 async def list_keys(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every key, oldest first, revoked and expired ones too."""
     gateway, _ = admitted(request)
@@ -126,7 +127,7 @@ async def create_key(request: Request[Any, Any, Any]) -> ASGIApp:
     return json_reply(_WithSecret(key=row, secret=new.secret), status=201)
 
 
-@get("/admin/keys/{key_id:str}", opt={"endpoint": "admin.keys"})
+@get_endpoint("/admin/keys/{key_id:str}", opt={"endpoint": "admin.keys"})
 async def show_key(request: Request[Any, Any, Any]) -> ASGIApp:
     """One key by its public id."""
     gateway, _ = admitted(request)
@@ -252,7 +253,9 @@ def _time(seconds: int | None) -> timedelta | None:
 
 
 def _key_id(request: Request[Any, Any, Any]) -> str:
-    return cast(str, request.path_params["key_id"])
+    """The id in the path. Raises `NotFound` for what no key can be called."""
+    key_id = cast(str, request.path_params["key_id"])
+    return _found(key_id, key_id if is_id(key_id) else None)
 
 
 def _found(key_id: str, thing: Thing | None) -> Thing:

@@ -3,11 +3,12 @@
 from typing import Any
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Struct
 
 from engines.errors import EngineError
+from gateway.api.get_endpoint import get_endpoint
 from gateway.api.replies import JsonReply
 
 
@@ -38,7 +39,7 @@ class _State(Struct):
     models: list[_Model]
 
 
-@get("/admin/models", name="admin.models")
+@get_endpoint("/admin/models", name="admin.models")
 async def show_models(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every engine and every model, as the engines tell it; loads nothing."""
     gateway = request.app.state.gateway

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar import Request, get, post
+from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import Struct
 
 from gateway.api.admin.admission import admitted, entry_of, json_reply, read_query
 from gateway.api.admin.targets_now import targets_now
+from gateway.api.get_endpoint import get_endpoint
 from gateway.errors import BadRequest, PolicyRefused
 from gateway.keys import row_of
 from gateway.ledger import DoneBy
@@ -57,7 +58,7 @@ class _Explained(Struct, kw_only=True):
     lines: Sequence[Line]
 
 
-@get("/admin/policy", name="admin.policy")
+@get_endpoint("/admin/policy", name="admin.policy")
 async def show_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """The policy that calls get now."""
     gateway, _ = admitted(request)
@@ -86,7 +87,7 @@ async def check_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     return json_reply(_Checked(holds=True, problems=(), digest=found.digest, changes=found.changes))
 
 
-@get("/admin/policy/explain", opt={"endpoint": "admin.policy"})
+@get_endpoint("/admin/policy/explain", opt={"endpoint": "admin.policy"})
 async def explain_policy(request: Request[Any, Any, Any]) -> ASGIApp:
     """What would happen to such a call, and which line decides it."""
     gateway, _ = admitted(request)

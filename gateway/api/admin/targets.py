@@ -6,12 +6,13 @@
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, get, post
+from litestar import Request, post
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from gateway.api.admin.admission import admitted, entry_of, json_reply, read_query
 from gateway.api.bodies import read_body
+from gateway.api.get_endpoint import get_endpoint
 from gateway.errors import NotFound
 from gateway.policy.problems import way_out
 
@@ -37,7 +38,7 @@ class _Drained(Struct, kw_only=True):
 _WANTED = msgspec.json.Decoder(_Wanted)
 
 
-@get("/admin/targets", name="admin.targets")
+@get_endpoint("/admin/targets", name="admin.targets")
 async def show_targets(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every target that was used: breaker, latency, what runs there."""
     gateway, _ = admitted(request)

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Struct
 
 from gateway.api.admin.admission import admitted, json_reply, read_query
+from gateway.api.get_endpoint import get_endpoint
 from gateway.call import Call
 from gateway.errors import NotFound
 from gateway.policy.problems import way_out
@@ -38,7 +39,7 @@ class _Teams(Struct):
     teams: Sequence[_Team]
 
 
-@get("/admin/teams", name="admin.teams")
+@get_endpoint("/admin/teams", name="admin.teams")
 async def list_teams(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every team of the policy."""
     gateway, call = admitted(request)
@@ -47,7 +48,7 @@ async def list_teams(request: Request[Any, Any, Any]) -> ASGIApp:
     return json_reply(_Teams([_team(call, name, keys, calls) for name in call.policy.teams]))
 
 
-@get("/admin/teams/{name:str}", opt={"endpoint": "admin.teams"})
+@get_endpoint("/admin/teams/{name:str}", opt={"endpoint": "admin.teams"})
 async def show_team(request: Request[Any, Any, Any]) -> ASGIApp:
     """One team of the policy."""
     gateway, call = admitted(request)

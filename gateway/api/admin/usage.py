@@ -7,11 +7,12 @@ from datetime import UTC, datetime, time
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Meta, Struct
 
 from gateway.api.admin.admission import admitted, json_reply, read_query
+from gateway.api.get_endpoint import get_endpoint
 from gateway.api.replies import JsonReply
 from gateway.errors import BadRequest
 from gateway.ledger import GROUPS, UsageQuery, UsageRecord, UsageTotal
@@ -50,7 +51,7 @@ class _Usage(Struct, kw_only=True):
     recording: WriterReport  # what this process has on its way to the ledger
 
 
-@get("/admin/usage", name="admin.usage")
+@get_endpoint("/admin/usage", name="admin.usage")
 async def show_usage(request: Request[Any, Any, Any]) -> ASGIApp:
     """Sums over groups of calls; `by=call` is one row for each call, newest first."""
     gateway, _ = admitted(request)

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Struct
 
 from engines.protocol import ModelInfo
+from gateway.api.get_endpoint import get_endpoint
 from gateway.api.ollama.details import Details, details_of, digest_of, kind_of
 from gateway.api.ollama.durations import rfc3339
 from gateway.api.ollama.opening import opened
@@ -30,7 +31,7 @@ class Running(Struct, frozen=True, kw_only=True):
     context_length: int
 
 
-@get("/api/ps", name="ollama.ps")
+@get_endpoint("/api/ps", name="ollama.ps")
 async def list_running(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every loaded model under its public name."""
     gateway, call = opened(request)

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import UNSET, Struct, UnsetType
 
 from engines.protocol import Capability, ModelInfo
+from gateway.api.get_endpoint import get_endpoint
 from gateway.api.openai.answers import opened
 from gateway.api.replies import JsonReply
 from gateway.api.usable_models import UsableModel, usable_models
@@ -43,7 +44,7 @@ class ModelList(Struct, frozen=True):
     data: Sequence[Model]
 
 
-@get("/v1/models", name="openai.models")
+@get_endpoint("/v1/models", name="openai.models")
 async def list_models(request: Request[Any, Any, Any]) -> ASGIApp:
     """Every model that this caller may use."""
     gateway, call = opened(request)
@@ -53,7 +54,7 @@ async def list_models(request: Request[Any, Any, Any]) -> ASGIApp:
     return JsonReply(msgspec.json.encode(answer))  # pyright: ignore[reportReturnType]
 
 
-@get("/v1/models/{model_id:path}", opt={"endpoint": "openai.models"})
+@get_endpoint("/v1/models/{model_id:path}", opt={"endpoint": "openai.models"})
 async def retrieve_model(request: Request[Any, Any, Any]) -> ASGIApp:
     """One of them. Its name may hold slashes, so the rest of the path is the name."""
     gateway, call = opened(request)

@@ -1,6 +1,8 @@
 import asyncio
 
 import pytest
+from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.testing import capture_logs
 
 from engines.errors import Unavailable
 from engines.pool.pool import FOLLOWING_SECONDS
@@ -333,3 +335,14 @@ async def test_a_model_that_was_kept_for_a_request_which_never_came_goes() -> No
     await settled()
 
     assert loads.opened[0].is_closed
+
+
+async def test_the_end_of_a_model_does_not_name_the_call_that_was_there() -> None:
+    pool = pool_of(Loads())
+
+    with capture_logs(processors=[merge_contextvars]) as logs, bound_contextvars(call="req_1"):
+        (await pool.lease("a", keep_alive_seconds=0.0)).release()
+        await settled()
+
+    [told] = [entry for entry in logs if entry["event"] == "model_unloaded"]
+    assert "call" not in told

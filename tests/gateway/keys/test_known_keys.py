@@ -3,6 +3,9 @@
 import asyncio
 
 import pytest
+import structlog
+from structlog.contextvars import bound_contextvars
+from structlog.testing import capture_logs
 
 from gateway.errors import LedgerUnavailable
 from gateway.keys import OwnProcess
@@ -280,3 +283,19 @@ async def test_calls_wake_the_watch_and_a_pause_ends_it(desk: Desk) -> None:
 
     await desk.keys.verify(new.secret)
     assert desk.keys._known._watching is not watch
+
+
+async def test_what_is_told_of_the_ledger_names_no_call(desk: Desk) -> None:
+    new = await desk.keys.create("me", "laptop")
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
+        for is_down in (False, True, False):
+            desk.ledger.is_down = is_down
+            desk.clock.advance(1.0)
+            with bound_contextvars(call="req_1"):
+                await desk.keys.verify(new.secret)
+            checking = desk.keys._known._checking
+            assert checking is not None
+            await checking
+
+    assert [entry["event"] for entry in logs] == ["key_changes_unknown", "key_changes_known_again"]
+    assert all("call" not in entry for entry in logs)

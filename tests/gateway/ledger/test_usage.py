@@ -1,9 +1,13 @@
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from gateway.ledger import GROUPS, Ledger, UsageQuery, open_ledger
+from gateway.ledger import GROUPS, Ledger, RecordRefused, UsageQuery, open_ledger
+from gateway.ledger.spool import Spool
+from gateway.ledger.writer import UsageWriter
 from tests.gateway.ledger.records import NOON, a_record, records
 
 
@@ -47,6 +51,29 @@ async def test_sums_add_up_tokens_costs_and_failures(either_ledger: Ledger) -> N
     assert (total.completion_tokens, total.reasoning_tokens) == (15, 3)
     assert total.cost_micros == 2**40 + 5
     assert all(isinstance(value, int) for value in (total.prompt_tokens, total.cost_micros))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"completion_tokens": 2**63}, {"cost_micros": -(2**70)}, {"at": datetime.max}],
+    ids=str,
+)
+async def test_what_a_database_can_never_keep_is_refused_and_not_tried_again(
+    either_ledger: Ledger, changes: dict[str, object], tmp_path: Path
+) -> None:
+    with pytest.raises(RecordRefused):
+        await either_ledger.usage.insert([a_record("req_bad", **changes)])
+
+    spool = Spool(tmp_path / "usage-spool", max_bytes=100_000)
+    with capture_logs() as logs:
+        async with UsageWriter(either_ledger.usage, spool, gather_seconds=0) as writer:
+            for record in (a_record("req_1"), a_record("req_bad", **changes), a_record("req_2")):
+                writer.put(record)
+
+    assert (writer.report().written, writer.report().refused) == (2, 1)
+    assert await total_of(either_ledger, by=["call"]) == {("req_1",): 1, ("req_2",): 1}
+    [told] = [entry for entry in logs if entry["event"] == "usage_refused"]
+    assert (told["call"], told["record"]["prompt_tokens"]) == ("req_bad", 10)
 
 
 async def test_what_has_no_price_has_no_cost(either_ledger: Ledger) -> None:

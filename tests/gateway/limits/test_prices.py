@@ -21,6 +21,12 @@ def test_cached_tokens_cost_as_much_as_others_unless_the_price_says_otherwise() 
     assert cost_in_micro_units(PricePolicy(input=2.0, cached=0.0), usage) == 0
 
 
+def test_more_cached_tokens_than_there_are_in_the_prompt_are_no_refund() -> None:
+    usage = Usage(prompt_tokens=10, cached_tokens=100_000)
+
+    assert cost_in_micro_units(PricePolicy(input=3.0, cached=0.3), usage) == 3
+
+
 def test_a_model_without_a_price_costs_nothing() -> None:
     assert cost_in_micro_units(None, Usage(prompt_tokens=10**9)) == 0
 

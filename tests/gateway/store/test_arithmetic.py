@@ -18,8 +18,12 @@ def test_a_window_is_the_day_or_month_in_utc(now: int) -> None:
     day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     month = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
-    assert window_of("day", now)[1] == timegm((day + timedelta(days=1)).timetuple()) * 1000
-    assert window_of("month", now)[1] == timegm(month.timetuple()) * 1000
+    def milliseconds(moment: datetime) -> int:
+        return timegm(moment.timetuple()) * 1000
+
+    next_day = milliseconds(day + timedelta(days=1))
+    assert window_of("day", now)[1:] == (milliseconds(day), next_day)
+    assert window_of("month", now)[1:] == (milliseconds(day.replace(day=1)), milliseconds(month))
 
 
 @given(

@@ -39,3 +39,15 @@ async def test_a_file_that_cannot_be_read_is_logged_and_does_not_keep_the_gatewa
             pass
 
     assert [entry["event"] for entry in logs] == ["budgets_not_read"]
+
+
+async def test_a_budget_that_a_wrong_clock_wrote_does_not_count_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "budgets.json").write_text('{"budget": [30000, 1000, 64060588800000]}')
+
+    store = open_store("memory:", data_dir=tmp_path)
+    async with store.running():
+        [budget] = await store.peek([BUDGET])
+
+    assert (budget.fits, budget.used) == (True, 0)

@@ -105,6 +105,7 @@ def test_a_refusal_has_the_houses_shape_and_names_the_role(server: Server) -> No
         ("usage", "to=2026-02-30", "2026-03-01"),
         ("usage", "format=xml", "format"),
         ("usage", "offset=-1", "offset"),
+        ("usage", "team=%00", "'team' has a NUL"),
         ("calls", "limit=x", "limit"),
         ("audit", "before=0", "before"),
         ("audit/verification", "seq=3", "send both"),
@@ -125,7 +126,7 @@ def test_a_question_that_is_not_understood_is_a_400_that_says_why(
 
 
 @pytest.mark.parametrize(
-    "value", ["' OR 1=1 --", "%", "\0", "x" * 5000, "{{7*7}}", "../../etc/passwd", "\u202e"]
+    "value", ["' OR 1=1 --", "%", "x" * 5000, "{{7*7}}", "../../etc/passwd", "\u202e"]
 )
 @pytest.mark.parametrize("name", ["team", "key", "model", "principal", "outcome"])
 def test_what_a_filter_is_called_with_is_data(server: Server, name: str, value: str) -> None:
