@@ -19,6 +19,7 @@ from msgspec import Struct
 from engines.errors import (
     ContextTooLong,
     EngineError,
+    FailedOnRequest,
     ModelNotFound,
     Overloaded,
     RequestRefused,
@@ -162,6 +163,9 @@ def _meaning(refused: Refused, said: Said, status: int) -> EngineError:
         )
     if status == 404 and (said.code == "model_not_found" or _NO_MODEL.search(said.message)):
         return ModelNotFound(refused.model)
+    if status == 500 or (status > 500 and 200 <= refused.status < 300):
+        words = "the upstream failed on this request"
+        return FailedOnRequest(words, retry_after=retry_after)
     if status in _PASSING or status >= 500:
         return Unavailable("the upstream failed on this request", retry_after=retry_after)
     return RequestRefused(_message(refused, said), param=said.param)

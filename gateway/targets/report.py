@@ -12,6 +12,7 @@ class TargetReport(Struct, frozen=True, kw_only=True):
     model: str
     breaker: str  # "closed", "open" or "half_open"
     failures: int  # in a row
+    callers_kept_out: int  # to whom alone it is open, for failures that may be their requests'
     probe_in_seconds: float
     ready: bool
     detail: str  # what its engine says about itself

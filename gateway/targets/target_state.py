@@ -1,7 +1,7 @@
 """What is known about one target: how it did lately, and what it does now."""
 
-from gateway.targets.circuit_breaker import CircuitBreaker
 from gateway.targets.latency import PeakLatency
+from gateway.targets.target_breaker import TargetBreaker
 
 
 class TargetState:
@@ -19,7 +19,7 @@ class TargetState:
     def __init__(self, engine: str, model: str) -> None:
         self.engine = engine
         self.model = model
-        self.breaker = CircuitBreaker()
+        self.breaker = TargetBreaker()
         self.latency = PeakLatency()
         self.in_flight = 0
         self.num_asked = 0

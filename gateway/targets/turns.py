@@ -23,13 +23,14 @@ class Turns:
     """One request's way through its route. Used by one task at a time, but for a hedge."""
 
     __slots__ = (
-        "_again", "_at", "_breaker", "_budget", "_call", "_failure", "_fallback_at", "_not_ready",
-        "_num_asked", "_num_retries", "_retry", "_route", "_targets",
+        "_again", "_at", "_breaker", "_budget", "_call", "_caller", "_failure", "_fallback_at",
+        "_not_ready", "_num_asked", "_num_retries", "_retry", "_route", "_targets",
     )  # fmt: skip
 
     def __init__(self, call: Call, targets: Targets) -> None:
         model = call.model
         self._call = call
+        self._caller = call.principal.key_id or (call.principal.team, call.principal.name)
         self._targets = targets
         if model is not None:
             name, self._retry, self._breaker = model.name, model.retry, model.breaker
@@ -62,7 +63,7 @@ class Turns:
             self._at += 1
             if target.on:
                 continue
-            why_not = self._targets.why_not(target.engine, target.model)
+            why_not = self._why_not(target)
             if why_not == "not_ready":
                 self._not_ready += (target,)
             if why_not:
@@ -95,7 +96,7 @@ class Turns:
             return failure
         return Unavailable(
             "no target of this model can take the request at the moment",
-            retry_after=self._targets.seconds_until_probe(self._route),
+            retry_after=self._targets.seconds_until_probe(self._route, self._caller),
         )
 
     async def _retried(self) -> Attempt | None:
@@ -103,7 +104,7 @@ class Turns:
         while self._num_retries < self._retry.times and self._again:
             target = min(self._again, key=self._again.__getitem__)
             pause = self._pause(self._again[target] - self._targets.clock())
-            why_not = self._targets.why_not(target.engine, target.model)
+            why_not = self._why_not(target)
             if pause is None or why_not:
                 self._note(target, why_not or "retry_after")
                 del self._again[target]
@@ -114,8 +115,7 @@ class Turns:
             self._num_retries += 1
             await self._targets.sleep(pause)
             # All this may have changed meanwhile.
-            why_not = self._targets.why_not(target.engine, target.model)
-            if not why_not and self._may_ask(target):
+            if not self._why_not(target) and self._may_ask(target):
                 return self._begin(target)
         return None
 
@@ -139,7 +139,7 @@ class Turns:
             self._fallback_at += 1
             if code not in target.on:
                 continue
-            if why_not := self._targets.why_not(target.engine, target.model):
+            if why_not := self._why_not(target):
                 self._note(target, why_not)
             elif self._may_ask(target):
                 return self._begin(target)
@@ -148,7 +148,7 @@ class Turns:
     def _last_resort(self) -> Attempt | None:
         """A place at a target whose engine was not ready when it last said: better than nobody."""
         for target in self._not_ready if not self._num_asked else ():
-            if self._targets.why_not(target.engine, target.model) in ("", "not_ready"):
+            if self._why_not(target) in ("", "not_ready"):
                 return self._begin(target)
         return None
 
@@ -162,9 +162,12 @@ class Turns:
         self._note(target, "no_budget")
         return False
 
+    def _why_not(self, target: Target) -> str:
+        return self._targets.why_not(target.engine, target.model, self._caller)
+
     def _begin(self, target: Target) -> Attempt:
         self._num_asked += 1
-        return self._targets.begin(target, self._breaker)
+        return self._targets.begin(target, self._breaker, self._caller)
 
     def _note(self, target: Target, left: str) -> None:
         self._call.tried.append(Tried(target.engine, target.model, left))

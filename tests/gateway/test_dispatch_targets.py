@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from engines.errors import Overloaded, Unavailable
+from engines.errors import FailedOnRequest, Overloaded, Unavailable
 from engines.protocol import EmbedRequest, Engine
-from gateway import Call, Target
+from gateway import Call, Principal, Target
 from gateway.dispatch import TARGETS_HEADER, dispatch, dispatch_embed
 from gateway.policy import (
     BreakerPolicy,
@@ -23,6 +23,7 @@ from tests.gateway.targets.stage import REQUEST, StageOfTargets, routed_call, tr
 from tests.virtual_time import run_in_virtual_time
 
 EMBED = EmbedRequest(id="e", model="chat-small", inputs=["one two"])
+GPU0 = Target("gpu0", "a")
 TARGETS = (TargetPolicy(engine="gpu0", model="a"), TargetPolicy(engine="gpu1", model="a"))
 
 
@@ -140,6 +141,30 @@ def test_a_stream_that_breaks_counts_against_its_target_and_is_not_tried_elsewhe
     assert stage.targets.why_not("gpu0", "a") == "breaker_open"
     assert stage.targets.in_flight("gpu0") == 0
     assert other.requests == []
+
+
+def test_what_one_callers_requests_break_stays_open_to_all_others() -> None:
+    """`laptop` sends what the upstream answers with a 500; `phone` sends what it can answer."""
+    policy = model(breaker=BreakerPolicy(failures=2))
+
+    async def run() -> StageOfTargets:
+        sick = engine(FailedOnRequest("500"))
+        stage = StageOfTargets({"gpu0": sick})
+        for expected in ("500", "500", "no target"):
+            with pytest.raises(Unavailable, match=expected):
+                await dispatch(routed_call(policy, GPU0), stage, REQUEST)
+        sick._script = ["fine"]
+        call = routed_call(policy, GPU0)
+        call.principal = Principal(name="phone", team="search")
+        async for _ in await dispatch(call, stage, REQUEST):
+            pass
+        await call.resources.aclose()
+        return stage
+
+    stage = run_in_virtual_time(run)
+
+    (report,) = stage.targets.snapshot().targets
+    assert (report.breaker, report.callers_kept_out, report.answered) == ("closed", 1, 1)
 
 
 def test_a_hedge_asks_a_second_target_and_closes_the_slower() -> None:

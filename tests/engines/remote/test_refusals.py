@@ -3,6 +3,7 @@ import pytest
 from engines.errors import (
     ContextTooLong,
     EngineError,
+    FailedOnRequest,
     ModelNotFound,
     Overloaded,
     RequestRefused,
@@ -32,7 +33,7 @@ def refused(status: int, body: bytes = b"{}", *, relay: bool = True, **headers: 
         (402, Unavailable), (403, Unavailable), (404, RequestRefused), (405, RequestRefused),
         (407, Unavailable), (408, Unavailable), (409, Unavailable), (413, RequestRefused),
         (415, RequestRefused), (418, RequestRefused), (422, RequestRefused), (429, Overloaded),
-        (500, Unavailable), (502, Unavailable), (503, Unavailable), (504, Unavailable),
+        (500, FailedOnRequest), (502, Unavailable), (503, Unavailable), (504, Unavailable),
         (529, Overloaded), (599, Unavailable),
     ],
 )  # fmt: skip
@@ -55,8 +56,8 @@ def test_a_status_means_one_thing(status: int, kind: type[EngineError]) -> None:
         (503, b'{"error":{"code":"server_is_overloaded","message":"x"}}', Overloaded),
         (200, b'{"error":{"code":429,"message":"slow"}}', Overloaded),
         (200, b'{"error":{"message":"bad","type":"invalid_request_error"}}', RequestRefused),
-        (200, b'{"error":"it broke"}', Unavailable),
-        (500, b"\xff\xfe", Unavailable),
+        (200, b'{"error":"it broke"}', FailedOnRequest),
+        (500, b"\xff\xfe", FailedOnRequest),
         (400, b"[1", RequestRefused),
         (400, b"[" * 100_000, RequestRefused),
     ],
