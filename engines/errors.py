@@ -20,16 +20,16 @@ from msgspec import Struct
 
 
 class UpstreamAnswer(Struct, frozen=True):
-    """A refusal in an upstream's own words: JSON that a client of its dialect can read."""
+    """A refusal as an upstream gave it."""
 
     status: int
-    body: bytes
+    body: bytes | None = None  # JSON for clients of its dialect; None: no words that may be read
 
 
 class EngineError(Exception):
     """Why an engine could not answer; `message` is meant for the caller.
 
-    `answer` is what an upstream said, where the caller may read that instead.
+    `answer` is what an upstream said, where the caller may hear that instead.
     """
 
     code: ClassVar[str] = "engine_error"

@@ -73,13 +73,9 @@ def error_of(refused: Refused) -> EngineError:
     said = said_in(refused.body) or Said()
     status = _status_of(refused, said)
     error = _meaning(refused, said, status)
-    if (
-        refused.with_words
-        and refused.relay
-        and isinstance(error, RequestRefused)
-        and is_object(refused.body)
-    ):
-        error.answer = UpstreamAnswer(status, _with_public_name(refused))
+    if isinstance(error, RequestRefused) and 400 <= status < 500:
+        may_be_read = refused.with_words and refused.relay and is_object(refused.body)
+        error.answer = UpstreamAnswer(status, _with_public_name(refused) if may_be_read else None)
     return error
 
 
@@ -116,6 +112,7 @@ def said_of(tree: Mapping[str, Any]) -> Said | None:
 def is_object(body: bytes) -> bool:
     """Is this JSON that a client of the dialect reads as an error or an answer?"""
     try:
+        body.decode()  # what is in a `Raw` is not looked at
         msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False

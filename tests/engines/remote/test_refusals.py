@@ -8,6 +8,7 @@ from engines.errors import (
     Overloaded,
     RequestRefused,
     Unavailable,
+    UpstreamAnswer,
 )
 from engines.remote.refusals import Refused, error_of, retry_after_of, said_in
 
@@ -92,14 +93,22 @@ def test_what_is_not_the_clients_business_is_not_told(status: int) -> None:
 def test_html_is_not_handed_on_as_an_error() -> None:
     error = refused(413, b"<html>nginx/1.2.3 on host db3</html>")
 
-    assert error.answer is None
+    assert error.answer == UpstreamAnswer(413)
     assert error.message == "the upstream refused the request (413)"
 
 
-def test_a_caller_of_another_dialect_reads_the_message_in_its_own_shape() -> None:
-    error = refused(400, b'{"error":{"message":"up/model is small","param":"x"}}', relay=False)
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'"no"', b"{", b'{"error":{"message":"\xff"}}', b"\x00" * 9]
+)
+@pytest.mark.parametrize("relay", [True, False])
+def test_a_refusal_whose_body_cannot_be_read_keeps_its_status(body: bytes, *, relay: bool) -> None:
+    assert refused(415, body, relay=relay).answer == UpstreamAnswer(415)
 
-    assert error.answer is None
+
+def test_a_caller_of_another_dialect_reads_the_message_in_its_own_shape() -> None:
+    error = refused(422, b'{"error":{"message":"up/model is small","param":"x"}}', relay=False)
+
+    assert error.answer == UpstreamAnswer(422)
     assert error.message == "public is small"
     assert isinstance(error, RequestRefused)
     assert error.param == "x"
