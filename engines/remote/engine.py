@@ -169,11 +169,14 @@ class RemoteEngine:
         )
 
     def _exchange(self, request: GenerateRequest) -> _Exchange:
-        """What to ask for a request. Raises `ModelNotFound`, `Overloaded`, `Unavailable`."""
+        """What to ask for a request. Raises `ModelNotFound`, `Overloaded`, `RequestRefused`,
+        `Unavailable`."""
         self._check(request.model)
         wire = request.wire
         limit = self._config.max_event_bytes
         if wire is None or not self.relays(wire.dialect, wire.method, wire.path):
+            if wire is not None and wire.is_all:
+                raise Unsupported(f"this upstream is not asked for {wire.path!r}", param="model")
             names = self._names(request.model, None, relay=False)
             body = spoken(request, self._edits)
             question = Question(

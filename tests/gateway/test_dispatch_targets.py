@@ -2,10 +2,12 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from engines.errors import FailedOnRequest, Overloaded, Unavailable
 from engines.protocol import EmbedRequest, Engine
+from engines.wire import WireRequest
 from gateway import Call, Principal, Target
 from gateway.dispatch import TARGETS_HEADER, dispatch, dispatch_embed
 from gateway.policy import (
@@ -276,6 +278,38 @@ def test_a_mirror_that_takes_no_calls_gets_no_copies() -> None:
         await call.resources.aclose()
         await stage.targets.mirrors.close()
         assert shadow.requests == []
+
+    run_in_virtual_time(run)
+
+
+class Relaying(ScriptedEngine):
+    def relays(self, dialect: str, method: str, path: str) -> bool:
+        return path == "responses"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_all", "kind", "num_copies"),
+    [
+        ("responses", True, Relaying, 1),
+        ("audio/speech", True, Relaying, 0),
+        ("responses", True, ScriptedEngine, 0),
+        ("chat/completions", False, ScriptedEngine, 1),
+    ],
+)
+def test_a_call_that_only_its_upstream_understands_is_copied_where_it_is_passed_on(
+    path: str, kind: type[ScriptedEngine], num_copies: int, *, is_all: bool
+) -> None:
+    wire = WireRequest(dialect="openai", method="POST", path=path, body=b"{}", is_all=is_all)
+
+    async def run() -> None:
+        shadow = kind(["x"], model_names=["a"])
+        stage = StageOfTargets({"gpu0": engine(says="hi"), "shadow": shadow})
+        call = routed_call(MIRRORED)
+        await dispatch(call, stage, msgspec.structs.replace(REQUEST, wire=wire))
+        await call.resources.aclose()
+        while stage.targets.mirrors.report().running:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0)
+        assert len(shadow.requests) == stage.targets.mirrors.report().sent == num_copies
 
     run_in_virtual_time(run)
 
