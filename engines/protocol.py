@@ -133,6 +133,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0  # of the completion
+    is_estimate: bool = False  # nobody counted them; for limits and bills, not to compare
 
 
 class Timing(Struct, frozen=True, kw_only=True):
