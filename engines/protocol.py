@@ -66,7 +66,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """A model as its engine knows it, loaded or not."""
 
     name: str
-    capabilities: frozenset[Capability]
+    capabilities: frozenset[Capability]  # empty: not known, so that nothing is ruled out
     context_tokens: int  # 0: not known
     loaded: bool
     loading: float | None = None  # how far a load under way is, 0 to 1

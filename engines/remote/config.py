@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from engines.protocol import Capability
+
 # What belongs to one connection, or to the caller and nobody else. Never passed on in
 # either direction, whatever a policy lists.
 PRIVATE_HEADERS = frozenset(
@@ -73,6 +75,9 @@ class RemoteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     context_tokens: Mapping[str, int] = {}
     """The context of models whose server does not tell it, by the server's name for them."""
+
+    capabilities: Mapping[str, Sequence[Capability]] = {}
+    """The same for what models can do: `{ "qwen/small" = ["chat", "tools"] }`."""
 
     connect_seconds: float = 5.0
     """How long a connection may take to open."""

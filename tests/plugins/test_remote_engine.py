@@ -3,7 +3,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engines.protocol import GenerateRequest
+from engines.protocol import Capability, GenerateRequest
 from gateway.engine_registry import EngineStartFailed
 from gateway.gateway import Gateway
 from gateway.hooks import read_policy
@@ -47,6 +47,7 @@ def test_a_policy_with_everything_in_it_loads(tmp_path: Path) -> None:
             secret_headers = {{ api-key = {{ file = "key" }} }}
             models = ["*", "!x"]
             context_tokens = {{ "qwen/small" = 32768 }}
+            capabilities = {{ "qwen/small" = ["chat", "tools"] }}
             passthrough = ["responses", "GET responses/*"]
             pass_headers = ["openai-beta"]
             return_headers = ["x-cost"]
@@ -61,6 +62,7 @@ def test_a_policy_with_everything_in_it_loads(tmp_path: Path) -> None:
     assert config.api_key.env == "UP_KEY"
     assert Path(config.secret_headers["api-key"].file) == tmp_path / "policy" / "key"
     assert config.context_tokens == {"qwen/small": 32768}
+    assert config.capabilities == {"qwen/small": (Capability.CHAT, Capability.TOOLS)}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,7 @@ def test_a_policy_with_everything_in_it_loads(tmp_path: Path) -> None:
         (f'{URL}\nsecret_headers = {{ a = "sk-x" }}', "a secret is never written in a policy"),
         (f"{URL}\nidel_seconds = 3", 'did you mean "idle_seconds"'),
         (f"{URL}\nidle_seconds = 0", "idle_seconds is 0"),
+        (f'{URL}\ncapabilities = {{ a = ["see"] }}', '"see" is not one of "chat"'),
         ('base_url = "https://u:p@h/v1"', "base_url holds a password"),
         (f'{URL}\npass_headers = ["Cookie"]', "never passed on"),
         (f'{URL}\npassthrough = ["../x"]', "passthrough has"),
@@ -107,6 +110,8 @@ def test_an_upstreams_models_are_found_and_told_with_kind_and_context(tmp_path: 
         )
         with serving(gateway) as server:
             models = httpx.get(f"{server.url}/v1/models").json()["data"]
+            tags = httpx.get(f"{server.url}/api/tags").json()["models"]
+            shown = httpx.post(f"{server.url}/api/show", json={"model": "named"}).json()
             upstream.scene = answering(CHAT)
             body = {"model": "qwen/small", "messages": []}
             answer = httpx.post(f"{server.url}/v1/chat/completions", json=body)
@@ -115,7 +120,9 @@ def test_an_upstreams_models_are_found_and_told_with_kind_and_context(tmp_path: 
 
     assert {model["id"] for model in models} == {"named", "qwen/small"}
     assert {(model["kind"], model["context_length"]) for model in models} == {("remote", 1234)}
-    assert "chat" in models[0]["capabilities"]
+    assert not any("capabilities" in model for model in models)  # nobody has told them
+    assert not any("capabilities" in tag for tag in tags)
+    assert "capabilities" not in shown
     assert (answer.status_code, refused.status_code) == (200, 404)
 
 

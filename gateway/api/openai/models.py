@@ -88,13 +88,15 @@ def _entry(gateway: Gateway, call: Call, model: UsableModel) -> Model:
         context_length=min(
             (info.context_tokens for info in infos if info.context_tokens), default=UNSET
         ),
-        capabilities=_common(infos) if infos else UNSET,
+        capabilities=_common(infos),
         alias_of=model.alias_of or UNSET,
     )
 
 
-def _common(infos: Sequence[ModelInfo]) -> Sequence[str]:
-    """What every one of these can do."""
+def _common(infos: Sequence[ModelInfo]) -> Sequence[str] | UnsetType:
+    """What every one of these can do, if that is known of all of them."""
+    if not infos or not all(info.capabilities for info in infos):
+        return UNSET
     return sorted(
         one.value for one in Capability if all(one in info.capabilities for info in infos)
     )
