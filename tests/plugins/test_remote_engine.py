@@ -148,6 +148,14 @@ MIXED = {
           [[remote-first.fallbacks]]
           engine = "scripted"
           model  = "scripted-model"
+
+        [both]
+          [[both.targets]]
+          engine = "up"
+          model  = "upstream-model"
+          [[both.targets]]
+          engine = "scripted"
+          model  = "scripted-model"
     """,
 }
 
@@ -190,6 +198,7 @@ def test_a_model_on_engines_of_two_kinds_is_served_by_either(tmp_path: Path) -> 
             body = {"model": model, "messages": [{"role": "user", "content": "x"}], **fields}
             return client.post("/v1/chat/completions", json=body)
 
+        models = {model["id"]: model for model in client.get("/v1/models").json()["data"]}
         local = chat("local-first")
         passed_on = chat("remote-first")
         several = chat("remote-first", n=2)
@@ -199,6 +208,9 @@ def test_a_model_on_engines_of_two_kinds_is_served_by_either(tmp_path: Path) -> 
         upstream.scene = streaming(chunk("there"), chunk())
         both = chat("remote-first", stream=True, n=2)
 
+    assert (models["local-first"]["kind"], models["remote-first"]["kind"]) == ("scripted", "remote")
+    assert (models["both"]["kind"], models["both"]["kinds"]) == ("remote", ["remote", "scripted"])
+    assert "kinds" not in models["local-first"]
     assert local.json()["choices"][0]["message"]["content"] == "said here"
     # Where some target could not take it, a body is held to this gateway's own fields...
     assert unknown.status_code == 400
