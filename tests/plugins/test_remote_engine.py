@@ -51,7 +51,7 @@ def test_a_policy_with_everything_in_it_loads(tmp_path: Path) -> None:
             passthrough = ["responses", "GET responses/*"]
             pass_headers = ["openai-beta"]
             return_headers = ["x-cost"]
-            allow_networks = ["10.0.0.0/8"]
+            allow_networks = ["127.0.0.0/8"]
             allow_private = false
             max_tokens_field = "max_completion_tokens"
             """,
@@ -75,6 +75,7 @@ def test_a_policy_with_everything_in_it_loads(tmp_path: Path) -> None:
         (f"{URL}\nidle_seconds = 0", "idle_seconds is 0"),
         (f'{URL}\ncapabilities = {{ a = ["see"] }}', '"see" is not one of "chat"'),
         ('base_url = "https://u:p@h/v1"', "base_url holds a password"),
+        ('base_url = "http://169.254.169.254/v1"', "no upstream may have"),
         (f'{URL}\npass_headers = ["Cookie"]', "never passed on"),
         (f'{URL}\npassthrough = ["../x"]', "passthrough has"),
     ],
