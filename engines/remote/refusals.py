@@ -35,10 +35,14 @@ _OUR_FAULT = frozenset({401, 402, 403, 407})
 # Of the moment, or of the way here; the same request may succeed elsewhere.
 _PASSING = frozenset({408, 409, 421, 425, 426, 428, 499})
 _CONTEXT = re.compile(
-    r"context_length_exceeded|exceed_context_size|context (?:length|size|window)"
-    r"|prompt is too long",
+    r"context_length_exceeded|exceed_context_size|context (?:length|size|window|limit)"
+    r"|(?:prompt|input) is too long"
+    r"|`inputs` (?:tokens \+ `max_new_tokens` must be <=|must have less than)"  # TGI
+    r"|input token count .{0,40}exceeds the maximum|maximum prompt length is",  # Gemini, xAI
     re.IGNORECASE,
 )
+# A server that calls it its own failure has to say that much, too.
+_EXCEEDS = re.compile(r"exceed|too (?:long|large)|longer than|larger than", re.IGNORECASE)
 _NO_MODEL = re.compile(r"\bmodel\b.{0,300}\bnot (?:exist|found)\b", re.IGNORECASE | re.DOTALL)
 _BUSY_CODES = frozenset(
     {"server_is_overloaded", "overloaded", "overloaded_error", "rate_limit_exceeded", "slow_down"}
@@ -85,6 +89,8 @@ def said_in(body: bytes) -> Said | None:
         tree = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if isinstance(tree, list) and tree:  # Gemini's
+        tree = cast(list[Any], tree)[0]
     return said_of(cast(Mapping[str, Any], tree)) if isinstance(tree, dict) else None
 
 
@@ -151,7 +157,7 @@ def _meaning(refused: Refused, said: Said, status: int) -> EngineError:
         return Unavailable("the upstream does not take this gateway's requests at the moment")
     if status == 429 or status == 529 or said.code in _BUSY_CODES:
         return Overloaded("the upstream has too much to do", retry_after=retry_after)
-    if status in (400, 413, 422) and _CONTEXT.search(f"{said.code} {said.type} {said.message}"):
+    if _is_about_context(said, status):
         return ContextTooLong(
             prompt_tokens=0,
             context_tokens=0,
@@ -166,6 +172,13 @@ def _meaning(refused: Refused, said: Said, status: int) -> EngineError:
     if status in _PASSING or status >= 500:
         return Unavailable("the upstream failed on this request", retry_after=retry_after)
     return RequestRefused(_message(refused, said), param=said.param)
+
+
+def _is_about_context(said: Said, status: int) -> bool:
+    words = f"{said.code} {said.type} {said.message}"
+    if status not in (400, 413, 422, 500) or not _CONTEXT.search(words):
+        return False
+    return status != 500 or _EXCEEDS.search(words) is not None
 
 
 def _message(refused: Refused, said: Said) -> str:

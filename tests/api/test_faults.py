@@ -281,6 +281,18 @@ def test_a_prompt_that_is_too_long_is_told_as_the_upstream_told_it(stage: Remote
     assert (response.status_code, response.json()) == (400, body)
 
 
+def test_a_prompt_that_is_too_long_is_never_a_failure(stage: RemoteStage) -> None:
+    body = {"error": {"code": 500, "message": "the request exceeds the available context size",
+                      "type": "server_error"}}  # fmt: skip
+    stage.upstream.scene = answering(body, "500 Internal Server Error")
+
+    response = stage.chat()
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert "available context size" in response.json()["error"]["message"]
+
+
 def test_the_official_client_raises_what_it_raises_at_the_source(stage: RemoteStage) -> None:
     client = openai.OpenAI(base_url=f"{stage.server.url}/v1", api_key="unused", max_retries=0)
     ask = client.chat.completions.create

@@ -49,6 +49,30 @@ def test_a_status_means_one_thing(status: int, kind: type[EngineError]) -> None:
         (400, b'{"object":"error","message":"maximum context length is 5","code":400}',
          ContextTooLong),
         (400, b'{"error":{"type":"exceed_context_size_error","message":"x"}}', ContextTooLong),
+        (422, b'{"error":"Input validation error: `inputs` tokens + `max_new_tokens` must be <= '
+              b'4096. Given: 5000 `inputs` tokens and 100 `max_new_tokens`","error_type":"validation"}',
+         ContextTooLong),
+        (422, b'{"error":"Input validation error: `inputs` must have less than 1024 tokens."}',
+         ContextTooLong),
+        (400, b'{"error":{"code":400,"message":"The input token count (1200000) exceeds the '
+              b'maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}',
+         ContextTooLong),
+        (400, b'[{"error":{"code":400,"message":"The input token count exceeds the maximum number '
+              b'of tokens allowed 1048576."}}]', ContextTooLong),
+        (400, b'{"error":"This model\'s maximum prompt length is 131072 but the request has 2"}',
+         ContextTooLong),
+        (400, b'{"error":{"message":"input length and `max_tokens` exceed context limit: 1 + 2"}}',
+         ContextTooLong),
+        (400, b'{"message":"Input is too long for requested model."}', ContextTooLong),
+        (422, b'{"error":"Input validation error: `max_new_tokens` must be <= 512"}',
+         RequestRefused),
+        (500, b'{"error":{"code":500,"message":"the request exceeds the available context size. '
+              b'try increasing the context size","type":"server_error"}}', ContextTooLong),
+        (200, b'{"error":{"code":500,"message":"the request exceeds the available context size"}}',
+         ContextTooLong),
+        (500, b'{"error":{"message":"no memory for the context window"}}', FailedOnRequest),
+        (503, b'{"error":{"message":"the request exceeds the available context size"}}',
+         Unavailable),
         (404, b'{"error":{"message":"model \\"x\\" not found, try pulling it first"}}',
          ModelNotFound),
         (404, b'{"error":{"message":"x","code":"model_not_found"}}', ModelNotFound),
@@ -88,6 +112,13 @@ def test_what_is_not_the_clients_business_is_not_told(status: int) -> None:
 
     assert error.answer is None
     assert not any(word in error.message for word in ("sk-1234", "77", "db3"))
+
+
+def test_a_prompt_that_is_too_long_is_no_failure_of_the_server_that_calls_it_one() -> None:
+    error = refused(500, b'{"error":{"message":"the request exceeds the available context size"}}')
+
+    assert error.answer is None  # so that its own status counts
+    assert error.message == "the request exceeds the available context size"
 
 
 def test_html_is_not_handed_on_as_an_error() -> None:
