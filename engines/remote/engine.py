@@ -250,6 +250,7 @@ class RemoteEngine:
             for name in self._config.return_headers
             if name in reply.headers
         }
-        content_type = _TYPE_OF_FORM.get(form) or reply.headers.get("content-type", "")
+        told = reply.headers.get("content-type", "") if reply.content_type else ""
+        content_type = _TYPE_OF_FORM.get(form) or told
         head = UpstreamHead(status=reply.status, content_type=content_type, headers=returned)
         return Started(head=head)

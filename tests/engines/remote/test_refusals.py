@@ -50,7 +50,7 @@ def test_a_status_means_one_thing(status: int, kind: type[EngineError]) -> None:
          ContextTooLong),
         (400, b'{"error":{"type":"exceed_context_size_error","message":"x"}}', ContextTooLong),
         (422, b'{"error":"Input validation error: `inputs` tokens + `max_new_tokens` must be <= '
-              b'4096. Given: 5000 `inputs` tokens and 100 `max_new_tokens`","error_type":"validation"}',
+              b'4096. Given: 5000 `inputs` tokens","error_type":"validation"}',
          ContextTooLong),
         (422, b'{"error":"Input validation error: `inputs` must have less than 1024 tokens."}',
          ContextTooLong),
