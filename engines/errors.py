@@ -7,7 +7,7 @@
     ├── ModelNotFound       the engine has no model of that name
     ├── Overloaded          a full queue; try again in `retry_after` seconds
     └── Unavailable         the engine, the model load or the upstream failed
-        └── FailedOnRequest on this request, which may be why
+        └── DoubtfullyUnavailable  on this request, which may be why
 
 `code` is the word used everywhere: in policy files (`on = ["overloaded"]`), in
 logs and in metrics. A dialect may have a word of its own for its clients
@@ -113,7 +113,7 @@ class Unavailable(EngineError):
         self.retry_after = retry_after
 
 
-class FailedOnRequest(Unavailable):
+class DoubtfullyUnavailable(Unavailable):
     """The upstream is there, and what it answered to this request is a failure.
 
     The upstream may be broken, or may have met a request that it cannot cope with: a 500, or an

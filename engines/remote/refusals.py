@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from engines.errors import (
     ContextTooLong,
+    DoubtfullyUnavailable,
     EngineError,
-    FailedOnRequest,
     ModelNotFound,
     Overloaded,
     RequestRefused,
@@ -168,7 +168,7 @@ def _meaning(refused: Refused, said: Said, status: int) -> EngineError:
         return ModelNotFound(refused.model)
     if status == 500 or (status > 500 and 200 <= refused.status < 300):
         words = "the upstream failed on this request"
-        return FailedOnRequest(words, retry_after=retry_after)
+        return DoubtfullyUnavailable(words, retry_after=retry_after)
     if status in _PASSING or status >= 500:
         return Unavailable("the upstream failed on this request", retry_after=retry_after)
     return RequestRefused(_message(refused, said), param=said.param)

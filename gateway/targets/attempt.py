@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable
 import structlog
 
 from engines.errors import (
+    DoubtfullyUnavailable,
     EngineError,
-    FailedOnRequest,
     ModelNotFound,
     Overloaded,
     RequestRefused,
@@ -78,7 +78,7 @@ class Attempt:
         state.num_failed += 1
         state.latency.observe_at_least(now - self._started_at, now)
         retry_after = error.retry_after if isinstance(error, Unavailable) else None
-        breaker, is_doubtful = state.breaker, isinstance(error, FailedOnRequest)
+        breaker, is_doubtful = state.breaker, isinstance(error, DoubtfullyUnavailable)
         if breaker.failed(self._ticket, now, self._rules, retry_after, is_doubtful=is_doubtful):
             log.warning(
                 "breaker_opened", engine=state.engine, model=state.model, error=error.code,

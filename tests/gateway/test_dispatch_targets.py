@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from engines.errors import FailedOnRequest, Overloaded, Unavailable
+from engines.errors import DoubtfullyUnavailable, Overloaded, Unavailable
 from engines.protocol import EmbedRequest, Engine
 from engines.wire import WireRequest
 from gateway import Call, Principal, Target
@@ -150,7 +150,7 @@ def test_what_one_callers_requests_break_stays_open_to_all_others() -> None:
     policy = model(breaker=BreakerPolicy(failures=2))
 
     async def run() -> StageOfTargets:
-        sick = engine(FailedOnRequest("500"))
+        sick = engine(DoubtfullyUnavailable("500"))
         stage = StageOfTargets({"gpu0": sick})
         for expected in ("500", "500", "no target"):
             with pytest.raises(Unavailable, match=expected):

@@ -2,8 +2,8 @@ import pytest
 
 from engines.errors import (
     ContextTooLong,
+    DoubtfullyUnavailable,
     EngineError,
-    FailedOnRequest,
     ModelNotFound,
     Overloaded,
     RequestRefused,
@@ -34,7 +34,7 @@ def refused(status: int, body: bytes = b"{}", *, relay: bool = True, **headers: 
         (402, Unavailable), (403, Unavailable), (404, RequestRefused), (405, RequestRefused),
         (407, Unavailable), (408, Unavailable), (409, Unavailable), (413, RequestRefused),
         (415, RequestRefused), (418, RequestRefused), (422, RequestRefused), (429, Overloaded),
-        (500, FailedOnRequest), (502, Unavailable), (503, Unavailable), (504, Unavailable),
+        (500, DoubtfullyUnavailable), (502, Unavailable), (503, Unavailable), (504, Unavailable),
         (529, Overloaded), (599, Unavailable),
     ],
 )  # fmt: skip
@@ -70,7 +70,7 @@ def test_a_status_means_one_thing(status: int, kind: type[EngineError]) -> None:
               b'try increasing the context size","type":"server_error"}}', ContextTooLong),
         (200, b'{"error":{"code":500,"message":"the request exceeds the available context size"}}',
          ContextTooLong),
-        (500, b'{"error":{"message":"no memory for the context window"}}', FailedOnRequest),
+        (500, b'{"error":{"message":"no memory for the context window"}}', DoubtfullyUnavailable),
         (503, b'{"error":{"message":"the request exceeds the available context size"}}',
          Unavailable),
         (404, b'{"error":{"message":"model \\"x\\" not found, try pulling it first"}}',
@@ -81,8 +81,8 @@ def test_a_status_means_one_thing(status: int, kind: type[EngineError]) -> None:
         (503, b'{"error":{"code":"server_is_overloaded","message":"x"}}', Overloaded),
         (200, b'{"error":{"code":429,"message":"slow"}}', Overloaded),
         (200, b'{"error":{"message":"bad","type":"invalid_request_error"}}', RequestRefused),
-        (200, b'{"error":"it broke"}', FailedOnRequest),
-        (500, b"\xff\xfe", FailedOnRequest),
+        (200, b'{"error":"it broke"}', DoubtfullyUnavailable),
+        (500, b"\xff\xfe", DoubtfullyUnavailable),
         (400, b"[1", RequestRefused),
         (400, b"[" * 100_000, RequestRefused),
     ],
