@@ -8,6 +8,7 @@
     ├── Overloaded          a full queue; try again in `retry_after` seconds
     │   └── EngineOverloaded  the queue is this engine's own, so asking it again costs nothing
     └── Unavailable         the engine, the model load or the upstream failed
+        └── DoubtfullyUnavailable  on this request, which may be why
 
 `code` is the word used everywhere: in policy files (`on = ["overloaded"]`), in
 logs and in metrics. A dialect may have a word of its own for its clients
@@ -20,16 +21,16 @@ from msgspec import Struct
 
 
 class UpstreamAnswer(Struct, frozen=True):
-    """A refusal in an upstream's own words: JSON that a client of its dialect can read."""
+    """A refusal as an upstream gave it."""
 
     status: int
-    body: bytes
+    body: bytes | None = None  # JSON for clients of its dialect; None: no words that may be read
 
 
 class EngineError(Exception):
     """Why an engine could not answer; `message` is meant for the caller.
 
-    `answer` is what an upstream said, where the caller may read that instead.
+    `answer` is what an upstream said, where the caller may hear that instead.
     """
 
     code: ClassVar[str] = "engine_error"
@@ -119,3 +120,11 @@ class Unavailable(EngineError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class DoubtfullyUnavailable(Unavailable):
+    """The upstream is there, and what it answered to this request is a failure.
+
+    The upstream may be broken, or may have met a request that it cannot cope with: a 500, or an
+    answer that nobody can read. So it is not held against the upstream as a lost connection is.
+    """

@@ -67,7 +67,7 @@ class ModelInfo(Struct, frozen=True, kw_only=True):
     """A model as its engine knows it, loaded or not."""
 
     name: str
-    capabilities: frozenset[Capability]
+    capabilities: frozenset[Capability]  # empty: not known, so that nothing is ruled out
     context_tokens: int  # 0: not known
     loaded: bool
     loading: float | None = None  # how far a load under way is, 0 to 1
@@ -134,6 +134,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0  # of the completion
+    is_estimate: bool = False  # nobody counted them; for limits and bills, not to compare
 
 
 class Timing(Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ class WireRequest(Struct, frozen=True, kw_only=True):
     body: bytes  # JSON, checked for size, depth and repeated keys; empty where there is none
     query: str = ""  # of the URL, without the question mark
     headers: Mapping[str, str] = {}  # lower-case names; which of them go on, the engine decides
+    is_all: bool = False  # what the request beside it says in our words is its length and no more
 
 
 class UpstreamHead(Struct, frozen=True, kw_only=True):

@@ -15,9 +15,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
+from engines.abilities import Relay
 from engines.errors import EngineError, Unavailable, Unsupported
 from engines.protocol import Embeddings, EmbedRequest, Engine, Event, GenerateRequest, Started
 from engines.reranking import Reranking, RerankRequest, Reranks
+from engines.wire import WireRequest
 from gateway.call import Call, Target
 from gateway.policy import ModelPolicy
 from gateway.recorder import Recorder
@@ -59,7 +61,7 @@ async def dispatch(
     target's `EngineError` when none produced output. The stream is closed with
     `call.resources`, in the call's own task.
     """
-    _mirror(call, gateway, partial(_copied, request))
+    _mirror(call, gateway, partial(_copied, request), request.wire)
     (events, held), attempt = await first_that_can(
         call, gateway, partial(_begun, request), discard=_discarded
     )
@@ -218,15 +220,27 @@ async def _within(seconds: float, asked: Coroutine[Any, Any, Answer]) -> Answer:
 
 
 def _mirror(
-    call: Call, gateway: Running, copy: Callable[[Engine, str], Coroutine[Any, Any, None]]
+    call: Call,
+    gateway: Running,
+    copy: Callable[[Engine, str], Coroutine[Any, Any, None]],
+    wire: WireRequest | None = None,
 ) -> None:
     mirror = call.model.mirror if call.model is not None else None
     if call.model is None or mirror is None:
         return
     model = mirror.model or call.model.name
     engine = gateway.engines.get(mirror.engine)
-    if engine is not None and not gateway.targets.why_not(mirror.engine, model):
+    if engine is None or not _can_be_asked(engine, wire):
+        return
+    if not gateway.targets.why_not(mirror.engine, model):
         gateway.targets.mirrors.send(mirror, model, lambda: copy(engine, model))
+
+
+def _can_be_asked(engine: Engine, wire: WireRequest | None) -> bool:
+    """Would the engine get the request that the targets get, and not one made of its length?"""
+    if wire is None or not wire.is_all:
+        return True
+    return isinstance(engine, Relay) and engine.relays(wire.dialect, wire.method, wire.path)
 
 
 def _show_targets(call: Call) -> None:

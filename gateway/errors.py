@@ -37,7 +37,6 @@ from engines.errors import (
     Overloaded,
     RequestRefused,
     Unavailable,
-    UpstreamAnswer,
 )
 
 STATUS: Mapping[str, int] = {
@@ -271,7 +270,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     param: str | None = None
     retry_after: float | None = None
     headers: Mapping[str, str] = {}
-    answer: UpstreamAnswer | None = None  # the same in an upstream's own words
+    answer: bytes | None = None  # the same in an upstream's own words
 
     @property
     def retry_after_seconds(self) -> int | None:
@@ -320,5 +319,5 @@ def _problem_of_engine(error: EngineError) -> Problem:
         source="engine" if error.answer is None else "upstream",
         param=param,
         retry_after=retry_after,
-        answer=error.answer,
+        answer=None if error.answer is None else error.answer.body,
     )

@@ -2,9 +2,10 @@
 
 A base URL comes from the policy, but what its name resolves to comes from
 whoever runs the name server. So the rule is applied to the address that is
-about to be connected to, each time, and not to the URL: a name that turns into
-a cloud's metadata service an hour later (DNS rebinding), or is one in a
-spelling that only the resolver understands, ends here.
+about to be connected to, each time, and not only to the URL: a name that turns
+into a cloud's metadata service an hour later (DNS rebinding), or is one in a
+spelling that only the resolver understands, ends here. A URL with an address in
+the place of a name is refused as soon as the policy is read.
 """
 
 import socket
@@ -13,10 +14,18 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
 
-# Metadata services outside the link-local range: AWS over IPv6, Alibaba, Azure, Oracle.
+# Metadata services outside the link-local ranges.
 _METADATA = frozenset(
     ip_address(text)
-    for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
+    for text in (
+        "fd00:ec2::254",  # AWS
+        "fd00:ec2::23",  # AWS, credentials of pods
+        "fd20:ce::254",  # Google
+        "fd00:42::42",  # Scaleway
+        "100.100.100.200",  # Alibaba
+        "168.63.129.16",  # Azure
+        "192.0.0.192",  # Oracle
+    )
 )
 _NAT64 = ip_network("64:ff9b::/96")
 _SHARED = ip_network("100.64.0.0/10")  # RFC 6598: neither private nor public to Python
@@ -48,6 +57,18 @@ class AddressRules:
             raise AddressForbidden(f"{address} is an address that no upstream may have")
         if not self._allow_private and (not address.is_global or address in _SHARED):
             raise AddressForbidden(f"{address} is a private address, and allow_private is false")
+
+    def check_literal(self, host: str) -> None:
+        """The same for a host that is an address in any spelling that connecting would take.
+
+        A name passes: what it leads to is known when it is connected to.
+        """
+        try:
+            places = socket.getaddrinfo(host.partition("%")[0], None, flags=socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError):
+            return
+        for place in places:
+            self.check(str(place[4][0]))
 
     def open_socket(self, place: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
         """A socket for a connection to `place` (as getaddrinfo says it), if that may be opened."""

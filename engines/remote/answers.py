@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from msgspec import Raw, Struct
 
-from engines.errors import Unavailable
+from engines.errors import DoubtfullyUnavailable
 from engines.protocol import Event
 from engines.remote.refusals import Refused
 from engines.remote.sse import EventTooLong
@@ -70,9 +70,9 @@ def is_json(content_type: str) -> bool:
     return content_type == "application/json" or content_type.endswith("+json")
 
 
-def broken(why: str) -> Unavailable:
+def broken(why: str) -> DoubtfullyUnavailable:
     """An answer that cannot be one."""
-    return Unavailable(f"the upstream's answer cannot be used: {why}")
+    return DoubtfullyUnavailable(f"the upstream's answer cannot be used: {why}")
 
 
 def is_set(error: Raw) -> bool:

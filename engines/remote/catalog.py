@@ -29,8 +29,6 @@ MAX_NAME = 200
 FIRST_READ_SECONDS = 3.0
 NOT_READY_SECONDS = 5.0  # until an upstream that cannot be used is looked at again
 
-# What is not known is not ruled out: the upstream says itself what a model cannot do.
-_ASSUMED = frozenset(Capability)
 _QUESTION = Question(method="GET", path="models")
 
 
@@ -118,7 +116,8 @@ class Catalog:
         entry = self._told.get(name) or _Entry(name)
         return ModelInfo(
             name=name,
-            capabilities=_capabilities(entry.capabilities),
+            capabilities=frozenset(self._config.capabilities.get(name, ()))
+            or _capabilities(entry.capabilities),
             context_tokens=self._config.context_tokens.get(name) or entry.context_tokens,
             loaded=True,
             modified_at=entry.created,
@@ -185,7 +184,7 @@ def _entry(item: msgspec.Raw) -> _Entry | None:
 
 def _capabilities(told: object) -> frozenset[Capability]:
     words = {str(word) for word in told} if isinstance(told, list) else set[str]()  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
-    return frozenset(one for one in Capability if one.value in words) or _ASSUMED
+    return frozenset(one for one in Capability if one.value in words)
 
 
 def _glob(text: str) -> re.Pattern[str]:

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from engines.protocol import Capability
+from engines.remote.addresses import AddressForbidden, AddressRules
+
 # What belongs to one connection, or to the caller and nobody else. Never passed on in
 # either direction, whatever a policy lists.
 PRIVATE_HEADERS = frozenset(
@@ -74,6 +77,9 @@ class RemoteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     context_tokens: Mapping[str, int] = {}
     """The context of models whose server does not tell it, by the server's name for them."""
 
+    capabilities: Mapping[str, Sequence[Capability]] = {}
+    """The same for what models can do: `{ "qwen/small" = ["chat", "tools"] }`."""
+
     connect_seconds: float = 5.0
     """How long a connection may take to open."""
 
@@ -131,6 +137,7 @@ class RemoteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         _check_url(self.base_url)
         for network in self.allow_networks:
             ip_network(network)  # says itself what is wrong
+        _check_address(self)
         _check_headers(self)
         for entry in self.passthrough:
             if _PASSED.fullmatch(entry) is None:
@@ -159,6 +166,15 @@ def _check_headers(config: RemoteConfig) -> None:
     for name in passed:
         if name.lower() in PRIVATE_HEADERS:
             raise ValueError(f"the header {name!r} is never passed on")
+
+
+def _check_address(config: RemoteConfig) -> None:
+    rules = AddressRules(allow_private=config.allow_private, allow_networks=config.allow_networks)
+    try:
+        rules.check_literal((urlsplit(config.base_url).hostname or "").rstrip("."))
+    except AddressForbidden as error:
+        words = f"base_url is {config.base_url!r}; {error} (allow_networks makes exceptions)"
+        raise ValueError(words) from None
 
 
 def _check_url(url: str) -> None:

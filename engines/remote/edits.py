@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
+from engines.errors import RequestRefused
 from engines.protocol import GenerateRequest, Sampling
 from engines.wire import WireRequest
 
@@ -63,7 +64,11 @@ class Edits(Struct, frozen=True, kw_only=True):
 
 
 def edited(request: GenerateRequest, wire: WireRequest, edits: Edits) -> Edited:
-    """The client's body with the target's model and what policy changed."""
+    """The client's body with the target's model and what policy changed.
+
+    Raises `RequestRefused` for a `stream` or `stream_options` that cannot be understood: how the
+    answer is read and counted follows from them, so no upstream's own reading of them will do.
+    """
     if not wire.body:
         return Edited(body=b"", public_model=None, streams=False, hides_usage=False)
     fields = _decode_fields(wire.body)
@@ -74,6 +79,8 @@ def edited(request: GenerateRequest, wire: WireRequest, edits: Edits) -> Edited:
     streams = _is(fields, "stream", b"true")
     hides_usage = False
     if wire.path in GENERATING:
+        if not (streams or _is(fields, "stream", b"false") or _is_missing(fields, "stream")):
+            raise RequestRefused("stream must be true or false", param="stream")
         _fill(fields, request)
         if streams and edits.ask_for_usage:
             hides_usage = _ask_for_usage(fields)
@@ -94,14 +101,17 @@ def _cap(fields: Fields, max_tokens: int | None, where: str | None) -> None:
     """Let the body allow no more tokens than policy does."""
     if max_tokens is None:
         return
+    cap = b"%d" % max_tokens
     present = [name for name in _CAPS if not _is_missing(fields, name)]
     for name in present:
-        # Zero, or a negative number, is some servers' word for "no limit".
+        # Zero, or a negative number, is some servers' word for "no limit". A number with more
+        # digits is larger; Python makes no number of very many.
         number = bytes(fields[name])
-        if not number.isdigit() or not 1 <= int(number) <= max_tokens:
-            fields[name] = Raw(b"%d" % max_tokens)
+        is_short = number.isdigit() and len(number) <= len(cap)
+        if not is_short or not 1 <= int(number) <= max_tokens:
+            fields[name] = Raw(cap)
     if not present and where is not None:
-        fields[where] = Raw(b"%d" % max_tokens)
+        fields[where] = Raw(cap)
 
 
 def _chat_cap(path: str, edits: Edits) -> str | None:
@@ -123,7 +133,11 @@ def _ask_for_usage(fields: Fields) -> bool:
     """Ask for token counts at the end of the stream; False if the client already has."""
     options: Mapping[str, Raw] = {}
     if "stream_options" in fields:
-        options = _decode_options(fields["stream_options"]) or {}
+        try:
+            options = _decode_options(fields["stream_options"]) or {}
+        except msgspec.ValidationError:
+            words = "stream_options must be an object or null"
+            raise RequestRefused(words, param="stream_options") from None
     if _is(options, "include_usage", b"true"):
         return False
     fields["stream_options"] = Raw(_encode({**options, "include_usage": True}))

@@ -173,11 +173,14 @@ class RemoteEngine:
         )
 
     def _exchange(self, request: GenerateRequest) -> _Exchange:
-        """What to ask for a request. Raises `ModelNotFound`, `EngineOverloaded`, `Unavailable`."""
+        """What to ask for a request. Raises `ModelNotFound`, `EngineOverloaded`, `RequestRefused`,
+        `Unavailable`."""
         self._check(request.model)
         wire = request.wire
         limit = self._config.max_event_bytes
         if wire is None or not self.relays(wire.dialect, wire.method, wire.path):
+            if wire is not None and wire.is_all:
+                raise Unsupported(f"this upstream is not asked for {wire.path!r}", param="model")
             names = self._names(request.model, None, relay=False)
             body = spoken(request, self._edits)
             question = Question(
@@ -251,6 +254,7 @@ class RemoteEngine:
             for name in self._config.return_headers
             if name in reply.headers
         }
-        content_type = _TYPE_OF_FORM.get(form) or reply.headers.get("content-type", "")
+        told = reply.headers.get("content-type", "") if reply.content_type else ""
+        content_type = _TYPE_OF_FORM.get(form) or told
         head = UpstreamHead(status=reply.status, content_type=content_type, headers=returned)
         return Started(head=head)

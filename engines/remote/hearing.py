@@ -115,7 +115,9 @@ class HeardAnswer:
         if not self.is_done and self._reason is None:
             raise broken("it ended before it was finished")
         usage = self._usage or Usage(
-            prompt_tokens=guessed_prompt(self._request), completion_tokens=self._num_tokens
+            prompt_tokens=guessed_prompt(self._request),
+            completion_tokens=self._num_tokens,
+            is_estimate=True,
         )
         return (Finished(reason=self._reason or FinishReason.STOP, usage=usage, stop=self._stop),)
 

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from engines.errors import (
     ContextTooLong,
+    DoubtfullyUnavailable,
     EngineError,
     ModelNotFound,
     Overloaded,
@@ -34,10 +35,14 @@ _OUR_FAULT = frozenset({401, 402, 403, 407})
 # Of the moment, or of the way here; the same request may succeed elsewhere.
 _PASSING = frozenset({408, 409, 421, 425, 426, 428, 499})
 _CONTEXT = re.compile(
-    r"context_length_exceeded|exceed_context_size|context (?:length|size|window)"
-    r"|prompt is too long",
+    r"context_length_exceeded|exceed_context_size|context (?:length|size|window|limit)"
+    r"|(?:prompt|input) is too long"
+    r"|`inputs` (?:tokens \+ `max_new_tokens` must be <=|must have less than)"  # TGI
+    r"|input token count .{0,40}exceeds the maximum|maximum prompt length is",  # Gemini, xAI
     re.IGNORECASE,
 )
+# A server that calls it its own failure has to say that much, too.
+_EXCEEDS = re.compile(r"exceed|too (?:long|large)|longer than|larger than", re.IGNORECASE)
 _NO_MODEL = re.compile(r"\bmodel\b.{0,300}\bnot (?:exist|found)\b", re.IGNORECASE | re.DOTALL)
 _BUSY_CODES = frozenset(
     {"server_is_overloaded", "overloaded", "overloaded_error", "rate_limit_exceeded", "slow_down"}
@@ -72,13 +77,9 @@ def error_of(refused: Refused) -> EngineError:
     said = said_in(refused.body) or Said()
     status = _status_of(refused, said)
     error = _meaning(refused, said, status)
-    if (
-        refused.with_words
-        and refused.relay
-        and isinstance(error, RequestRefused)
-        and is_object(refused.body)
-    ):
-        error.answer = UpstreamAnswer(status, _with_public_name(refused))
+    if isinstance(error, RequestRefused) and 400 <= status < 500:
+        may_be_read = refused.with_words and refused.relay and is_object(refused.body)
+        error.answer = UpstreamAnswer(status, _with_public_name(refused) if may_be_read else None)
     return error
 
 
@@ -88,6 +89,8 @@ def said_in(body: bytes) -> Said | None:
         tree = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if isinstance(tree, list) and tree:  # Gemini's
+        tree = cast(list[Any], tree)[0]
     return said_of(cast(Mapping[str, Any], tree)) if isinstance(tree, dict) else None
 
 
@@ -115,6 +118,7 @@ def said_of(tree: Mapping[str, Any]) -> Said | None:
 def is_object(body: bytes) -> bool:
     """Is this JSON that a client of the dialect reads as an error or an answer?"""
     try:
+        body.decode()  # what is in a `Raw` is not looked at
         msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
@@ -153,7 +157,7 @@ def _meaning(refused: Refused, said: Said, status: int) -> EngineError:
         return Unavailable("the upstream does not take this gateway's requests at the moment")
     if status == 429 or status == 529 or said.code in _BUSY_CODES:
         return Overloaded("the upstream has too much to do", retry_after=retry_after)
-    if status in (400, 413, 422) and _CONTEXT.search(f"{said.code} {said.type} {said.message}"):
+    if _is_about_context(said, status):
         return ContextTooLong(
             prompt_tokens=0,
             context_tokens=0,
@@ -162,9 +166,19 @@ def _meaning(refused: Refused, said: Said, status: int) -> EngineError:
         )
     if status == 404 and (said.code == "model_not_found" or _NO_MODEL.search(said.message)):
         return ModelNotFound(refused.model)
+    if status == 500 or (status > 500 and 200 <= refused.status < 300):
+        words = "the upstream failed on this request"
+        return DoubtfullyUnavailable(words, retry_after=retry_after)
     if status in _PASSING or status >= 500:
         return Unavailable("the upstream failed on this request", retry_after=retry_after)
     return RequestRefused(_message(refused, said), param=said.param)
+
+
+def _is_about_context(said: Said, status: int) -> bool:
+    words = f"{said.code} {said.type} {said.message}"
+    if status not in (400, 413, 422, 500) or not _CONTEXT.search(words):
+        return False
+    return status != 500 or _EXCEEDS.search(words) is not None
 
 
 def _message(refused: Refused, said: Said) -> str:

@@ -168,7 +168,9 @@ class RelayedAnswer:
 
     def _finished(self) -> Finished:
         usage = self._usage or Usage(
-            prompt_tokens=guessed_prompt(self._request), completion_tokens=self._num_tokens
+            prompt_tokens=guessed_prompt(self._request),
+            completion_tokens=self._num_tokens,
+            is_estimate=True,
         )
         return Finished(reason=self._reason or FinishReason.STOP, usage=usage)
 

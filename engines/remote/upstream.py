@@ -29,6 +29,7 @@ log = structlog.get_logger()
 STALE_SECONDS = 0.25
 LINGER_SECONDS = 0.5  # how long the end of a body may come after the end of its answer
 MAX_ERROR_BYTES = 64 * 1024
+NO_CONTENT = 204
 
 
 class Upstream:
@@ -140,7 +141,9 @@ class Reply:
 
     @property
     def content_type(self) -> str:
-        """What the body is, without parameters; empty where that is not told."""
+        """What the body is, without parameters; empty where that is not told, or there is none."""
+        if self.status == NO_CONTENT:
+            return ""
         told = self._fields.get(b"content-type", b"")
         return told.partition(b";")[0].strip().decode("latin-1")
 

@@ -45,7 +45,7 @@ def problem_reply(problem: Problem, *, dialect: str) -> JsonReply:
         headers["x-should-retry"] = "false"
     shape = SHAPES.get(dialect, openai_problem)
     # An engine has an upstream's words only for a call of the upstream's own dialect.
-    body = shape(problem) if problem.answer is None else problem.answer.body
+    body = shape(problem) if problem.answer is None else problem.answer
     return JsonReply(body, status=problem.status, headers=headers)
 
 

@@ -60,7 +60,8 @@ class JsonReply:
 
 
 class StreamReply:
-    """A stream of frames, each sent as it comes; `heartbeat` fills silences.
+    """A stream of frames, each sent as it comes; `heartbeat` fills silences. One without a
+    `content_type` has nothing to say what it is, or nothing at all (204).
 
     Closing is not left to the garbage collector: the frames end when sending
     ends, whatever the reason.
@@ -77,12 +78,9 @@ class StreamReply:
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self.frames = frames
-        self.headers = {
-            "content-type": content_type,
-            "cache-control": "no-cache",
-            "x-accel-buffering": "no",
-            **(headers or {}),
-        }
+        self.headers = {"cache-control": "no-cache", "x-accel-buffering": "no", **(headers or {})}
+        if content_type:
+            self.headers["content-type"] = content_type
         self.heartbeat = heartbeat
         self.status = status
         self._heartbeat_seconds = heartbeat_seconds

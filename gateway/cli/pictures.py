@@ -2,7 +2,9 @@
 
 import base64
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import click
@@ -15,6 +17,11 @@ _PATH = re.compile(
       | (?P<bare>(?:file://)?(?:\\.|[^\s"'\\])+?\.(?:jpe?g|png|webp))(?![\w.])""",
     re.IGNORECASE | re.VERBOSE,
 )
+
+
+def sees_pictures(shown: Mapping[str, Any]) -> bool:
+    """Can the model see pictures, as far as `/api/show` knows? Where that does not say, it may."""
+    return bool(shown) and "vision" in shown.get("capabilities", ["vision"])
 
 
 def pictures_in(prompt: str) -> tuple[str, list[str], list[Path]]:

@@ -80,6 +80,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
     """
     from gateway.cli.answering import Display
     from gateway.cli.conversation import Conversation
+    from gateway.cli.pictures import sees_pictures
 
     options = {"temperature": temperature, "num_predict": max_tokens}
     conversation = Conversation(
@@ -98,7 +99,7 @@ def command(  # noqa: PLR0913 - one parameter for each option
         if "embedding" in abilities and "completion" not in abilities:
             _embed(client, conversation, question, {"dimensions": dimensions, "truncate": truncate})
         elif question is not None:
-            _ask_once(client, conversation, display, question, sees="vision" in abilities)
+            _ask_once(client, conversation, display, question, sees=sees_pictures(shown))
         else:
             _converse(client, conversation, display, shown)
 

@@ -13,6 +13,7 @@ from gateway.cli.line_reader import PROMPT, LineReader
 from gateway.cli.list_models import print_models
 from gateway.cli.model_card import PARTS, card_of, part_of, print_card
 from gateway.cli.modelfile import typed
+from gateway.cli.pictures import sees_pictures
 
 HELP = """\
 /set NAME …     change the conversation; /? set lists what there is
@@ -76,8 +77,8 @@ class SlashCommands:
 
     @property
     def sees(self) -> bool:
-        """Can the model see pictures?"""
-        return "vision" in (self._shown.get("capabilities") or ())
+        """Can the model see pictures, as far as is known?"""
+        return sees_pictures(self._shown)
 
     def obey(self, line: str) -> bool:
         """Carry out a command; False when it means to leave."""

@@ -144,7 +144,7 @@ class PolicySide:
             decoded = decode_body(msgspec.json.encode(body), _EMBEDDING)
             request = embeddings.to_request(decoded, call.id)
             found = await pipeline.embed(self._gateway, call, request)
-            return Answer(vectors=found.vectors, prompt_tokens=found.usage.prompt_tokens)
+            return Answer(vectors=found.vectors, prompt_tokens=found.usage.prompt_tokens or None)
         notes = Notes()
         (stream,) = await pipeline.run(self._gateway, call, _requests(prompt, body, call.id))
         async with aclosing(stream) as events:
@@ -245,8 +245,9 @@ def _note(event: Event, notes: Notes) -> None:
         notes.tool_call(event.index, event.name, event.arguments)
     elif isinstance(event, Finished):
         notes.finish_reason = event.reason.value
-        notes.prompt_tokens = event.usage.prompt_tokens
-        notes.completion_tokens = event.usage.completion_tokens
+        if not event.usage.is_estimate:
+            notes.prompt_tokens = event.usage.prompt_tokens
+            notes.completion_tokens = event.usage.completion_tokens
 
 
 def _failure(error: Exception) -> Failure:

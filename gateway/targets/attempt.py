@@ -1,10 +1,11 @@
 """One request at one target, from the asking to the end of its answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import structlog
 
 from engines.errors import (
+    DoubtfullyUnavailable,
     EngineError,
     EngineOverloaded,
     ModelNotFound,
@@ -37,10 +38,15 @@ class Attempt:
     )  # fmt: skip
 
     def __init__(
-        self, target: Target, state: TargetState, rules: BreakerPolicy, clock: Callable[[], float]
+        self,
+        target: Target,
+        state: TargetState,
+        rules: BreakerPolicy,
+        clock: Callable[[], float],
+        caller: Hashable = None,
     ) -> None:
         now = clock()
-        ticket = state.breaker.enter(now)
+        ticket = state.breaker.enter(now, caller)
         assert ticket is not None, "ask Targets.why_not before"
         state.in_flight += 1
         state.num_asked += 1
@@ -81,10 +87,12 @@ class Attempt:
         state.num_failed += 1
         state.latency.observe_at_least(now - self._started_at, now)
         retry_after = error.retry_after if isinstance(error, Unavailable) else None
-        if state.breaker.failed(self._ticket, now, self._rules, retry_after):
+        breaker, is_doubtful = state.breaker, isinstance(error, DoubtfullyUnavailable)
+        if breaker.failed(self._ticket, now, self._rules, retry_after, is_doubtful=is_doubtful):
             log.warning(
                 "breaker_opened", engine=state.engine, model=state.model, error=error.code,
-                seconds=state.breaker.seconds_left(now),
+                seconds=breaker.seconds_left(now, self._ticket.caller),
+                to="everyone" if breaker.state(now) != "closed" else "one_caller",
             )  # fmt: skip
 
     def given_up(self) -> None:

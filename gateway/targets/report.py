@@ -12,6 +12,7 @@ class TargetReport(Struct, frozen=True, kw_only=True):
     model: str
     breaker: str  # "closed", "open" or "half_open"
     failures: int  # in a row
+    callers_kept_out: int  # to whom alone it is open, for failures that may be their requests'
     probe_in_seconds: float
     rests_for_seconds: float  # after it said that it is overloaded; then it is asked last
     ready: bool

@@ -1,8 +1,8 @@
 """What is known about one target: how it did lately, and what it does now."""
 
-from gateway.targets.circuit_breaker import CircuitBreaker
 from gateway.targets.latency import PeakLatency
 from gateway.targets.rest import Rest
+from gateway.targets.target_breaker import TargetBreaker
 
 
 class TargetState:
@@ -20,7 +20,7 @@ class TargetState:
     def __init__(self, engine: str, model: str) -> None:
         self.engine = engine
         self.model = model
-        self.breaker = CircuitBreaker()
+        self.breaker = TargetBreaker()
         self.latency = PeakLatency()
         self.rest = Rest()
         self.in_flight = 0

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import TypeVar
 
 import structlog
@@ -68,8 +68,8 @@ class Targets:
             budget = self._budgets[key] = RetryBudget()
         return budget
 
-    def why_not(self, engine: str, model: str) -> str:
-        """Why a target takes no call at the moment: one word, or nothing if it does.
+    def why_not(self, engine: str, model: str, caller: Hashable = None) -> str:
+        """Why a target takes no call of this caller now: one word, or nothing if it does.
 
         One that is `resting` takes them, when nobody else does.
         """
@@ -77,7 +77,7 @@ class Targets:
             return "drained"
         state = self._states.get((engine, model[:MAX_NAME]))
         now = self.clock()
-        if state is not None and not state.breaker.admits(now):
+        if state is not None and not state.breaker.admits(now, caller):
             return "breaker_open"
         if not self.is_ready(engine):
             return "not_ready"
@@ -88,9 +88,10 @@ class Targets:
         state = self._states.get((target.engine, target.model[:MAX_NAME]))
         return state is not None and state.rest.seconds_left(self.clock()) > 0
 
-    def begin(self, target: Target, rules: BreakerPolicy) -> Attempt:
+    def begin(self, target: Target, rules: BreakerPolicy, caller: Hashable = None) -> Attempt:
         """Take a place at a target of which `why_not` has just said nothing against it."""
-        return Attempt(target, self.state(target.engine, target.model), rules, self.clock)
+        state = self.state(target.engine, target.model)
+        return Attempt(target, state, rules, self.clock, caller)
 
     def is_ready(self, engine: str) -> bool:
         """What the engine last said about itself; ready until it says otherwise."""
@@ -151,11 +152,13 @@ class Targets:
         for engine in gone:
             self._health.pop(engine, None)
 
-    def seconds_until_probe(self, targets: Iterable[Target]) -> float | None:
+    def seconds_until_probe(
+        self, targets: Iterable[Target], caller: Hashable = None
+    ) -> float | None:
         """When the first of these whose breaker is open may be asked again; None without one."""
         now = self.clock()
         states = [self._states.get((target.engine, target.model[:MAX_NAME])) for target in targets]
-        left = [state.breaker.seconds_left(now) for state in states if state is not None]
+        left = [state.breaker.seconds_left(now, caller) for state in states if state is not None]
         return min((seconds for seconds in left if seconds > 0), default=None)
 
     def snapshot(self) -> TargetsReport:
@@ -183,6 +186,7 @@ class Targets:
             model=state.model,
             breaker=state.breaker.state(now),
             failures=state.breaker.failures,
+            callers_kept_out=state.breaker.num_kept_out(now),
             probe_in_seconds=state.breaker.seconds_left(now),
             rests_for_seconds=state.rest.seconds_left(now),
             ready=health is None or health.ready,

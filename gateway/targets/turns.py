@@ -28,7 +28,7 @@ class Turns:
     """One request's way through its route. Used by one task at a time, but for a hedge."""
 
     __slots__ = (
-        "_again", "_at", "_breaker", "_budget", "_call", "_failure", "_fallbacks",
+        "_again", "_at", "_breaker", "_budget", "_call", "_caller", "_failure", "_fallbacks",
         "_is_one_unasked", "_last", "_not_ready", "_num_asked", "_num_retries", "_refuser_rested",
         "_resting", "_retry", "_route", "_targets",
     )  # fmt: skip
@@ -36,6 +36,7 @@ class Turns:
     def __init__(self, call: Call, targets: Targets) -> None:
         model = call.model
         self._call = call
+        self._caller = call.principal.key_id or (call.principal.team, call.principal.name)
         self._targets = targets
         if model is not None:
             name, self._retry, self._breaker = model.name, model.retry, model.breaker
@@ -79,7 +80,7 @@ class Turns:
             self._at += 1
             if target.on:
                 continue
-            why_not = self._targets.why_not(target.engine, target.model)
+            why_not = self._targets.why_not(target.engine, target.model, self._caller)
             if why_not == "resting":
                 self._resting.append(target)
             elif why_not:
@@ -119,7 +120,7 @@ class Turns:
             return failure
         return Unavailable(
             "no target of this model can take the request at the moment",
-            retry_after=self._targets.seconds_until_probe(self._route),
+            retry_after=self._targets.seconds_until_probe(self._route, self._caller),
         )
 
     async def _retried(self) -> Attempt | None:
@@ -172,7 +173,7 @@ class Turns:
         if self._fallbacks is None:
             self._fallbacks = [target for target in self._route if target.on]
         for target in [one for one in self._fallbacks if code in one.on]:
-            why_not = self._targets.why_not(target.engine, target.model)
+            why_not = self._targets.why_not(target.engine, target.model, self._caller)
             if why_not == "resting" and not rests:
                 continue
             self._fallbacks.remove(target)
@@ -210,12 +211,12 @@ class Turns:
 
     def _why_not(self, target: Target) -> str:
         """Why a target takes no call, not even if nobody else does."""
-        why_not = self._targets.why_not(target.engine, target.model)
+        why_not = self._targets.why_not(target.engine, target.model, self._caller)
         return "" if why_not == "resting" else why_not
 
     def _begin(self, target: Target) -> Attempt:
         self._num_asked += 1
-        return self._targets.begin(target, self._breaker)
+        return self._targets.begin(target, self._breaker, self._caller)
 
     def _note(self, target: Target, left: str) -> None:
         self._call.tried.append(Tried(target.engine, target.model, left))

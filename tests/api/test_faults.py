@@ -241,6 +241,25 @@ def test_a_refusal_that_the_client_can_act_on_keeps_its_status_and_its_words(
         assert response.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 422])
+@pytest.mark.parametrize(
+    "body", [b"<html>too large, says db3</html>", b"", b'["no"]', b'{"error":"\xff"}'], ids=repr
+)
+def test_a_refusal_without_words_for_the_client_keeps_its_status_in_our_words(
+    stage: RemoteStage, status: int, body: bytes
+) -> None:
+    stage.upstream.scene = answering(body, f"{status} No", content_type="text/html")
+
+    for stream in (False, True):
+        response = stage.chat(stream=stream)
+
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/json"
+        assert response.json()["error"]["message"] == f"the upstream refused the request ({status})"
+        assert response.headers["x-penstock-error-source"] == "upstream"
+        assert response.headers["x-should-retry"] == "false"
+
+
 def test_a_model_that_the_upstream_lacks_is_told_in_our_words(stage: RemoteStage) -> None:
     body = {"error": {"message": "The model `upstream-model` does not exist", "code": "x"}}
     stage.upstream.scene = answering(body, "404 Not Found")
@@ -260,6 +279,18 @@ def test_a_prompt_that_is_too_long_is_told_as_the_upstream_told_it(stage: Remote
     response = stage.chat()
 
     assert (response.status_code, response.json()) == (400, body)
+
+
+def test_a_prompt_that_is_too_long_is_never_a_failure(stage: RemoteStage) -> None:
+    body = {"error": {"code": 500, "message": "the request exceeds the available context size",
+                      "type": "server_error"}}  # fmt: skip
+    stage.upstream.scene = answering(body, "500 Internal Server Error")
+
+    response = stage.chat()
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded"
+    assert "available context size" in response.json()["error"]["message"]
 
 
 def test_the_official_client_raises_what_it_raises_at_the_source(stage: RemoteStage) -> None:

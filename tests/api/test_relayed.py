@@ -33,7 +33,9 @@ FILES = {
         kind = "remote"
         base_url = "{url}"
         refresh_seconds = 0
-        passthrough = ["responses", "GET responses/*", "audio/speech", "moderations"]
+        passthrough = [
+            "responses", "GET responses/*", "DELETE files/*", "audio/speech", "moderations"
+        ]
         return_headers = ["x-cost"]
         pass_headers = ["openai-beta"]
 
@@ -247,6 +249,18 @@ def test_sound_is_passed_through_with_its_type(stage: RemoteStage) -> None:
 
     assert response.content == b"\xff\xfb\x90\x00"
     assert response.headers["content-type"] == "audio/mpeg"
+
+
+@pytest.mark.parametrize("headers", [b"", b"content-type: application/json\r\n"])
+def test_an_answer_of_nothing_is_passed_through_as_nothing(
+    stage: RemoteStage, headers: bytes
+) -> None:
+    stage.upstream.scene = sending(b"HTTP/1.1 204 No Content\r\n" + headers + b"\r\n")
+
+    response = stage.client.delete("/v1/files/file-1")
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert not {"content-type", "content-length", "transfer-encoding"} & set(response.headers)
 
 
 def test_a_path_without_a_body_goes_to_the_only_upstream_that_has_it(stage: RemoteStage) -> None:

@@ -9,6 +9,7 @@ import pytest
 from openai import OpenAI
 
 from gateway.gateway import open_gateway
+from tests.llama_cpp_server import llama_cpp_server
 from tests.serving import Server, serving, settings_in
 
 DEV = Path(__file__).parents[2] / "policies" / "dev"
@@ -45,6 +46,7 @@ def answer(client: OpenAI) -> tuple[str | None, str, int]:
 def test_one_client_is_served_by_each_kind_in_turn_and_its_stream_goes_on(tmp_path: Path) -> None:
     local = "num_threads = 1"
     with (
+        llama_cpp_server() as other_server,
         gateway_in(tmp_path / "upstream", f'kind = "gguf"\n{local}') as (upstream, _),
         gateway_in(tmp_path / "gateway", f'kind = "gguf"\n{local}') as (server, engines),
     ):
@@ -62,6 +64,7 @@ def test_one_client_is_served_by_each_kind_in_turn_and_its_stream_goes_on(tmp_pa
         pieces = [next(chunks).choices[0].delta.content or "" for _ in range(3)]
         for engine in (
             f'kind = "paged"\n{local}',
+            f'kind = "remote"\nbase_url = "{other_server}"',
             f'kind = "remote"\nbase_url = "{upstream.url}/v1"',
         ):
             swap(server, engines, engine)
@@ -72,5 +75,5 @@ def test_one_client_is_served_by_each_kind_in_turn_and_its_stream_goes_on(tmp_pa
             last = chunk.choices[0].finish_reason or last
 
     assert answers[0][0] == "".join(pieces)[: len(answers[0][0] or "")]
-    assert answers == [answers[0]] * 3
+    assert answers == [answers[0]] * 4
     assert last == "length"

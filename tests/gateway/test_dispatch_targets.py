@@ -2,11 +2,13 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
-from engines.errors import Overloaded, Unavailable
+from engines.errors import DoubtfullyUnavailable, Overloaded, Unavailable
 from engines.protocol import EmbedRequest, Engine
-from gateway import Call, Target
+from engines.wire import WireRequest
+from gateway import Call, Principal, Target
 from gateway.dispatch import TARGETS_HEADER, dispatch, dispatch_embed
 from gateway.policy import (
     BreakerPolicy,
@@ -23,6 +25,7 @@ from tests.gateway.targets.stage import REQUEST, StageOfTargets, routed_call, tr
 from tests.virtual_time import run_in_virtual_time
 
 EMBED = EmbedRequest(id="e", model="chat-small", inputs=["one two"])
+GPU0 = Target("gpu0", "a")
 TARGETS = (TargetPolicy(engine="gpu0", model="a"), TargetPolicy(engine="gpu1", model="a"))
 
 
@@ -142,6 +145,30 @@ def test_a_stream_that_breaks_counts_against_its_target_and_is_not_tried_elsewhe
     assert other.requests == []
 
 
+def test_what_one_callers_requests_break_stays_open_to_all_others() -> None:
+    """`laptop` sends what the upstream answers with a 500; `phone` sends what it can answer."""
+    policy = model(breaker=BreakerPolicy(failures=2))
+
+    async def run() -> StageOfTargets:
+        sick = engine(DoubtfullyUnavailable("500"))
+        stage = StageOfTargets({"gpu0": sick})
+        for expected in ("500", "500", "no target"):
+            with pytest.raises(Unavailable, match=expected):
+                await dispatch(routed_call(policy, GPU0), stage, REQUEST)
+        sick._script = ["fine"]
+        call = routed_call(policy, GPU0)
+        call.principal = Principal(name="phone", team="search")
+        async for _ in await dispatch(call, stage, REQUEST):
+            pass
+        await call.resources.aclose()
+        return stage
+
+    stage = run_in_virtual_time(run)
+
+    (report,) = stage.targets.snapshot().targets
+    assert (report.breaker, report.callers_kept_out, report.answered) == ("closed", 1, 1)
+
+
 def test_a_hedge_asks_a_second_target_and_closes_the_slower() -> None:
     slow, fast = engine(30.0, "slow"), engine(0.2, "fast")
 
@@ -251,6 +278,38 @@ def test_a_mirror_that_takes_no_calls_gets_no_copies() -> None:
         await call.resources.aclose()
         await stage.targets.mirrors.close()
         assert shadow.requests == []
+
+    run_in_virtual_time(run)
+
+
+class Relaying(ScriptedEngine):
+    def relays(self, dialect: str, method: str, path: str) -> bool:
+        return path == "responses"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_all", "kind", "num_copies"),
+    [
+        ("responses", True, Relaying, 1),
+        ("audio/speech", True, Relaying, 0),
+        ("responses", True, ScriptedEngine, 0),
+        ("chat/completions", False, ScriptedEngine, 1),
+    ],
+)
+def test_a_call_that_only_its_upstream_understands_is_copied_where_it_is_passed_on(
+    path: str, kind: type[ScriptedEngine], num_copies: int, *, is_all: bool
+) -> None:
+    wire = WireRequest(dialect="openai", method="POST", path=path, body=b"{}", is_all=is_all)
+
+    async def run() -> None:
+        shadow = kind(["x"], model_names=["a"])
+        stage = StageOfTargets({"gpu0": engine(says="hi"), "shadow": shadow})
+        call = routed_call(MIRRORED)
+        await dispatch(call, stage, msgspec.structs.replace(REQUEST, wire=wire))
+        await call.resources.aclose()
+        while stage.targets.mirrors.report().running:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0)
+        assert len(shadow.requests) == stage.targets.mirrors.report().sent == num_copies
 
     run_in_virtual_time(run)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engines.protocol import GenerateRequest
+from engines.protocol import Capability, GenerateRequest
 from gateway.engine_registry import EngineStartFailed
 from gateway.gateway import Gateway
 from gateway.hooks import read_policy
@@ -47,10 +47,11 @@ def test_a_policy_with_everything_in_it_loads(tmp_path: Path) -> None:
             secret_headers = {{ api-key = {{ file = "key" }} }}
             models = ["*", "!x"]
             context_tokens = {{ "qwen/small" = 32768 }}
+            capabilities = {{ "qwen/small" = ["chat", "tools"] }}
             passthrough = ["responses", "GET responses/*"]
             pass_headers = ["openai-beta"]
             return_headers = ["x-cost"]
-            allow_networks = ["10.0.0.0/8"]
+            allow_networks = ["127.0.0.0/8"]
             allow_private = false
             max_tokens_field = "max_completion_tokens"
             """,
@@ -61,6 +62,7 @@ def test_a_policy_with_everything_in_it_loads(tmp_path: Path) -> None:
     assert config.api_key.env == "UP_KEY"
     assert Path(config.secret_headers["api-key"].file) == tmp_path / "policy" / "key"
     assert config.context_tokens == {"qwen/small": 32768}
+    assert config.capabilities == {"qwen/small": (Capability.CHAT, Capability.TOOLS)}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,9 @@ def test_a_policy_with_everything_in_it_loads(tmp_path: Path) -> None:
         (f'{URL}\nsecret_headers = {{ a = "sk-x" }}', "a secret is never written in a policy"),
         (f"{URL}\nidel_seconds = 3", 'did you mean "idle_seconds"'),
         (f"{URL}\nidle_seconds = 0", "idle_seconds is 0"),
+        (f'{URL}\ncapabilities = {{ a = ["see"] }}', '"see" is not one of "chat"'),
         ('base_url = "https://u:p@h/v1"', "base_url holds a password"),
+        ('base_url = "http://169.254.169.254/v1"', "no upstream may have"),
         (f'{URL}\npass_headers = ["Cookie"]', "never passed on"),
         (f'{URL}\npassthrough = ["../x"]', "passthrough has"),
     ],
@@ -107,6 +111,8 @@ def test_an_upstreams_models_are_found_and_told_with_kind_and_context(tmp_path: 
         )
         with serving(gateway) as server:
             models = httpx.get(f"{server.url}/v1/models").json()["data"]
+            tags = httpx.get(f"{server.url}/api/tags").json()["models"]
+            shown = httpx.post(f"{server.url}/api/show", json={"model": "named"}).json()
             upstream.scene = answering(CHAT)
             body = {"model": "qwen/small", "messages": []}
             answer = httpx.post(f"{server.url}/v1/chat/completions", json=body)
@@ -115,7 +121,9 @@ def test_an_upstreams_models_are_found_and_told_with_kind_and_context(tmp_path: 
 
     assert {model["id"] for model in models} == {"named", "qwen/small"}
     assert {(model["kind"], model["context_length"]) for model in models} == {("remote", 1234)}
-    assert "chat" in models[0]["capabilities"]
+    assert not any("capabilities" in model for model in models)  # nobody has told them
+    assert not any("capabilities" in tag for tag in tags)
+    assert "capabilities" not in shown
     assert (answer.status_code, refused.status_code) == (200, 404)
 
 
@@ -139,6 +147,14 @@ MIXED = {
           engine = "up"
           model  = "upstream-model"
           [[remote-first.fallbacks]]
+          engine = "scripted"
+          model  = "scripted-model"
+
+        [both]
+          [[both.targets]]
+          engine = "up"
+          model  = "upstream-model"
+          [[both.targets]]
           engine = "scripted"
           model  = "scripted-model"
     """,
@@ -183,6 +199,7 @@ def test_a_model_on_engines_of_two_kinds_is_served_by_either(tmp_path: Path) -> 
             body = {"model": model, "messages": [{"role": "user", "content": "x"}], **fields}
             return client.post("/v1/chat/completions", json=body)
 
+        models = {model["id"]: model for model in client.get("/v1/models").json()["data"]}
         local = chat("local-first")
         passed_on = chat("remote-first")
         several = chat("remote-first", n=2)
@@ -192,6 +209,9 @@ def test_a_model_on_engines_of_two_kinds_is_served_by_either(tmp_path: Path) -> 
         upstream.scene = streaming(chunk("there"), chunk())
         both = chat("remote-first", stream=True, n=2)
 
+    assert (models["local-first"]["kind"], models["remote-first"]["kind"]) == ("scripted", "remote")
+    assert (models["both"]["kind"], models["both"]["kinds"]) == ("remote", ["remote", "scripted"])
+    assert "kinds" not in models["local-first"]
     assert local.json()["choices"][0]["message"]["content"] == "said here"
     # Where some target could not take it, a body is held to this gateway's own fields...
     assert unknown.status_code == 400

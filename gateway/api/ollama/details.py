@@ -1,7 +1,7 @@
 """How Ollama describes a model: the same few fields in every list."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -57,9 +57,14 @@ def digest_of(name: str, info: ModelInfo | None) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def capabilities_of(able: Iterable[Capability]) -> list[str]:
-    """Ollama's words. One that writes text is no embedding model, though it can embed, too."""
-    able = frozenset(able)
+def capabilities_of(infos: Sequence[ModelInfo]) -> list[str] | UnsetType:
+    """What all of these can do in Ollama's words, if that is known of all of them.
+
+    One that writes text is no embedding model, though it can embed, too.
+    """
+    if not infos or not all(info.capabilities for info in infos):
+        return UNSET
+    able = frozenset[Capability].intersection(*(info.capabilities for info in infos))
     if able & {Capability.CHAT, Capability.COMPLETE}:
         return ["completion", *(word for one, word in _WORDS if one in able)]
     return ["embedding"] if Capability.EMBED in able else []

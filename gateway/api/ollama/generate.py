@@ -100,7 +100,8 @@ async def create_generation(request: Incoming) -> ASGIApp:
         options = read_options(call, body.options)
         info = await known_of(gateway, call, body.model)
         # A model without a template goes on from the prompt as it stands.
-        has_template = info is None or Capability.CHAT in info.capabilities or bool(body.template)
+        able = frozenset[Capability]() if info is None else info.capabilities
+        has_template = not able or Capability.CHAT in able or bool(body.template)
         asked = to_request(call, body, options, has_template=has_template)
         await check_abilities(gateway, call, asked, options)
         at_end = _context_of(body, asked)

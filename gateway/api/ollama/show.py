@@ -54,7 +54,7 @@ class Shown(Struct, frozen=True, kw_only=True):
     details: Details
     messages: Sequence[WireMessage] | UnsetType = UNSET
     model_info: Mapping[str, Any]
-    capabilities: Sequence[str]
+    capabilities: Sequence[str] | UnsetType
     modified_at: str
     requires: str | UnsetType = UNSET
 
@@ -96,8 +96,12 @@ async def _details(gateway: Gateway, call: Call, name: str) -> ModelDetails:
 
 def _shown(found: ModelDetails, kind: str, default_time: float) -> Shown:
     info = found.info
-    able = capabilities_of(info.capabilities)
-    if able and (_INSERT_MARK in found.metadata or ".Suffix" in found.template):
+    able = capabilities_of([info])
+    if (
+        isinstance(able, list)
+        and able
+        and (_INSERT_MARK in found.metadata or ".Suffix" in found.template)
+    ):
         able.append("insert")
     return Shown(
         license="\n".join(found.licenses) or UNSET,

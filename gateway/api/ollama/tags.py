@@ -7,9 +7,8 @@ import msgspec
 from litestar import Request, route
 from litestar.enums import HttpMethod
 from litestar.types import ASGIApp
-from msgspec import Struct
+from msgspec import Struct, UnsetType
 
-from engines.protocol import Capability
 from gateway.api.ollama.details import Details, capabilities_of, details_of, digest_of, kind_of
 from gateway.api.ollama.durations import rfc3339
 from gateway.api.ollama.opening import opened
@@ -28,7 +27,7 @@ class Tag(Struct, frozen=True, kw_only=True):
     size: int
     digest: str
     details: Details
-    capabilities: Sequence[str]
+    capabilities: Sequence[str] | UnsetType
 
 
 @route("/api/tags", http_method=[HttpMethod.GET, HttpMethod.HEAD], name="ollama.tags")
@@ -57,9 +56,5 @@ def _tag(call: Call, model: UsableModel, modified_at: float) -> Tag:
         digest=digest_of(model.policy.name, info),
         details=details_of(kind_of(call, model), info),
         # A request may go to any target, so what all of them can do counts.
-        capabilities=capabilities_of(
-            one for one in Capability if all(one in known.capabilities for known in model.infos)
-        )
-        if model.infos
-        else (),
+        capabilities=capabilities_of(model.infos),
     )

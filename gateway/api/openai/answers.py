@@ -106,7 +106,7 @@ def error_frame(call: Call, error: Exception) -> bytes:
         log.error("call_failed", call=call.id, exc_info=error)
     call.error = call.error or problem
     if problem.answer is not None:
-        return sse(msgspec.json.format(problem.answer.body, indent=-1))  # on one line
+        return sse(msgspec.json.format(problem.answer, indent=-1))  # on one line
     return sse(openai_problem(problem))
 
 

@@ -31,7 +31,8 @@ class Model(Struct, frozen=True, kw_only=True):
     object: str = "model"
     created: int
     owned_by: str = "penstock"
-    kind: str | UnsetType = UNSET  # of the engine that runs it
+    kind: str  # of its first target's engine
+    kinds: Sequence[str] | UnsetType = UNSET  # of all, in their order, where there are several
     context_length: int | UnsetType = UNSET
     capabilities: Sequence[str] | UnsetType = UNSET  # what every target of it can do
     alias_of: str | UnsetType = UNSET
@@ -79,23 +80,27 @@ async def _entries(gateway: Gateway, call: Call) -> Mapping[str, Model]:
 
 def _entry(gateway: Gateway, call: Call, model: UsableModel) -> Model:
     infos = model.infos
-    kinds = {call.policy.engines[target.engine].kind for target in model.policy.targets}
+    engines = call.policy.engines
+    kinds = list(dict.fromkeys(engines[target.engine].kind for target in model.policy.targets))
     changed_at = max((info.modified_at or 0.0 for info in infos), default=0.0)
     return Model(
         id=model.name,
         created=int(changed_at or gateway.started_at),
-        kind=kinds.pop() if len(kinds) == 1 else UNSET,
+        kind=kinds[0],
+        kinds=kinds if len(kinds) > 1 else UNSET,
         # A request may be sent to any target, so the smallest context counts.
         context_length=min(
             (info.context_tokens for info in infos if info.context_tokens), default=UNSET
         ),
-        capabilities=_common(infos) if infos else UNSET,
+        capabilities=_common(infos),
         alias_of=model.alias_of or UNSET,
     )
 
 
-def _common(infos: Sequence[ModelInfo]) -> Sequence[str]:
-    """What every one of these can do."""
+def _common(infos: Sequence[ModelInfo]) -> Sequence[str] | UnsetType:
+    """What every one of these can do, if that is known of all of them."""
+    if not infos or not all(info.capabilities for info in infos):
+        return UNSET
     return sorted(
         one.value for one in Capability if all(one in info.capabilities for info in infos)
     )

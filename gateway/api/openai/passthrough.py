@@ -60,7 +60,7 @@ async def pass_through(request: Request[Any, Any, Any]) -> ASGIApp:
         raise NotFound(f"there is no {shown}; docs/api.md lists the endpoints")
     call.endpoint = f"{call.endpoint}.{path.partition('/')[0]}"
     raw, body = await _read(request, gateway, method)
-    wire = to_wire(request, call, path, raw)
+    wire = to_wire(request, call, path, raw, is_all=True)
     model = body.model or call.headers.get(MODEL_HEADER, "")
     asked = _to_request(body, model, call, wire)
     if model:

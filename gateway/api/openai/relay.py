@@ -126,7 +126,9 @@ def _is_relay(kind: type) -> bool:
     return issubclass(kind, Relay)
 
 
-def to_wire(request: Incoming, call: Call, path: str, body: bytes) -> WireRequest:
+def to_wire(
+    request: Incoming, call: Call, path: str, body: bytes, *, is_all: bool = False
+) -> WireRequest:
     """The request as it came."""
     return WireRequest(
         dialect=DIALECT,
@@ -135,6 +137,7 @@ def to_wire(request: Incoming, call: Call, path: str, body: bytes) -> WireReques
         body=body,
         query=request.scope["query_string"].decode("latin-1"),
         headers=call.headers,
+        is_all=is_all,
     )
 
 

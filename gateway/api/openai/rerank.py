@@ -151,7 +151,7 @@ async def _relayed(
         id=f"{call.id}-0",
         model=body.model,
         prompt="\n".join(text for text in texts if isinstance(text, str)),
-        wire=to_wire(request, call, PATH, raw),
+        wire=to_wire(request, call, PATH, raw, is_all=True),
     )
     try:
         streams = await pipeline.run(gateway, call, [asked])

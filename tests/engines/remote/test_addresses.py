@@ -6,6 +6,9 @@ NEVER = [
     "169.254.169.254",  # AWS, Google, Azure, OpenStack
     "169.254.170.2",  # AWS task credentials
     "fd00:ec2::254",  # AWS over IPv6
+    "fd00:ec2::23",  # AWS, credentials of pods
+    "fd20:ce::254",  # Google over IPv6
+    "fd00:42::42",  # Scaleway over IPv6
     "100.100.100.200",  # Alibaba
     "168.63.129.16",  # Azure
     "192.0.0.192",  # Oracle

@@ -36,7 +36,11 @@ async def test_the_upstreams_list_fills_in_the_globs(build: Build, upstream: Ups
 
 async def test_what_servers_tell_of_their_models_is_read(build: Build, upstream: Upstream) -> None:
     upstream.scene = answering(LIST)
-    engine = build(refresh_seconds=60, context_tokens={"odd": 123})
+    engine = build(
+        refresh_seconds=60,
+        context_tokens={"odd": 123},
+        capabilities={"odd": [Capability.EMBED], "penstock": [Capability.TOOLS]},
+    )
 
     await engine.start()
 
@@ -46,10 +50,23 @@ async def test_what_servers_tell_of_their_models_is_read(build: Build, upstream:
     assert found["qwen/small"].modified_at == 1_700_000_000
     assert found["llama"].context_tokens == 8192
     assert found["penstock"].context_tokens == 4096
-    assert found["penstock"].capabilities == {Capability.CHAT}
+    assert found["penstock"].capabilities == {Capability.TOOLS}  # the policy's word counts
+    assert found["odd"].capabilities == {Capability.EMBED}
     assert found["odd"].context_tokens == 123
     assert found["qwen/secret"].context_tokens == 0
-    assert Capability.EMBED in found["qwen/secret"].capabilities
+    assert found["qwen/secret"].capabilities == frozenset()  # not told, so not known
+
+
+async def test_what_a_server_says_that_a_model_can_do_is_read(
+    build: Build, upstream: Upstream
+) -> None:
+    upstream.scene = answering(LIST)
+    engine = build(refresh_seconds=60)
+
+    await engine.start()
+
+    (found,) = [info for info in await engine.models() if info.name == "penstock"]
+    assert found.capabilities == {Capability.CHAT}
 
 
 async def test_the_list_is_read_again(build: Build, upstream: Upstream) -> None:

@@ -36,6 +36,26 @@ def test_a_usual_base_url_is_fine(url: str) -> None:
     assert RemoteConfig(base_url=url).base_url == url
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "169.254.169.254.", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376",
+     "[fd20:ce::254]", "[::ffff:169.254.169.254]", "0.0.0.0", "[fe80::1%25eth0]"],
+)  # fmt: skip
+def test_an_address_that_nothing_may_be_connected_to_is_refused_at_once(host: str) -> None:
+    with pytest.raises(ValueError, match="no upstream may have"):
+        RemoteConfig(base_url=f"http://{host}/v1")
+
+    RemoteConfig(base_url=f"http://{host}/v1", allow_networks=["0.0.0.0/0", "::/0"])
+
+
+def test_a_private_address_is_refused_at_once_where_none_is_allowed() -> None:
+    with pytest.raises(ValueError, match="allow_private"):
+        RemoteConfig(base_url="http://10.1.2.3/v1", allow_private=False)
+
+    # A name may lead there some day; that is looked at each time.
+    RemoteConfig(base_url="http://localhost/v1", allow_private=False)
+
+
 @pytest.mark.parametrize("name", sorted(PRIVATE_HEADERS))
 @pytest.mark.parametrize("field", ["pass_headers", "return_headers"])
 def test_private_headers_are_never_passed_on(field: str, name: str) -> None:

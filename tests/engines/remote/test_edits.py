@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from engines.errors import RequestRefused
 from engines.protocol import Sampling
 from engines.remote.edits import Edited, Edits, edited, with_model
 from tests.engines.remote.conftest import relaying
@@ -41,6 +42,8 @@ def test_every_value_but_the_models_name_is_the_same_bytes() -> None:
         (b'{"model":"p","n_predict":999}', {"n_predict": 10}),
         (b'{"model":"p","max_tokens":5,"n_predict":-1}', {"max_tokens": 5, "n_predict": 10}),
         (b'{"model":"p","max_new_tokens":"x"}', {"max_new_tokens": 10}),
+        (b'{"model":"p","n_predict":%b}' % (b"9" * 5000), {"n_predict": 10}),
+        (b'{"model":"p","n_predict":-%b}' % (b"9" * 5000), {"n_predict": 10}),
     ],
 )
 def test_no_name_of_the_cap_is_a_way_round_it(body: bytes, expected: dict[str, int]) -> None:
@@ -105,6 +108,30 @@ def test_a_stream_is_asked_for_its_counts(
     assert result.streams
     assert result.hides_usage is hides
     assert msgspec.json.decode(result.body)["stream_options"] == expected
+
+
+@pytest.mark.parametrize("value", [b'"x"', b"1", b"1e400", b"true", b"[]", b'[{"a":1}]'])
+def test_stream_options_that_nothing_can_be_written_into_are_refused(value: bytes) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        sent(b'{"model":"p","stream":true,"stream_options":%b}' % value)
+
+    assert caught.value.param == "stream_options"
+    assert value in sent(b'{"model":"p","stream_options":%b}' % value).body  # nobody's business
+
+
+@pytest.mark.parametrize("value", [b'"true"', b'"false"', b"1", b"0", b"1e400", b"[]", b"{}"])
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_a_stream_that_upstreams_read_in_several_ways_is_refused(value: bytes, path: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        sent(b'{"model":"p","stream":%b}' % value, path)
+
+    assert caught.value.param == "stream"
+    assert value in sent(b'{"model":"p","stream":%b}' % value, "responses").body
+
+
+@pytest.mark.parametrize("value", [b"false", b"null"])
+def test_no_stream_can_be_said_in_two_ways(value: bytes) -> None:
+    assert not sent(b'{"model":"p","stream":%b}' % value).streams
 
 
 def test_an_upstream_that_refuses_to_be_asked_is_not() -> None:

@@ -149,3 +149,14 @@ async def test_it_says_which_paths_it_relays(build: Build) -> None:
     assert engine.relays("openai", "GET", "responses/resp_1")
     assert not engine.relays("openai", "DELETE", "responses/resp_1")
     assert not engine.relays("anthropic", "POST", "chat/completions")
+
+
+async def test_a_call_that_only_another_upstream_understands_is_not_put_into_words(
+    engine: RemoteEngine, upstream: Upstream
+) -> None:
+    wire = WireRequest(dialect="openai", method="POST", path="responses", body=b"{}", is_all=True)
+
+    with pytest.raises(Unsupported, match="responses"):
+        await events_of(engine, asking(prompt="{}", wire=wire))
+
+    assert upstream.requests == []

@@ -104,7 +104,7 @@ def test_without_counts_they_are_guessed() -> None:
     finished = heard(delta(content="a"), delta(content="b"), DONE, text="x" * 8)[-1]
 
     assert isinstance(finished, Finished)
-    assert finished.usage == Usage(prompt_tokens=2, completion_tokens=2)
+    assert finished.usage == Usage(prompt_tokens=2, completion_tokens=2, is_estimate=True)
 
 
 @pytest.mark.parametrize("data", [b"{", b"5", b'{"choices":5}', b'{"choices":[{"delta":5}]}'])

@@ -2,11 +2,13 @@ import pytest
 
 from engines.errors import (
     ContextTooLong,
+    DoubtfullyUnavailable,
     EngineError,
     ModelNotFound,
     Overloaded,
     RequestRefused,
     Unavailable,
+    UpstreamAnswer,
 )
 from engines.remote.refusals import Refused, error_of, retry_after_of, said_in
 
@@ -32,7 +34,7 @@ def refused(status: int, body: bytes = b"{}", *, relay: bool = True, **headers: 
         (402, Unavailable), (403, Unavailable), (404, RequestRefused), (405, RequestRefused),
         (407, Unavailable), (408, Unavailable), (409, Unavailable), (413, RequestRefused),
         (415, RequestRefused), (418, RequestRefused), (422, RequestRefused), (429, Overloaded),
-        (500, Unavailable), (502, Unavailable), (503, Unavailable), (504, Unavailable),
+        (500, DoubtfullyUnavailable), (502, Unavailable), (503, Unavailable), (504, Unavailable),
         (529, Overloaded), (599, Unavailable),
     ],
 )  # fmt: skip
@@ -47,6 +49,30 @@ def test_a_status_means_one_thing(status: int, kind: type[EngineError]) -> None:
         (400, b'{"object":"error","message":"maximum context length is 5","code":400}',
          ContextTooLong),
         (400, b'{"error":{"type":"exceed_context_size_error","message":"x"}}', ContextTooLong),
+        (422, b'{"error":"Input validation error: `inputs` tokens + `max_new_tokens` must be <= '
+              b'4096. Given: 5000 `inputs` tokens","error_type":"validation"}',
+         ContextTooLong),
+        (422, b'{"error":"Input validation error: `inputs` must have less than 1024 tokens."}',
+         ContextTooLong),
+        (400, b'{"error":{"code":400,"message":"The input token count (1200000) exceeds the '
+              b'maximum number of tokens allowed (1048576).","status":"INVALID_ARGUMENT"}}',
+         ContextTooLong),
+        (400, b'[{"error":{"code":400,"message":"The input token count exceeds the maximum number '
+              b'of tokens allowed 1048576."}}]', ContextTooLong),
+        (400, b'{"error":"This model\'s maximum prompt length is 131072 but the request has 2"}',
+         ContextTooLong),
+        (400, b'{"error":{"message":"input length and `max_tokens` exceed context limit: 1 + 2"}}',
+         ContextTooLong),
+        (400, b'{"message":"Input is too long for requested model."}', ContextTooLong),
+        (422, b'{"error":"Input validation error: `max_new_tokens` must be <= 512"}',
+         RequestRefused),
+        (500, b'{"error":{"code":500,"message":"the request exceeds the available context size. '
+              b'try increasing the context size","type":"server_error"}}', ContextTooLong),
+        (200, b'{"error":{"code":500,"message":"the request exceeds the available context size"}}',
+         ContextTooLong),
+        (500, b'{"error":{"message":"no memory for the context window"}}', DoubtfullyUnavailable),
+        (503, b'{"error":{"message":"the request exceeds the available context size"}}',
+         Unavailable),
         (404, b'{"error":{"message":"model \\"x\\" not found, try pulling it first"}}',
          ModelNotFound),
         (404, b'{"error":{"message":"x","code":"model_not_found"}}', ModelNotFound),
@@ -55,8 +81,8 @@ def test_a_status_means_one_thing(status: int, kind: type[EngineError]) -> None:
         (503, b'{"error":{"code":"server_is_overloaded","message":"x"}}', Overloaded),
         (200, b'{"error":{"code":429,"message":"slow"}}', Overloaded),
         (200, b'{"error":{"message":"bad","type":"invalid_request_error"}}', RequestRefused),
-        (200, b'{"error":"it broke"}', Unavailable),
-        (500, b"\xff\xfe", Unavailable),
+        (200, b'{"error":"it broke"}', DoubtfullyUnavailable),
+        (500, b"\xff\xfe", DoubtfullyUnavailable),
         (400, b"[1", RequestRefused),
         (400, b"[" * 100_000, RequestRefused),
     ],
@@ -88,17 +114,32 @@ def test_what_is_not_the_clients_business_is_not_told(status: int) -> None:
     assert not any(word in error.message for word in ("sk-1234", "77", "db3"))
 
 
+def test_a_prompt_that_is_too_long_is_no_failure_of_the_server_that_calls_it_one() -> None:
+    error = refused(500, b'{"error":{"message":"the request exceeds the available context size"}}')
+
+    assert error.answer is None  # so that its own status counts
+    assert error.message == "the request exceeds the available context size"
+
+
 def test_html_is_not_handed_on_as_an_error() -> None:
     error = refused(413, b"<html>nginx/1.2.3 on host db3</html>")
 
-    assert error.answer is None
+    assert error.answer == UpstreamAnswer(413)
     assert error.message == "the upstream refused the request (413)"
 
 
-def test_a_caller_of_another_dialect_reads_the_message_in_its_own_shape() -> None:
-    error = refused(400, b'{"error":{"message":"up/model is small","param":"x"}}', relay=False)
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b'"no"', b"{", b'{"error":{"message":"\xff"}}', b"\x00" * 9]
+)
+@pytest.mark.parametrize("relay", [True, False])
+def test_a_refusal_whose_body_cannot_be_read_keeps_its_status(body: bytes, *, relay: bool) -> None:
+    assert refused(415, body, relay=relay).answer == UpstreamAnswer(415)
 
-    assert error.answer is None
+
+def test_a_caller_of_another_dialect_reads_the_message_in_its_own_shape() -> None:
+    error = refused(422, b'{"error":{"message":"up/model is small","param":"x"}}', relay=False)
+
+    assert error.answer == UpstreamAnswer(422)
     assert error.message == "public is small"
     assert isinstance(error, RequestRefused)
     assert error.param == "x"

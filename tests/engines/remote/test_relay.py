@@ -88,7 +88,7 @@ def test_without_counts_they_are_guessed() -> None:
     finished = answer.end()[-1]
 
     assert isinstance(finished, Finished)
-    assert finished.usage == Usage(prompt_tokens=10, completion_tokens=4)
+    assert finished.usage == Usage(prompt_tokens=10, completion_tokens=4, is_estimate=True)
 
 
 def test_what_says_nothing_is_held_until_something_is_said() -> None:

@@ -250,23 +250,6 @@ async def test_small_pieces_are_not_held_back_on_their_way(
     await events.aclose()
 
 
-async def test_a_link_local_address_is_not_connected_to(build: Build) -> None:
-    for host in ("169.254.169.254", "[fe80::1]", "2852039166", "[::ffff:169.254.169.254]", "0"):
-        engine = build(base_url=f"http://{host}/v1")
-        await engine.start()
-
-        with pytest.raises(Unavailable):
-            await events_of(engine, relaying(CHAT_BODY))
-
-
-async def test_a_loopback_address_is_refused_where_private_ones_are(build: Build) -> None:
-    engine = build(allow_private=False)
-    await engine.start()
-
-    with pytest.raises(Unavailable, match="cannot be connected to"):
-        await events_of(engine, relaying(CHAT_BODY))
-
-
 async def test_a_name_is_checked_by_what_it_resolves_to(build: Build, upstream: Upstream) -> None:
     url = f"http://localhost:{upstream.port}/v1"
     engine = build(base_url=url, allow_private=False)

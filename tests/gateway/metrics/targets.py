@@ -11,6 +11,7 @@ def a_target(engine: str = "gpu0", model: str = "qwen", **changes: object) -> Ta
         model=model,
         breaker="closed",
         failures=0,
+        callers_kept_out=0,
         probe_in_seconds=0.0,
         rests_for_seconds=0.0,
         ready=True,

@@ -82,6 +82,21 @@ async def test_another_finish_reason_is_found(tmp_path: Path) -> None:
     assert findings[Aspect.TEXT][0] is True
 
 
+async def test_tokens_that_nobody_counted_are_not_compared(tmp_path: Path) -> None:
+    def ending(number: int, *, is_estimate: bool) -> Finished:
+        usage = Usage(prompt_tokens=number, completion_tokens=number, is_estimate=is_estimate)
+        return Finished(reason=FinishReason.STOP, usage=usage)
+
+    estimated, counted = ending(14, is_estimate=True), ending(20, is_estimate=False)
+
+    for name, one, other in (("first", estimated, counted), ("second", counted, estimated)):
+        findings = await found(tmp_path / name, ["hello", one], ["hello", other])
+
+        assert findings[Aspect.PROMPT_TOKENS][0] is None
+        assert findings[Aspect.COMPLETION_TOKENS][0] is None
+        assert findings[Aspect.TEXT][0] is True
+
+
 async def test_json_that_is_invalid_on_one_side_is_found(tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
     wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
