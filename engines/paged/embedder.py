@@ -25,7 +25,8 @@ class Embedder:
     def __init__(
         self, model: Decoder | Encoder, pooling: Pooling, *, max_batch_tokens: int = 8192
     ) -> None:
-        self._model = model
+        self._model: Decoder | Encoder | None = model
+        self._vocab_size = model.shape.vocab_size
         self._pooling = pooling
         self._max_batch_tokens = max_batch_tokens
         longest = model.shape.context_tokens
@@ -36,6 +37,10 @@ class Embedder:
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
 
+    def close(self) -> None:
+        """Let the weights go; whoever asks for vectors after this is refused."""
+        self._model = None
+
     def check(self, tokens: Sequence[int], dimensions: int | None = None) -> None:
         """Raise `RequestRefused` where these tokens, or so many dimensions, cannot be."""
         if not tokens:
@@ -44,7 +49,7 @@ class Embedder:
             raise ContextTooLong(
                 prompt_tokens=len(tokens), context_tokens=self.max_tokens, param="input"
             )
-        vocab_size = self._model.shape.vocab_size
+        vocab_size = self._vocab_size
         if not (min(tokens) >= 0 and max(tokens) < vocab_size):
             wrong = next(token for token in tokens if not 0 <= token < vocab_size)
             raise RequestRefused(
@@ -75,15 +80,18 @@ class Embedder:
         (Matryoshka, arXiv 2205.13147). Raises `RequestRefused`, or `Unavailable` where
         the model gives a vector without a direction.
         """
+        model = self._model
+        if model is None:
+            raise Unavailable("the model was unloaded")
         for tokens in batch:
             self.check(tokens, dimensions)
         lengths = [len(tokens) for tokens in batch]
         token_ids = torch.tensor([token for tokens in batch for token in tokens])
         token_ids = token_ids.to(self._device)
-        if isinstance(self._model, Encoder):
-            hidden = self._model(token_ids, Packing(lengths, self._device))
+        if isinstance(model, Encoder):
+            hidden = model(token_ids, Packing(lengths, self._device))
         else:
-            hidden = self._decode(self._model, token_ids, lengths)
+            hidden = self._decode(model, token_ids, lengths)
         vectors = self._pool(hidden.float(), lengths)[:, :dimensions].cpu()
         sizes = vectors.norm(dim=-1, keepdim=True)
         if not bool(torch.isfinite(sizes).all()) or not bool(sizes.all()):

@@ -4,6 +4,9 @@ On a GPU a real step of the largest size is run first, so that what is left is
 known and not guessed.
 """
 
+import gc
+from contextlib import suppress
+
 import torch
 
 from engines.errors import Unavailable
@@ -49,6 +52,17 @@ def free_bytes(config: PagedConfig, device: torch.device, peak_bytes: int) -> in
     held = torch.cuda.memory_reserved(device)
     others = total - free - held
     return int(total * config.memory_fraction) - others - peak_bytes
+
+
+def give_back() -> None:
+    """Return to the GPU what torch keeps of tensors that are gone.
+
+    Or the next model's profiling step would count it as needed (`peak_bytes`).
+    """
+    gc.collect()  # of torch's own cycles; what the engine has needs no collector
+    # Of a GPU that has failed nothing comes back before the process ends.
+    with suppress(RuntimeError):
+        torch.cuda.empty_cache()
 
 
 def _blocks(tokens: int, block_size: int) -> int:
