@@ -264,6 +264,7 @@ class Generation:
 
 
 def _failure(error: Exception) -> EngineError:
+    without_frames(error)
     if isinstance(error, EngineError):
-        return without_frames(error)
+        return error
     return Unavailable(f"sampling failed: {error}")

@@ -17,7 +17,6 @@ from engines.chat.constraints import ConstraintCompiler
 from engines.chat.prepared import FALLBACK, completed
 from engines.chat.template import ChatTemplate
 from engines.errors import Unavailable
-from engines.metrics import ModelRecorder
 from engines.outbox import Outbox
 from engines.paged.block_pool import BlockPool
 from engines.paged.checkpoint import Checkpoint
@@ -46,7 +45,7 @@ class LoadedModel:
         tokenizer: Tokenizer,
         loaded: Loaded,
         config: PagedConfig,
-        recorder: ModelRecorder,
+        watch: Watch,
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
@@ -58,8 +57,8 @@ class LoadedModel:
         self.pooling = checkpoint.pooling or CHAT_POOLING
         self.embedder = loaded.embedder
         self.end_ids = sorted(checkpoint.eos_token_ids)
-        self.recorder = recorder
-        self._watch = watch = Watch(recorder)
+        self.recorder = watch.recorder
+        self._watch = watch
         self.cache = {
             "block_size": str(config.block_size),
             "num_gpu_blocks": str(loaded.num_blocks),
@@ -95,7 +94,9 @@ class LoadedModel:
             )
             self._steps.start()
             run = self._steps.call
-        self.embed_line = EmbedLine(loaded.embedder, run, max_waiting=config.max_waiting)
+        self.embed_line = EmbedLine(
+            loaded.embedder, run, max_waiting=config.max_waiting, on_failure=watch.note_failure
+        )
 
     @classmethod
     async def open(
@@ -104,7 +105,7 @@ class LoadedModel:
         checkpoint: Checkpoint,
         config: PagedConfig,
         report: Callable[[float], None],
-        recorder: ModelRecorder,
+        watch: Watch,
     ) -> "LoadedModel":
         """Load a model. Raises `EngineError` with the reason."""
         began = time.monotonic()
@@ -116,7 +117,7 @@ class LoadedModel:
         tokenizer, loaded = await asyncio.to_thread(load)
         seconds = time.monotonic() - began
         log.info("model_loaded", model=name, seconds=round(seconds, 3))
-        return cls(name, checkpoint, tokenizer, loaded, config, recorder)
+        return cls(name, checkpoint, tokenizer, loaded, config, watch)
 
     async def close(self) -> None:
         """End every stream with `Unavailable` and return when all memory is free.

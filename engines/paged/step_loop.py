@@ -158,6 +158,7 @@ class StepLoop:
             log.exception("step_loop_failed", model=self._name)
             reason = self._failure(error)
             self._on_failure(error)
+            without_frames(error)
         finally:
             self.has_ended = True
             self._end_all(reason)
@@ -233,6 +234,7 @@ class StepLoop:
         self._generation.fail_all(reason)
         self._num_failures += 1
         may_go_on = self._on_failure(error)
+        without_frames(error)
         if not may_go_on or self._num_failures >= MAX_FAILURES_IN_A_ROW:
             raise reason  # and nobody hears of it before `has_ended` tells who asks again
         self._outbox.flush()
@@ -268,7 +270,7 @@ class StepLoop:
 
     def _failure(self, error: BaseException) -> EngineError:
         if isinstance(error, EngineError):
-            return without_frames(error)
+            return error
         return Unavailable(f"model {self._name!r} failed: {error}")
 
     def _gone(self) -> Unavailable:

@@ -6,14 +6,16 @@ and nobody looks at what was there when a loop began (`tune_interpreter`).
 """
 
 from engines.metrics import ModelRecorder
+from engines.paged.failures import DeviceFault, first_line
 from engines.paged.sequence import StepPlan
 
 
 class Watch:
     """One model's; the step thread calls it, and others read `failure`."""
 
-    def __init__(self, recorder: ModelRecorder) -> None:
+    def __init__(self, recorder: ModelRecorder, fault: DeviceFault) -> None:
         self.recorder = recorder
+        self._fault = fault
         self.failure = ""  # of the last step that failed; not the error, whose frames hold memory
 
     def note_step(self, plan: StepPlan, seconds: float) -> None:
@@ -36,6 +38,6 @@ class Watch:
 
     def note_failure(self, error: BaseException) -> bool:
         """May the runner be used again after this?"""
-        self.failure = str(error)
-        # A CUDA error stays with the process: whatever is launched next fails, too.
-        return not any(word in self.failure for word in ("CUDA error", "device-side assert"))
+        self.failure = first_line(error)
+        # After any error of CUDA's own the model is loaded anew; some stay with the process.
+        return not self._fault.note(error) and "CUDA error" not in self.failure

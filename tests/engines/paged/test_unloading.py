@@ -32,9 +32,14 @@ class Tensors:
 
     def __init__(self) -> None:
         self._noted: list[weakref.ref[torch.Tensor]] = []
+        self.alive_at_loads: list[int] = []
 
     def add(self, tensor: torch.Tensor) -> None:
         self._noted.append(weakref.ref(tensor))
+
+    @property
+    def num_noted(self) -> int:
+        return len(self._noted)
 
     def __len__(self) -> int:
         return sum(noted() is not None for noted in self._noted)
@@ -62,6 +67,7 @@ def tensors(monkeypatch: pytest.MonkeyPatch) -> Tensors:
     init = TorchRunner.__init__
 
     def noting(self: TorchRunner, model: Any, cache: KVCache, *args: Any, **more: Any) -> None:
+        found.alive_at_loads.append(len(found))
         for tensor in (cache.keys, cache.values, *model.parameters()):
             found.add(tensor)
         init(self, model, cache, *args, **more)
@@ -120,11 +126,10 @@ async def test_a_model_that_failed_is_freed_before_it_is_loaded_anew(
 ) -> None:
     gpu0 = engine()
     await gpu0.load("starter")
-    num_tensors = len(tensors)
     forward = TorchRunner.forward
 
     def failing(self: TorchRunner, plan: Any) -> Any:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        raise RuntimeError("CUDA error: invalid argument")
 
     monkeypatch.setattr(TorchRunner, "forward", failing)
     assert await asyncio.gather(answered(gpu0), answered(gpu0)) == ["unavailable"] * 2
@@ -132,7 +137,19 @@ async def test_a_model_that_failed_is_freed_before_it_is_loaded_anew(
 
     assert await answered(gpu0) == "done"
 
-    assert gpu0.num_loads == 2
-    assert len(tensors) == num_tensors
+    assert tensors.alive_at_loads == [0, 0]
     await gpu0.close()
     assert len(tensors) == 0
+
+
+async def test_what_a_load_that_failed_had_loaded_is_freed(
+    tensors: Tensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu0 = engine()
+    monkeypatch.setattr(NoGraphs, "__init__", NoGraphs.bucket)  # fails: it has no such argument
+
+    assert await answered(gpu0) == "unavailable"
+
+    assert tensors.num_noted > 2
+    assert len(tensors) == 0
+    await gpu0.close()
