@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from math import isnan
 from typing import Any
 
 import structlog
@@ -78,7 +79,9 @@ class EmbedLine:
                     _settle(vector, error)
                 continue
             for (_, vector), numbers in zip(batch, vectors, strict=True):
-                if not vector.done():
+                if isnan(numbers[0]):
+                    _settle(vector, Unavailable("the model gave an embedding without a direction"))
+                elif not vector.done():
                     vector.set_result(numbers)
         self._work = None
 

@@ -2,7 +2,8 @@
 
 A batch is run from beginning to end in one step and leaves nothing behind: a decoder's
 keys and values are needed by the layer that made them and no longer, so one layer's
-memory serves all of them. Texts are never cut: one that is too long is refused.
+memory serves all of them. Texts are never cut: one that is too long is refused, and one
+that is longer than a batch is a batch of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,10 +33,16 @@ class Embedder:
         longest = model.shape.context_tokens
         if isinstance(model, Decoder):
             longest = model.context_tokens
-        self.max_tokens = min(longest, pooling.max_tokens or longest, max_batch_tokens)
+        self.max_tokens = min(longest, pooling.max_tokens or longest)
+        self._way_out = "choose a model with a longer context"
         self.num_dimensions = model.shape.hidden_size
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
+
+    def bound(self, max_tokens: int, way_out: str) -> None:
+        """Refuse texts of more tokens than so many, and say what would let them in."""
+        if max_tokens < self.max_tokens:
+            self.max_tokens, self._way_out = max_tokens, way_out
 
     def close(self) -> None:
         """Let the weights go; whoever asks for vectors after this is refused."""
@@ -47,7 +54,11 @@ class Embedder:
             raise RequestRefused("an input to embed has no tokens", param="input")
         if len(tokens) > self.max_tokens:
             raise ContextTooLong(
-                prompt_tokens=len(tokens), context_tokens=self.max_tokens, param="input"
+                prompt_tokens=len(tokens),
+                context_tokens=self.max_tokens,
+                param="input",
+                message=f"an input has {len(tokens)} tokens, and this model embeds at most "
+                f"{self.max_tokens} here: shorten it, or {self._way_out}",
             )
         vocab_size = self._vocab_size
         if not (min(tokens) >= 0 and max(tokens) < vocab_size):
@@ -62,10 +73,10 @@ class Embedder:
             )
 
     def batches(self, inputs: Sequence[Sequence[int]]) -> Iterator[slice]:
-        """Cut inputs, each within `max_tokens`, into runs that fit one step."""
+        """Cut inputs, each within `max_tokens`, into runs that fit one step, or are one input."""
         begin, room = 0, self._max_batch_tokens
         for index, tokens in enumerate(inputs):
-            if len(tokens) > room:
+            if len(tokens) > room and index > begin:
                 yield slice(begin, index)
                 begin, room = index, self._max_batch_tokens
             room -= len(tokens)
@@ -77,8 +88,8 @@ class Embedder:
         """One vector of length one for each input of one batch; float32 [inputs, dimensions].
 
         Fewer dimensions are the first ones, for models that were trained to bear it
-        (Matryoshka, arXiv 2205.13147). Raises `RequestRefused`, or `Unavailable` where
-        the model gives a vector without a direction.
+        (Matryoshka, arXiv 2205.13147). Where the model gives a vector without a direction,
+        for that input alone, it is all NaN. Raises `RequestRefused`.
         """
         model = self._model
         if model is None:
@@ -94,9 +105,7 @@ class Embedder:
             hidden = self._decode(model, token_ids, lengths)
         vectors = self._pool(hidden.float(), lengths)[:, :dimensions].cpu()
         sizes = vectors.norm(dim=-1, keepdim=True)
-        if not bool(torch.isfinite(sizes).all()) or not bool(sizes.all()):
-            raise Unavailable("the model gave an embedding without a direction")
-        return vectors / sizes
+        return torch.where(sizes.isfinite() & (sizes > 0), vectors / sizes, float("nan"))
 
     def _decode(self, model: Decoder, token_ids: Tensor, lengths: list[int]) -> Tensor:
         shape = model.shape

@@ -287,6 +287,7 @@ class PagedEngine:
         return msgspec.structs.replace(
             info,
             loaded=True,
+            context_tokens=info.context_tokens if model.writes else model.embedder.max_tokens,
             memory_bytes=model.memory_bytes,
             gpu_bytes=model.room.gpu_bytes,
             expires_at=None if left is None else time.time() + left,

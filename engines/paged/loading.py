@@ -12,6 +12,7 @@ from engines.paged.catalog import context_tokens
 from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 from engines.paged.embedder import Embedder
+from engines.paged.failures import is_out_of_memory
 from engines.paged.memory import blocks_that_fit, free_bytes
 from engines.paged.models.decoder import Decoder
 from engines.paged.pooling import Pooling
@@ -70,11 +71,16 @@ def load_model(
     )
     model.eval()
     pooling = checkpoint.pooling or CHAT_POOLING
-    embedder = Embedder(model, pooling, max_batch_tokens=max(config.max_batch_tokens, 512))
+    max_batch_tokens = max(config.max_batch_tokens, 512)
+    embedder = Embedder(model, pooling, max_batch_tokens=max_batch_tokens)
     weight_bytes = checkpoint.weight_bytes(dtype)
     loaded_at = time.monotonic()
     if not isinstance(model, Decoder) or not checkpoint.shape.has_head:
+        if device.type == "cuda":
+            bound_to_memory(embedder, torch.cuda.empty_cache)
         return Loaded(embedder, None, context, 0, weight_bytes)
+    # Its texts are embedded between steps of answers, which they must not hold up for long.
+    embedder.bound(max_batch_tokens, f"raise max_batch_tokens (it is {config.max_batch_tokens})")
     peak = _profile(model, config, checkpoint, dtype) if device.type == "cuda" else 0
     profiled_at = time.monotonic()
     num_blocks = blocks_that_fit(
@@ -99,6 +105,24 @@ def load_model(
     return Loaded(
         embedder, runner, context, num_blocks, weight_bytes + cache_bytes, _turning(model)
     )
+
+
+def bound_to_memory(embedder: Embedder, give_back: Callable[[], None]) -> None:
+    """Try the longest text, and shorter ones until one fits; longer ones are refused from now on.
+
+    What that took stays torch's own, so that nobody else has it when such a text comes.
+    """
+    tokens = embedder.max_tokens
+    while True:
+        try:
+            embedder.embed([[0] * tokens])
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or tokens == 1:
+                raise
+        else:
+            return embedder.bound(tokens, "free memory of the GPU")
+        give_back()
+        tokens = -(-tokens // 2)
 
 
 def device_of(config: PagedConfig) -> torch.device:
