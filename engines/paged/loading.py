@@ -17,6 +17,7 @@ from engines.paged.memory import (
     blocks_that_fit,
     cache_room,
     fits,
+    give_back,
     too_large,
     too_large_steps,
 )
@@ -83,7 +84,7 @@ def load_model(
     loaded_at = time.monotonic()
     if not isinstance(model, Decoder) or not checkpoint.shape.has_head:
         if device.type == "cuda":
-            bound_to_memory(embedder, torch.cuda.empty_cache)
+            bound_to_memory(embedder, give_back)
         return Loaded(embedder, None, context, 0, weight_bytes)
     # Its texts are embedded between steps of answers, which they must not hold up for long.
     embedder.bound(max_batch_tokens, f"raise max_batch_tokens (it is {config.max_batch_tokens})")
@@ -114,7 +115,7 @@ def load_model(
     )
 
 
-def bound_to_memory(embedder: Embedder, give_back: Callable[[], None]) -> None:
+def bound_to_memory(embedder: Embedder, make_room: Callable[[], None]) -> None:
     """Try the longest text, and shorter ones until one fits; longer ones are refused from now on.
 
     What that took stays torch's own, so that nobody else has it when such a text comes.
@@ -128,7 +129,7 @@ def bound_to_memory(embedder: Embedder, give_back: Callable[[], None]) -> None:
                 raise
         else:
             return embedder.bound(tokens, "free memory of the GPU")
-        give_back()
+        make_room()
         tokens = -(-tokens // 2)
 
 
