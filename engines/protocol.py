@@ -228,13 +228,17 @@ class Embeddings(Struct, frozen=True, kw_only=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """How an engine is; `cache_used` is a fraction of its KV cache."""
+    """How an engine is; `cache_used` is a fraction of its KV cache.
+
+    One that `needs_new_process` will succeed at nothing in this one: its GPU has failed for good.
+    """
 
     ready: bool
     detail: str = ""
     running: int = 0
     waiting: int = 0
     cache_used: float | None = None
+    needs_new_process: bool = False
 
 
 class Progress(Struct, frozen=True, kw_only=True, tag="progress"):

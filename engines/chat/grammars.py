@@ -24,7 +24,7 @@ def grammar_of(
         case JsonObject():
             return _json_grammar('{"type": "object"}', param, strict=True)
         case JsonSchema():
-            if constraint.schema is False:
+            if _is_false(constraint):
                 raise RequestRefused("the schema is false: nothing satisfies it", param=param)
             schema = check_schema({} if constraint.schema is True else constraint.schema, param)
             return _json_grammar(schema, param, strict=constraint.strict)
@@ -41,6 +41,15 @@ def grammar_of(
             return LLMatcher.grammar_from_lark(_encodable(constraint.grammar, param))
         case ToolConstraint():
             return LLMatcher.grammar_from_lark(tool_grammar(constraint, param, special))
+
+
+def _is_false(constraint: JsonSchema) -> bool:
+    """Whether its schema says so, or `not` everything, as draft 4 and zod's `never` spell it.
+
+    Where it is not strict, the compiler passes over a `not`.
+    """
+    schema = constraint.schema
+    return not schema if isinstance(schema, bool) else schema.get("not") in ({}, True)
 
 
 def _json_grammar(schema: str, param: str, *, strict: bool) -> str:

@@ -9,10 +9,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from math import isnan
 from typing import Any
 
-from engines.errors import EngineOverloaded, Unavailable
+import structlog
+
+from engines.errors import EngineError, EngineOverloaded, Unavailable
 from engines.paged.embedder import Embedder
+from engines.paged.failures import first_line, without_frames
+
+log = structlog.get_logger()
 
 Run = Callable[[Callable[[], Any]], "Future[Any]"]
 
@@ -20,9 +26,18 @@ Run = Callable[[Callable[[], Any]], "Future[Any]"]
 class EmbedLine:
     """The inputs of one model, in the order they came."""
 
-    def __init__(self, embedder: Embedder, run: Run, *, max_waiting: int) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        run: Run,
+        *,
+        max_waiting: int,
+        on_failure: Callable[[BaseException], object] = lambda _: None,
+    ) -> None:
+        """`on_failure` is called where the step runs, with what is no `EngineError`."""
         self._embedder = embedder
         self._run = run
+        self._on_failure = on_failure
         self._max_waiting = max_waiting
         self._waiting: deque[tuple[Sequence[int], asyncio.Future[list[float]]]] = deque()
         self._work: asyncio.Task[None] | None = None
@@ -66,12 +81,23 @@ class EmbedLine:
                     _settle(vector, error)
                 continue
             for (_, vector), numbers in zip(batch, vectors, strict=True):
-                if not vector.done():
+                if isnan(numbers[0]):
+                    _settle(vector, Unavailable("the model gave an embedding without a direction"))
+                elif not vector.done():
                     vector.set_result(numbers)
         self._work = None
 
     def _embed(self, inputs: Sequence[Sequence[int]]) -> list[list[float]]:
-        return self._embedder.embed(inputs).tolist()
+        try:
+            return self._embedder.embed(inputs).tolist()
+        except EngineError:
+            raise
+        # Told without its frames, which hold what was being computed.
+        except Exception as error:
+            log.exception("embedding_failed")
+            self._on_failure(error)
+            reason = first_line(without_frames(error))
+        raise Unavailable(f"embedding failed: {reason}")
 
     def _next_batch(self) -> list[tuple[Sequence[int], "asyncio.Future[list[float]]"]]:
         while self._waiting and self._waiting[0][1].done():

@@ -2,7 +2,8 @@
 
 A batch is run from beginning to end in one step and leaves nothing behind: a decoder's
 keys and values are needed by the layer that made them and no longer, so one layer's
-memory serves all of them. Texts are never cut: one that is too long is refused.
+memory serves all of them. Texts are never cut: one that is too long is refused, and one
+that is longer than a batch is a batch of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,16 +26,27 @@ class Embedder:
     def __init__(
         self, model: Decoder | Encoder, pooling: Pooling, *, max_batch_tokens: int = 8192
     ) -> None:
-        self._model = model
+        self._model: Decoder | Encoder | None = model
+        self._vocab_size = model.shape.vocab_size
         self._pooling = pooling
         self._max_batch_tokens = max_batch_tokens
         longest = model.shape.context_tokens
         if isinstance(model, Decoder):
             longest = model.context_tokens
-        self.max_tokens = min(longest, pooling.max_tokens or longest, max_batch_tokens)
+        self.max_tokens = min(longest, pooling.max_tokens or longest)
+        self._way_out = "choose a model with a longer context"
         self.num_dimensions = model.shape.hidden_size
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
+
+    def bound(self, max_tokens: int, way_out: str) -> None:
+        """Refuse texts of more tokens than so many, and say what would let them in."""
+        if max_tokens < self.max_tokens:
+            self.max_tokens, self._way_out = max_tokens, way_out
+
+    def close(self) -> None:
+        """Let the weights go; whoever asks for vectors after this is refused."""
+        self._model = None
 
     def check(self, tokens: Sequence[int], dimensions: int | None = None) -> None:
         """Raise `RequestRefused` where these tokens, or so many dimensions, cannot be."""
@@ -42,9 +54,13 @@ class Embedder:
             raise RequestRefused("an input to embed has no tokens", param="input")
         if len(tokens) > self.max_tokens:
             raise ContextTooLong(
-                prompt_tokens=len(tokens), context_tokens=self.max_tokens, param="input"
+                prompt_tokens=len(tokens),
+                context_tokens=self.max_tokens,
+                param="input",
+                message=f"an input has {len(tokens)} tokens, and this model embeds at most "
+                f"{self.max_tokens} here: shorten it, or {self._way_out}",
             )
-        vocab_size = self._model.shape.vocab_size
+        vocab_size = self._vocab_size
         if not (min(tokens) >= 0 and max(tokens) < vocab_size):
             wrong = next(token for token in tokens if not 0 <= token < vocab_size)
             raise RequestRefused(
@@ -57,10 +73,10 @@ class Embedder:
             )
 
     def batches(self, inputs: Sequence[Sequence[int]]) -> Iterator[slice]:
-        """Cut inputs, each within `max_tokens`, into runs that fit one step."""
+        """Cut inputs, each within `max_tokens`, into runs that fit one step, or are one input."""
         begin, room = 0, self._max_batch_tokens
         for index, tokens in enumerate(inputs):
-            if len(tokens) > room:
+            if len(tokens) > room and index > begin:
                 yield slice(begin, index)
                 begin, room = index, self._max_batch_tokens
             room -= len(tokens)
@@ -72,23 +88,24 @@ class Embedder:
         """One vector of length one for each input of one batch; float32 [inputs, dimensions].
 
         Fewer dimensions are the first ones, for models that were trained to bear it
-        (Matryoshka, arXiv 2205.13147). Raises `RequestRefused`, or `Unavailable` where
-        the model gives a vector without a direction.
+        (Matryoshka, arXiv 2205.13147). Where the model gives a vector without a direction,
+        for that input alone, it is all NaN. Raises `RequestRefused`.
         """
+        model = self._model
+        if model is None:
+            raise Unavailable("the model was unloaded")
         for tokens in batch:
             self.check(tokens, dimensions)
         lengths = [len(tokens) for tokens in batch]
         token_ids = torch.tensor([token for tokens in batch for token in tokens])
         token_ids = token_ids.to(self._device)
-        if isinstance(self._model, Encoder):
-            hidden = self._model(token_ids, Packing(lengths, self._device))
+        if isinstance(model, Encoder):
+            hidden = model(token_ids, Packing(lengths, self._device))
         else:
-            hidden = self._decode(self._model, token_ids, lengths)
+            hidden = self._decode(model, token_ids, lengths)
         vectors = self._pool(hidden.float(), lengths)[:, :dimensions].cpu()
         sizes = vectors.norm(dim=-1, keepdim=True)
-        if not bool(torch.isfinite(sizes).all()) or not bool(sizes.all()):
-            raise Unavailable("the model gave an embedding without a direction")
-        return vectors / sizes
+        return torch.where(sizes.isfinite() & (sizes > 0), vectors / sizes, float("nan"))
 
     def _decode(self, model: Decoder, token_ids: Tensor, lengths: list[int]) -> Tensor:
         shape = model.shape

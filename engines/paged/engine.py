@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from engines.chat.answer import Answer
 from engines.chat.output import ChatOutput
@@ -23,10 +24,12 @@ from engines.outbox import Mailbox
 from engines.paged.catalog import Catalog, context_tokens
 from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
+from engines.paged.failures import DeviceFault, first_line, without_frames
 from engines.paged.loaded_model import LoadedModel
 from engines.paged.measuring import metrics_of
 from engines.paged.requests import Request
 from engines.paged.sequence import Sequence as Running
+from engines.paged.watch import Watch
 from engines.pool import Budget, Lease, Limits, Need, Pool
 from engines.protocol import (
     Embeddings,
@@ -38,6 +41,8 @@ from engines.protocol import (
     Usage,
 )
 from engines.rendering import RenderedPrompt
+
+log = structlog.get_logger()
 
 STALLED_SECONDS = 60.0
 """A step that takes this long is no step any more: the engine says that it is not ready."""
@@ -59,6 +64,7 @@ class PagedEngine:
             budget=Budget.of_models(config.max_loaded_models),
         )
         self._is_closed = False
+        self._fault = DeviceFault()
         self._loading: dict[str, float] = {}  # how far each load under way is, 0 to 1
         self._recorders: dict[str, ModelRecorder] = {}  # of every model that was ever loaded
         self.num_loads = 0  # models opened so far, for tests and metrics
@@ -82,7 +88,7 @@ class PagedEngine:
     async def health(self) -> Health:
         """How many run and wait, over all loaded models."""
         models = self._pool.loaded()
-        detail = "closed" if self._is_closed else _trouble(models)
+        detail = "closed" if self._is_closed else self._fault.reason or _trouble(models)
         used = [model.cache_used for model in models if model.cache_used is not None]
         return Health(
             ready=not detail,
@@ -90,6 +96,7 @@ class PagedEngine:
             running=sum(model.num_running for model in models),
             waiting=self._pool.num_waiting + sum(model.num_waiting for model in models),
             cache_used=max(used, default=None),
+            needs_new_process=bool(self._fault.reason),
         )
 
     async def metrics(self) -> Sequence[ModelMetrics]:
@@ -222,6 +229,7 @@ class PagedEngine:
     ) -> Lease[LoadedModel]:
         if self._is_closed:
             raise Unavailable(f"engine {self.name!r} is closed")
+        self._check_device()
         if self._catalog.only is not None and name == self._config.model:
             name = self._catalog.only
         if self._pool.find(name) is None:
@@ -230,22 +238,40 @@ class PagedEngine:
             name, keep_alive_seconds=keep_alive_seconds, expects_another=expects_another
         )
 
+    def _check_device(self) -> None:
+        if self._fault.reason:
+            raise Unavailable(self._fault.reason)
+
     async def _open(self, name: str, _: Need) -> LoadedModel:
         """Load a model: what `Pool` calls when one is wanted."""
+        self._check_device()
         self._loading[name] = 0.0
+        try:
+            model = await self._opened(name)
+        except EngineError as error:
+            self._fault.note(error)
+            failure = without_frames(error)
+        # The weights that were loaded already are in its frames; the log has all that it says.
+        except Exception as error:
+            log.exception("model_load_failed", model=name)
+            self._fault.note(error)
+            without_frames(error)
+            failure = Unavailable(f"model {name!r} could not be loaded: {first_line(error)}")
+        else:
+            self.num_loads += 1
+            return model
+        finally:
+            del self._loading[name]
+        raise failure
 
+    async def _opened(self, name: str) -> LoadedModel:
         def progressed(done: float) -> None:  # on the loading thread
             if name in self._loading:
                 self._loading[name] = done
 
-        try:
-            checkpoint = await asyncio.to_thread(self._catalog.checkpoint, name)
-            recorder = self._recorder(name, checkpoint)
-            model = await LoadedModel.open(name, checkpoint, self._config, progressed, recorder)
-        finally:
-            del self._loading[name]
-        self.num_loads += 1
-        return model
+        checkpoint = await asyncio.to_thread(self._catalog.checkpoint, name)
+        watch = Watch(self._recorder(name, checkpoint), self._fault)
+        return await LoadedModel.open(name, checkpoint, self._config, progressed, watch)
 
     def _recorder(self, name: str, checkpoint: Checkpoint) -> ModelRecorder:
         if name not in self._recorders:
@@ -261,6 +287,7 @@ class PagedEngine:
         return msgspec.structs.replace(
             info,
             loaded=True,
+            context_tokens=info.context_tokens if model.writes else model.embedder.max_tokens,
             memory_bytes=model.memory_bytes,
             gpu_bytes=model.room.gpu_bytes,
             expires_at=None if left is None else time.time() + left,

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from engines.chat.answer import Admitted, Ended, Generated, Item, PromptScored
 from engines.errors import EngineError, Unavailable
 from engines.outbox import Mailbox, Outbox
+from engines.paged.failures import without_frames
 from engines.paged.scheduler import Scheduler
 from engines.paged.sequence import Sampled, Sequence, StepPlan, StepResult
 from engines.protocol import FinishReason
@@ -67,6 +68,10 @@ class Runner(Protocol):
 
     def sample(self, launched: Launched, masks: Mapping[int, Any], /) -> Pending:
         """Launch the sampling of a forward pass; `masks` are by row of its plan."""
+        ...
+
+    def close(self) -> None:
+        """Forget what knows the runner itself, and would keep it alive; nothing follows."""
         ...
 
 
@@ -172,9 +177,13 @@ class Generation:
         self._constrained.clear()
         self._scheduler.pool.forget()
 
-    def _seat(self, plan: StepPlan) -> list[tuple[Sequence, Exception]]:
+    def close(self) -> None:
+        """Free what the device has of all this, once nobody has the generation any more."""
+        self._runner.close()
+
+    def _seat(self, plan: StepPlan) -> list[tuple[Sequence, EngineError]]:
         """Tell the runner who lost and who got a place; returns those that it will not have."""
-        misfits: list[tuple[Sequence, Exception]] = []
+        misfits: list[tuple[Sequence, EngineError]] = []
         for sequence in plan.preempted:
             self._leave(sequence)
         for sequence in plan.admitted:
@@ -182,7 +191,7 @@ class Generation:
                 self._runner.begin(sequence)
             # One request's sampling parameters must not end everyone's answer.
             except Exception as error:  # noqa: BLE001
-                misfits.append((sequence, error))
+                misfits.append((sequence, _failure(error)))
                 continue
             self._places[sequence] = sequence.place
             recipient: Recipient = sequence.payload
@@ -263,4 +272,7 @@ class Generation:
 
 
 def _failure(error: Exception) -> EngineError:
-    return error if isinstance(error, EngineError) else Unavailable(f"sampling failed: {error}")
+    without_frames(error)
+    if isinstance(error, EngineError):
+        return error
+    return Unavailable(f"sampling failed: {error}")

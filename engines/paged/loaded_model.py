@@ -17,7 +17,6 @@ from engines.chat.constraints import ConstraintCompiler
 from engines.chat.prepared import FALLBACK, completed
 from engines.chat.template import ChatTemplate
 from engines.errors import Unavailable
-from engines.metrics import ModelRecorder
 from engines.outbox import Outbox
 from engines.paged.block_pool import BlockPool
 from engines.paged.checkpoint import Checkpoint
@@ -25,10 +24,12 @@ from engines.paged.config import PagedConfig
 from engines.paged.embed_line import EmbedLine
 from engines.paged.gpus import work_on
 from engines.paged.loading import CHAT_POOLING, Loaded, device_of, load_model
+from engines.paged.memory import give_back
 from engines.paged.scheduler import Scheduler
-from engines.paged.sequence import Sequence, StepPlan
+from engines.paged.sequence import Sequence
 from engines.paged.step_loop import StepLoop
 from engines.paged.tokenizer import Tokenizer
+from engines.paged.watch import Watch
 from engines.pool import Room
 from engines.protocol import Sampling
 
@@ -45,7 +46,7 @@ class LoadedModel:
         tokenizer: Tokenizer,
         loaded: Loaded,
         config: PagedConfig,
-        recorder: ModelRecorder,
+        watch: Watch,
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
@@ -58,8 +59,8 @@ class LoadedModel:
         self.pooling = checkpoint.pooling or CHAT_POOLING
         self.embedder = loaded.embedder
         self.end_ids = sorted(checkpoint.eos_token_ids)
-        self.failure: BaseException | None = None
-        self.recorder = recorder
+        self.recorder = watch.recorder
+        self._watch = watch
         self.cache = {
             "block_size": str(config.block_size),
             "num_gpu_blocks": str(loaded.num_blocks),
@@ -92,12 +93,14 @@ class LoadedModel:
                 scheduler,
                 outbox,
                 name=name,
-                on_failure=self._note_failure,
-                on_step=self._note_step,
+                on_failure=watch.note_failure,
+                on_step=watch.note_step,
             )
             self._steps.start()
             run = self._steps.call
-        self.embed_line = EmbedLine(loaded.embedder, run, max_waiting=config.max_waiting)
+        self.embed_line = EmbedLine(
+            loaded.embedder, run, max_waiting=config.max_waiting, on_failure=watch.note_failure
+        )
 
     @classmethod
     async def open(
@@ -106,7 +109,7 @@ class LoadedModel:
         checkpoint: Checkpoint,
         config: PagedConfig,
         report: Callable[[float], None],
-        recorder: ModelRecorder,
+        watch: Watch,
     ) -> "LoadedModel":
         """Load a model. Raises `EngineError` with the reason."""
         began = time.monotonic()
@@ -118,16 +121,22 @@ class LoadedModel:
         tokenizer, loaded = await asyncio.to_thread(load)
         seconds = time.monotonic() - began
         log.info("model_loaded", model=name, seconds=round(seconds, 3))
-        return cls(name, checkpoint, tokenizer, loaded, config, recorder)
+        return cls(name, checkpoint, tokenizer, loaded, config, watch)
 
     async def close(self) -> None:
-        """End every stream with `Unavailable` and wait until the thread has ended."""
+        """End every stream with `Unavailable` and return when all memory is free.
+
+        It is, whoever may still know this model, or an error with one of its frames.
+        """
         self.embed_line.close()
         if self._steps is not None:
             self._steps.stop()
             await asyncio.to_thread(self._steps.join)
         if self._executor is not None:
             await asyncio.to_thread(self._executor.shutdown)
+        self.embedder.close()
+        if self.is_on_gpu:
+            await asyncio.to_thread(give_back)
 
     @property
     def room(self) -> Room:
@@ -140,6 +149,11 @@ class LoadedModel:
     def has_failed(self) -> bool:
         """Whether its thread has ended; it must be opened anew then."""
         return self._steps is not None and self._steps.has_ended
+
+    @property
+    def failure(self) -> str:
+        """What the last step that failed said."""
+        return self._watch.failure
 
     @property
     def writes(self) -> bool:
@@ -177,30 +191,6 @@ class LoadedModel:
         """Free what a request holds, within one step; a plain call."""
         if self._steps is not None:
             self._steps.abort(sequence)
-
-    def _note_step(self, plan: StepPlan, seconds: float) -> None:
-        """On the step thread: count a step that was read."""
-        new_tokens = 0
-        for row in plan.rows:
-            sequence, end = row.sequence, row.start + row.count
-            # A row beyond the last token was launched before that was known to be the last.
-            if row.samples and end < len(sequence.tokens):
-                is_first = end == sequence.num_prompt_tokens
-                new_tokens += 1 + (end if is_first else 0)
-        steps = self.recorder.steps
-        steps.preempted(len(plan.preempted))
-        steps.stepped(
-            seconds,
-            computed_tokens=plan.num_tokens,
-            sequences=len(plan.rows),
-            iteration_tokens=new_tokens,
-        )
-
-    def _note_failure(self, error: BaseException) -> bool:
-        """On the step thread: may the device be used again after this?"""
-        self.failure = error
-        # A CUDA error stays with the process: whatever is launched next fails, too.
-        return not any(word in str(error) for word in ("CUDA error", "device-side assert"))
 
     @property
     def bos(self) -> list[int]:

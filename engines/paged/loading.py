@@ -13,9 +13,17 @@ from engines.paged.checkpoint import Checkpoint
 from engines.paged.config import PagedConfig
 from engines.paged.cuda_recorder import CudaRecorder
 from engines.paged.embedder import Embedder
+from engines.paged.failures import is_out_of_memory
 from engines.paged.gpus import WHOLE, working_on
 from engines.paged.graphs import Recorder
-from engines.paged.memory import blocks_that_fit, free_bytes
+from engines.paged.memory import (
+    blocks_that_fit,
+    cache_room,
+    fits,
+    give_back,
+    too_large,
+    too_large_steps,
+)
 from engines.paged.models.decoder import Decoder
 from engines.paged.pooling import Pooling
 from engines.paged.runner import TorchRunner
@@ -84,21 +92,27 @@ def _load(
     )
     model.eval()
     pooling = checkpoint.pooling or CHAT_POOLING
-    embedder = Embedder(model, pooling, max_batch_tokens=max(config.max_batch_tokens, 512))
+    max_batch_tokens = max(config.max_batch_tokens, 512)
+    embedder = Embedder(model, pooling, max_batch_tokens=max_batch_tokens)
     weight_bytes = checkpoint.weight_bytes(dtype)
     loaded_at = time.monotonic()
     if not isinstance(model, Decoder) or not checkpoint.shape.has_head:
+        if device.type == "cuda":
+            bound_to_memory(embedder, give_back)
         return Loaded(embedder, None, context, 0, weight_bytes)
-    peak = _profile(model, config, checkpoint, dtype) if device.type == "cuda" else 0
+    # Its texts are embedded between steps of answers, which they must not hold up for long.
+    embedder.bound(max_batch_tokens, f"raise max_batch_tokens (it is {config.max_batch_tokens})")
+    peak = _peak(model, config, checkpoint, dtype) if device.type == "cuda" else 0
     profiled_at = time.monotonic()
     num_blocks = blocks_that_fit(
         config,
         checkpoint,
         context_tokens=context,
         dtype=dtype,
-        free_bytes=free_bytes(config, device, peak),
+        room=cache_room(config, device, peak),
     )
-    cache = _cache(checkpoint, config, num_blocks, device=device, dtype=dtype)
+    with fits(f"a KV cache of {num_blocks * config.block_size} tokens", too_large(config, device)):
+        cache = _cache(checkpoint, config, num_blocks, device=device, dtype=dtype)
     runner = _runner(model, cache, config, tokenizer, end_ids=sorted(checkpoint.eos_token_ids))
     log.info(
         "model_on_device",
@@ -113,6 +127,24 @@ def _load(
     return Loaded(
         embedder, runner, context, num_blocks, weight_bytes + cache_bytes, _turning(model)
     )
+
+
+def bound_to_memory(embedder: Embedder, make_room: Callable[[], None]) -> None:
+    """Try the longest text, and shorter ones until one fits; longer ones are refused from now on.
+
+    What that took stays torch's own, so that nobody else has it when such a text comes.
+    """
+    tokens = embedder.max_tokens
+    while True:
+        try:
+            embedder.embed([[0] * tokens])
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or tokens == 1:
+                raise
+        else:
+            return embedder.bound(tokens, "free memory of the GPU")
+        make_room()
+        tokens = -(-tokens // 2)
 
 
 def device_of(config: PagedConfig) -> torch.device:
@@ -142,6 +174,12 @@ def dtype_of(config: PagedConfig, checkpoint: Checkpoint, device: torch.device) 
         return torch.float32
     named = getattr(torch, checkpoint.dtype)
     return torch.bfloat16 if named is torch.float32 else named
+
+
+def _peak(model: Decoder, config: PagedConfig, checkpoint: Checkpoint, dtype: torch.dtype) -> int:
+    """What `_profile` says. Raises `Unavailable`, with what to change, where it cannot be run."""
+    with fits("a step of the largest size", too_large_steps(config, dtype)):
+        return _profile(model, config, checkpoint, dtype)
 
 
 def _profile(
@@ -185,19 +223,13 @@ def _cache(
     device: torch.device,
     dtype: torch.dtype,
 ) -> KVCache:
-    try:
-        return KVCache.allocate(
-            checkpoint.shape,
-            num_blocks=num_blocks,
-            block_size=config.block_size,
-            device=device,
-            dtype=dtype,
-        )
-    except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-        raise Unavailable(
-            f"a KV cache of {num_blocks * config.block_size} tokens does not fit: lower "
-            f"memory_fraction (it is {config.memory_fraction}) or set kv_cache_bytes"
-        ) from error
+    return KVCache.allocate(
+        checkpoint.shape,
+        num_blocks=num_blocks,
+        block_size=config.block_size,
+        device=device,
+        dtype=dtype,
+    )
 
 
 def _turning(model: Decoder) -> Turning | None:

@@ -108,6 +108,10 @@ class TorchRunner:
         """Forget the state of a place."""
         self.sampler.end(place)
 
+    def close(self) -> None:
+        """Let recordings go, which know this runner as it knows them; no step may follow."""
+        self._graphs = None
+
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> Launched:
         """Launch a plan's copies and its forward pass."""

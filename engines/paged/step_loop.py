@@ -22,6 +22,7 @@ import structlog
 
 from engines.errors import EngineError, Unavailable
 from engines.outbox import Outbox
+from engines.paged.failures import without_frames
 from engines.paged.generation import Generation, Runner
 from engines.paged.scheduler import Scheduler
 from engines.paged.sequence import Sequence, StepPlan
@@ -152,16 +153,20 @@ class StepLoop:
             while self._take_in():
                 self._turn()
         except EngineError as error:
-            reason = error
+            reason = without_frames(error)
         # The thread would die silently, and every stream would wait for ever.
         except BaseException as error:
             log.exception("step_loop_failed", model=self._name)
             reason = self._failure(error)
             self._on_failure(error)
+            without_frames(error)
         finally:
             self.has_ended = True
             self._end_all(reason)
             self._outbox.flush()
+            # With the runner, and the device's memory: now, and not when somebody collects.
+            self._generation.close()
+            del self._generation
 
     def _take_in(self) -> bool:
         """Take in all messages, waiting for one if there is nothing to do; False to stop."""
@@ -228,11 +233,12 @@ class StepLoop:
         """End every sequence and ask the engine whether to go on; raises if not."""
         reason = self._failure(error)
         self._generation.fail_all(reason)
-        self._outbox.flush()
         self._num_failures += 1
         may_go_on = self._on_failure(error)
+        without_frames(error)
         if not may_go_on or self._num_failures >= MAX_FAILURES_IN_A_ROW:
-            raise reason from error
+            raise reason  # and nobody hears of it before `has_ended` tells who asks again
+        self._outbox.flush()
 
     def _answer(self, call: _Call) -> None:
         if not call.future.set_running_or_notify_cancel():

@@ -14,7 +14,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import NoReturn
 
 import structlog
@@ -159,6 +159,8 @@ class Host:
                 await self._stream(frame, call)
         except EngineError as error:
             self._post(frame.call, fault_of(error))
+            if isinstance(error, Unavailable):
+                await self._give_up_if_lost()
         except asyncio.CancelledError:
             if not call.is_cancelled:
                 self._post(frame.call, fault_of(Unavailable("the engine gave this request up")))
@@ -169,6 +171,13 @@ class Host:
             self._post(frame.call, _UNEXPECTED)
         finally:
             del self._calls[frame.call]
+
+    async def _give_up_if_lost(self) -> None:
+        """Tell the parent, which ends us, if this process can serve nobody any more."""
+        with suppress(EngineError):  # one that cannot say how it is may work all the same
+            health = await self._running().health()
+            if health.needs_new_process:
+                self._link.send(NotReady(fault_of(Unavailable(health.detail))))
 
     async def _stream(self, frame: Generate, call: _Call) -> None:
         async with aclosing(self._running().generate(frame.request)) as events:

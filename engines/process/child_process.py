@@ -40,6 +40,7 @@ from engines.process.wire import (
     Generate,
     Item,
     More,
+    NotReady,
     Perform,
     Question,
     Ready,
@@ -74,6 +75,8 @@ class ChildProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: asyncio.Future[None] | None = None
         self._ending: asyncio.Task[str] | None = None
+        self.given_up = asyncio.Event()  # set when it says that it can work no more
+        self.why_given_up = ""
         self.ready_at = 0.0  # time.monotonic
         self.start_seconds = 0.0
 
@@ -155,7 +158,9 @@ class ChildProcess:
             for call, item in frame.items:
                 self._deliver(call, item)
         elif self._ready is None or self._ready.done():
-            return  # too late
+            if isinstance(frame, NotReady):
+                self.why_given_up = frame.fault.message
+                self.given_up.set()
         elif isinstance(frame, Ready):
             self._ready.set_result(None)
         else:

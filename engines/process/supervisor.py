@@ -3,13 +3,15 @@
 A child that ends is replaced after a delay that grows with every failure and
 never ends, so a crash loop costs little and heals by itself. A child hangs when
 calls wait and it gives no sign of life for `hang_seconds`, or when its engine
-says for as long that it is not ready; it is killed then.
+says for as long that it is not ready; it is killed then. So is one that gives up:
+whose engine says, after a call that failed, that it needs a new process.
 """
 
 import asyncio
 import contextlib
 import random
 import time
+from typing import NamedTuple
 
 import structlog
 from msgspec import Struct
@@ -40,6 +42,13 @@ def delay_before(num_failures: int, supervision: Supervision) -> float:
     """Seconds to wait after so many failures in a row, jittered down to the half."""
     doubled = supervision.first_delay_seconds * 2.0 ** min(num_failures - 1, 32)
     return min(doubled, supervision.max_delay_seconds) * random.uniform(0.5, 1.0)
+
+
+class _Down(NamedTuple):
+    """What has become of a child; `why` is empty where only its end can tell."""
+
+    why: str = ""
+    hangs: bool = False
 
 
 class Supervisor:
@@ -114,10 +123,10 @@ class Supervisor:
     async def _supervise(self, child: ChildProcess) -> None:
         try:
             while True:
-                hangs = await self._until_down(child)
-                delay = self._is_down(child, hangs or "has ended")
-                ended = await child.end(dumps_stacks=hangs is not None)
-                self._why_not = hangs or ended
+                down = await self._until_down(child)
+                delay = self._is_down(child, down.why or "has ended")
+                ended = await child.end(dumps_stacks=down.hangs)
+                self._why_not = down.why or ended
                 log.error("engine_process_failed", engine=self._name, reason=self._why_not,
                           failures=self._num_failures, retry_seconds=round(delay, 2))  # fmt: skip
                 child = await self._restarted(delay)
@@ -161,21 +170,29 @@ class Supervisor:
                      seconds=round(child.start_seconds, 2))  # fmt: skip
             return child
 
-    async def _until_down(self, child: ChildProcess) -> str | None:
-        """Return when the child has ended (None), or hangs (why one must think so)."""
+    async def _until_down(self, child: ChildProcess) -> _Down:
+        """Return when the child has ended, has given up or hangs."""
         beats = _Beats(child, self._supervision.hang_seconds)
         lost = asyncio.ensure_future(child.lost.wait())
+        given_up = asyncio.ensure_future(child.given_up.wait())
         try:
             while True:
                 # Turns are counted, and not seconds: a gateway that was stopped for an hour has
                 # waited for nobody in that time.
-                await asyncio.wait({lost}, timeout=self._supervision.hang_seconds / _BEATS)
+                await asyncio.wait(
+                    {lost, given_up},
+                    timeout=self._supervision.hang_seconds / _BEATS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if given_up.done():
+                    return _Down(f"gave up ({child.why_given_up})")
                 if lost.done():
-                    return None
+                    return _Down()
                 if (reason := beats.missed()) is not None:
-                    return reason
+                    return _Down(reason, hangs=True)
         finally:
             lost.cancel()
+            given_up.cancel()
             beats.stop()
 
     async def _close(self) -> None:

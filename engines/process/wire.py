@@ -196,7 +196,7 @@ class Ready(Struct, frozen=True, array_like=True, tag="ready"):
 
 
 class NotReady(Struct, frozen=True, array_like=True, tag="not_ready"):
-    """The engine did not start, and why; the child exits."""
+    """The engine did not start, or can work no more, and why; the child is to be ended."""
 
     fault: Fault
 

@@ -1,6 +1,7 @@
 """What changes logits before a token is drawn: biases, grammar masks and penalties.
 
-All work in place on float32 logits [R, V], and only on the rows that ask for it.
+All work in place on float32 logits [R, V], and only on the rows that ask for it. A row may
+be a part of a longer one: a head is as wide as its kernel likes, and not as its vocabulary.
 """
 
 import torch
@@ -18,9 +19,7 @@ def add_bias(logits: Tensor, token_ids: Tensor, values: Tensor) -> None:
 
     Torch has this in one kernel, so there is no other.
     """
-    rows = torch.arange(logits.shape[0], device=logits.device)[:, None] * logits.shape[1]
-    places = (rows + token_ids.clamp(min=0)).flatten()
-    logits.view(-1).scatter_add_(0, places, values.masked_fill(token_ids < 0, 0.0).flatten())
+    logits.scatter_add_(1, token_ids.clamp(min=0), values.masked_fill(token_ids < 0, 0.0))
 
 
 def apply_bitmask(logits: Tensor, bits: Tensor, rows: Tensor | None = None) -> None:

@@ -397,3 +397,19 @@ def test_the_message_says_what_is_wrong():
     with pytest.raises(RequestRefused, match="Unknown format: zzz"):
         COMPILER.compile(JsonSchema(schema={"type": "string", "format": "zzz"}))
     assert COMPILER.compile(JsonSchema(schema={"type": "string", "format": "zzz"}, strict=False))
+
+
+@pytest.mark.parametrize("schema", [False, {"not": {}}, {"type": "object", "not": True}])
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_schema_that_nothing_satisfies_is_refused(schema: dict[str, object] | bool, strict: bool):
+    with pytest.raises(RequestRefused, match="nothing satisfies it"):
+        COMPILER.compile(JsonSchema(schema=schema, strict=strict))
+
+
+@pytest.mark.parametrize("keyword", ["not", "contains", "propertyNames", "if"])
+def test_what_the_compiler_cannot_hold_an_answer_to_is_refused_where_it_is_strict(keyword: str):
+    schema = {"properties": {"a": {keyword: {"type": "string"}}}}
+
+    with pytest.raises(RequestRefused, match=keyword):
+        COMPILER.compile(JsonSchema(schema=schema))
+    assert COMPILER.compile(JsonSchema(schema=schema, strict=False))

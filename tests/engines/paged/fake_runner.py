@@ -122,6 +122,9 @@ class FakeRunner:
         failures = self.failures.get("read")
         return FakePending(number, result, self.events, failures.pop(0) if failures else None)
 
+    def close(self) -> None:
+        self.events.append("close")
+
     def _copy(self, copies: Iterable[tuple[int, int]]) -> None:
         sources = {source for source, _ in copies}
         targets = [target for _, target in copies]

@@ -11,9 +11,10 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from engines.errors import ContextTooLong, RequestRefused, Unavailable
+from engines.errors import ContextTooLong, RequestRefused
 from engines.paged.checkpoint import Checkpoint
 from engines.paged.embedder import Embedder
+from engines.paged.loading import bound_to_memory
 from engines.paged.pooling import Pooling, PoolingKind
 from engines.paged.weights import load
 from tests.engines.paged.random_checkpoints import DECODERS, Case, reference, write
@@ -90,7 +91,9 @@ def test_a_text_longer_than_its_makers_meant_is_refused_and_never_cut():
     embedder, _ = minilm()
     assert embedder.max_tokens == 256
 
-    with pytest.raises(ContextTooLong, match="256 tokens; the prompt has 257"):
+    with pytest.raises(
+        ContextTooLong, match=r"has 257 tokens, .* at most 256 here: shorten it, or choose"
+    ):
         embedder.embed([[101] * 257])
     assert embedder.embed([[101] * 256]).shape == (1, 384)
 
@@ -164,7 +167,7 @@ def test_fewer_dimensions_are_the_first_ones_at_length_one(tmp_path: Path):
         ([-1], None, "token id -1"),
         ([5], 0, "dimensions is 0; this model's vectors have 1 to 48"),
         ([5], 49, "dimensions is 49"),
-        ([5] * 129, None, "the prompt has 129"),
+        ([5] * 129, None, "an input has 129 tokens, and this model embeds at most 128 here"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused(
@@ -180,24 +183,50 @@ def test_inputs_are_cut_into_batches_that_fit(tmp_path: Path):
     write(DECODERS["qwen3"], tmp_path)
     model = load(Checkpoint(tmp_path), "cpu", torch.float32)
     embedder = Embedder(model, Pooling(kind="last"), max_batch_tokens=40)
-    inputs = [*INPUTS, [4] * 40, [6]]
+    inputs = [*INPUTS, [4] * 40, [6], [7] * 90, [8] * 90, [9]]
 
     batches = [inputs[part] for part in embedder.batches(inputs)]
 
     assert [[len(tokens) for tokens in batch] for batch in batches] == [
-        [5, 1], [39], [2], [40], [1],
+        [5, 1], [39], [2], [40], [1], [90], [90], [1],
     ]  # fmt: skip
     whole = Embedder(model, Pooling(kind="last")).embed(inputs)
     found = torch.cat([embedder.embed(batch) for batch in batches])
     torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-5)
-    assert embedder.max_tokens == 40
     assert list(embedder.batches([])) == []
 
 
-def test_a_vector_without_a_direction_is_an_error_and_no_answer(tmp_path: Path):
-    write(DECODERS["qwen3"], tmp_path)
-    model = load(Checkpoint(tmp_path), "cpu", torch.float32)
-    model.norm.weight.data.fill_(float("nan"))
+def test_a_vector_without_a_direction_is_all_nan_and_nobody_elses_is(tmp_path: Path):
+    embedder, _ = written(tmp_path)
+    expected = embedder.embed(INPUTS)
+    model = embedder._model
+    assert model is not None
+    model.embedding.weight.data[77] = float("nan")
+    model.embedding.weight.data[78] = 0.0
 
-    with pytest.raises(Unavailable, match="without a direction"):
-        Embedder(model, Pooling(kind="last")).embed([[5]])
+    found = embedder.embed([INPUTS[0], [77, 5], *INPUTS[1:], [77]])
+
+    torch.testing.assert_close(found[[0, 2, 3, 4]], expected, rtol=1e-4, atol=1e-5)
+    assert found[[1, 5]].isnan().all()
+
+
+def test_on_a_gpu_the_longest_text_is_the_longest_that_was_seen_to_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    embedder, _ = written(tmp_path)
+    embed, tried = Embedder.embed, list[int]()
+
+    def small(self: Embedder, batch: list[list[int]]) -> Tensor:
+        tried.append(len(batch[0]))
+        if len(batch[0]) > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4 GiB")
+        return embed(self, batch)
+
+    monkeypatch.setattr(Embedder, "embed", small)
+
+    bound_to_memory(embedder, lambda: tried.append(0))
+
+    assert tried == [128, 0, 64, 0, 32]
+    assert embedder.max_tokens == 32
+    with pytest.raises(ContextTooLong, match="at most 32 here: shorten it, or free memory"):
+        embedder.check([5] * 33)

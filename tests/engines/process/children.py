@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -56,6 +58,28 @@ def tallied_paged(name: str, config: PagedConfig, *, data_dir: Path) -> Engine:
     from engines.paged.engine import PagedEngine
 
     return _tallied(PagedEngine(name, config), data_dir / "num_loads")
+
+
+def failing_paged(name: str, config: PagedConfig, *, data_dir: Path) -> Engine:
+    """Its GPU fails once there is a file, which goes with that; then all that it is asked for."""
+    from engines.paged import loaded_model
+    from engines.paged.engine import PagedEngine
+    from engines.paged.runner import TorchRunner
+
+    forward, load_model = TorchRunner.forward, loaded_model.load_model
+    has_failed = False
+
+    def compute(function: Callable[..., Any], *given: Any) -> Any:
+        nonlocal has_failed
+        if has_failed or (data_dir / "fail").exists():
+            (data_dir / "fail").unlink(missing_ok=True)
+            has_failed = True
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return function(*given)
+
+    TorchRunner.forward = lambda *given: compute(forward, *given)  # type: ignore[assignment, method-assign]
+    loaded_model.load_model = partial(compute, load_model)  # type: ignore[assignment]
+    return PagedEngine(name, config)
 
 
 def _tallied(engine: Engine, path: Path) -> Engine:

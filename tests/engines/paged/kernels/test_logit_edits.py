@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -98,6 +100,38 @@ def test_bias_is_added_where_it_is_asked_for_and_padding_adds_nothing(draw: Draw
     logit_edits.add_bias(logits, tokens, values)
 
     assert logits.tolist() == [[0, 0, 0, 3, 0], [-INF, -1, 0, 0, 5]]
+
+
+@pytest.mark.parametrize("edit", [
+    logit_edits.add_bias,
+    logit_edits.bitmask_reference, logit_edits.launch_bitmask,
+    logit_edits.repeat_reference, logit_edits.launch_repeat,
+    logit_edits.count_reference, logit_edits.launch_count,
+], ids=lambda edit: edit.__name__)  # fmt: skip
+def test_rows_that_are_parts_of_longer_ones_are_changed_alike_and_the_rest_is_not(
+    draw: Draw, edit: Callable[..., None]
+) -> None:
+    longer = draw(3, 256)
+    part, whole = longer[:, :203], longer[:, :203].contiguous()
+    rest = longer[:, 203:].clone()
+    ids = torch.tensor([[202, 7], [-1, -1], [0, 202]], device=draw.device)
+    penalty = torch.tensor([1.5, 1.0, 2.0], device=draw.device)
+    lines = torch.arange(3, device=draw.device)
+    arguments: dict[str, tuple[torch.Tensor, ...]] = {
+        "bias": (ids, draw(3, 2)),
+        "bitmask": (random_bits(3, 203, draw.device),),
+        "repeat": (ids, penalty),
+        "count": (random_bits(3, 203 * 32, draw.device) % 3, lines, penalty, penalty),
+    }
+    (given,) = (given for name, given in arguments.items() if name in edit.__name__)
+    before = whole.clone()
+
+    edit(part, *given)
+    edit(whole, *given)
+
+    assert torch.equal(part, whole)
+    assert not torch.equal(whole, before)
+    assert torch.equal(longer[:, 203:], rest)
 
 
 @pytest.mark.parametrize("run", [logit_edits.repeat_penalty, logit_edits.launch_repeat])

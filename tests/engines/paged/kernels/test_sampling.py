@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -62,6 +63,34 @@ def test_the_kernel_draws_the_tokens_of_its_reference_at_real_sizes(
     # Logarithms differ in the last bit between Triton and torch, so a near-tie may fall otherwise.
     same = tokens == sampling.reference(logits, **options(asked, draw.device))
     assert same.float().mean() > 0.99
+
+
+@pytest.mark.parametrize("run", [sampling.launch, sampling.reference], ids=["triton", "torch"])
+def test_rows_that_are_parts_of_longer_ones_give_the_same_tokens(
+    draw: Draw, run: Callable[..., torch.Tensor]
+) -> None:
+    part = (draw(len(ASKED), 256) * 3)[:, :203]
+    part._base[:, 203:] = 100.0  # type: ignore[index]  # and nobody may see that
+
+    tokens = run(part, **options(ASKED, draw.device))
+
+    assert torch.equal(tokens, run(part.contiguous(), **options(ASKED, draw.device)))
+
+
+@pytest.mark.parametrize("keep", [sampling.launch_keep_top_k, sampling.keep_top_k_reference])
+def test_top_k_of_rows_that_are_parts_of_longer_ones_leaves_the_rest(
+    draw: Draw, keep: Callable[..., None]
+) -> None:
+    longer = draw(3, 256)
+    part, whole = longer[:, :203], longer[:, :203].contiguous()
+    top_k = torch.tensor([1, 0, 50], device=draw.device)
+
+    keep(part, top_k)
+    keep(whole, top_k)
+
+    assert torch.equal(part, whole)
+    assert (part > -INF).sum(1).tolist() == [1, 203, 50]
+    assert (longer[:, 203:] > -INF).all()
 
 
 def test_odd_rows_give_a_token_that_exists(draw: Draw) -> None:
