@@ -26,8 +26,6 @@ _MAX_EXCERPT_BYTES = 2000
 _SMALL_BODY_SECONDS = 60.0
 _USER_AGENT = "penstock"
 
-Body = bytes | BytesIO | None
-
 
 class Patience(Struct, frozen=True, kw_only=True):
     """How long to wait for what does not come, and how often to ask again."""
@@ -66,7 +64,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     method: str = "GET"
     headers: Mapping[str, str] = {}
     credentials: str | None = None
-    body: Body = None
+    body: bytes | None = None
 
 
 class Web:
@@ -139,7 +137,7 @@ class Web:
                 asked.method,
                 url,
                 headers=headers,
-                data=asked.body,
+                data=_sent(asked.body),
                 allow_redirects=False,
                 proxy=_proxy(url),
             )
@@ -176,6 +174,13 @@ def explained(error: Refused, name: str, whose: str) -> EngineError:
             param="model",
         )
     return Unavailable(str(error))
+
+
+def _sent(body: bytes | None) -> BytesIO | bytes | None:
+    """A body for one attempt: what was read to its end by another would be empty.
+
+    aiohttp wants long ones as a file, and this copies none."""
+    return BytesIO(body) if body else body
 
 
 def _next(url: URL, location: str) -> URL:

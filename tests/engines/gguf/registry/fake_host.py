@@ -33,7 +33,7 @@ class FakeHost:
 
     @contextlib.asynccontextmanager
     async def running(self, name: str = "127.0.0.1") -> AsyncGenerator["FakeHost"]:
-        application = web.Application()
+        application = web.Application(client_max_size=2**30)
         application.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
