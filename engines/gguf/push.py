@@ -41,7 +41,7 @@ class Push:
                 param="model",
             )
         place = library.place_of(name)
-        if place is None:
+        if place is None or place[1].display != name.display:
             raise ModelNotFound(
                 text, f"there is no model {shown(name.display)}: copy one to this name first"
             )

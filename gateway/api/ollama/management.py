@@ -25,6 +25,7 @@ from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call, Target
 from gateway.errors import BadRequest, unknown_as
 from gateway.gateway import Gateway
+from gateway.listed_names import listed_by
 from gateway.policy import ModelPolicy
 
 SUCCESS = "success"
@@ -48,11 +49,12 @@ async def kept(request: Request[Any, Any, Any], name: str) -> Kept:
 
 async def place_of(gateway: Gateway, call: Call, name: str) -> Kept:
     """The same, for one of several names of a call."""
+    name = await (call.serving or gateway).listed_name(name)
     call.model = call.policy.resolve(name)
     await gateway.hooks.authorize(call)
     policy = call.model or call.policy.models.get("*")
     if policy is None:
-        return _only(gateway, name)
+        return await _only(gateway, name)
     for target in policy.targets:
         engine = gateway.engines[target.engine]
         if isinstance(engine, ModelLibrary):
@@ -95,6 +97,7 @@ async def record(
 ) -> None:
     """Note in the audit log what is about to be done. Raises `LedgerUnavailable`."""
     subject = f"{place.engine}/{place.model}"[:300]
+    gateway.serving.listed_names.forget()
     await gateway.audit.record(entry_of(call, f"models.{action}", subject, after=after))
 
 
@@ -142,11 +145,11 @@ def _line(step: Progress) -> bytes:
     return ndjson(msgspec.json.encode(told))
 
 
-def _only(gateway: Gateway, name: str) -> Kept:
+async def _only(gateway: Gateway, name: str) -> Kept:
     libraries = {n: e for n, e in gateway.engines.items() if isinstance(e, ModelLibrary)}
     if len(libraries) == 1:
         ((engine, library),) = libraries.items()
-        return Kept(library, engine, name)
+        return Kept(library, engine, await listed_by(library, name) or name)
     if not libraries:
         raise BadRequest("no engine of this gateway keeps model files", param="model")
     raise BadRequest(
