@@ -99,6 +99,12 @@ class Web:
         """The answer, if its status is good. Raises `Broken` and `Refused`."""
         try:
             response = await self._answer(asked)
+        except aiohttp.ClientConnectorSSLError as error:
+            reason = error.os_error.strerror or _reason(error)
+            raise Unavailable(
+                f"{asked.url.host} does not answer in TLS ({reason}): write http:// before the "
+                "name of a registry that speaks plain http"
+            ) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Broken(f"{asked.url.host} cannot be reached: {_reason(error)}") from None
         try:

@@ -15,15 +15,16 @@ from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Struct
 
+from engines.errors import ModelNotFound
 from engines.protocol import ModelLibrary, Progress
 from gateway.api.admin.admission import entry_of
 from gateway.api.framing import NDJSON_TYPE, ndjson
 from gateway.api.ollama.lines import error_line
 from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
-from gateway.api.ollama.opening import opened, read
+from gateway.api.ollama.opening import opened, read, tell_ignored
 from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call, Target
-from gateway.errors import BadRequest, unknown_as
+from gateway.errors import BadRequest, NotFetched, unknown_as
 from gateway.gateway import Gateway
 from gateway.listed_names import listed_by
 from gateway.policy import ModelPolicy
@@ -80,12 +81,26 @@ async def transferred(request: Request[Any, Any, Any], action: Literal["pull", "
     gateway, call = opened(request)
     body = await read(request, _TRANSFER)
     asked_for = named(body.model, body.name)
+    if body.insecure and not asked_for.lower().startswith("http://"):
+        tell_ignored(call, ["insecure"])
     with in_ollamas_words(asked_for):
         place = await kept(request, await public_name(gateway, call, asked_for))
         await record(gateway, call, action, place)
         library = place.library
         steps = library.pull(place.model) if action == "pull" else library.push(place.model)
+        if action == "pull" and call.principal.is_admin:
+            steps = _with_reasons(steps)
         return await told(call, asked_for, steps, stream=body.stream)
+
+
+async def _with_reasons(steps: AsyncGenerator[Progress, None]) -> AsyncGenerator[Progress, None]:
+    """The same steps; what is not found is told as the engine tells it, with the way out."""
+    async with aclosing(steps):
+        try:
+            async for step in steps:
+                yield step
+        except ModelNotFound as error:
+            raise NotFetched(error.message, param="model") from error
 
 
 async def record(
