@@ -353,6 +353,12 @@ class ModelLibrary(Protocol):
         """Say everything that a model's files say."""
         ...
 
+    async def listed_name(self, name: str) -> str | None:
+        """How the model that `name` means is listed, whose case it may have wrong; None if none is.
+
+        Nothing else here takes another spelling than the listed one."""
+        ...
+
     async def has_blob(self, digest: str) -> bool:
         """Whether a file of this digest is there, for `create`."""
         ...

@@ -7,6 +7,7 @@
     ├── NotFound            no such path
     ├── MethodNotAllowed    the path exists, the method does not
     ├── ModelUnknown        no such model, or not for this caller: the two look the same
+    ├── NotFetched          a model cannot be pulled, for a reason that admins may read
     ├── RequestTimeout      the client takes too long to send its request
     ├── BodyTooLarge        more bytes than the settings allow
     ├── HeaderTooLarge      a request line or headers beyond what any client needs
@@ -49,6 +50,7 @@ STATUS: Mapping[str, int] = {
     "not_found": 404,
     "model_unknown": 404,
     "model_not_found": 404,
+    "not_fetched": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "policy_refused": 409,
@@ -129,6 +131,14 @@ class ModelUnknown(Refusal):
             param="model",
         )
         self.model = model
+
+
+class NotFetched(Refusal):
+    """A model that is not where it was to be pulled from, as its engine says it.
+
+    For administrators alone: such a message may name what is not for everyone."""
+
+    code: ClassVar[str] = "not_fetched"
 
 
 @contextmanager

@@ -72,6 +72,10 @@ class Gateway:
         """The policy of calls that begin now."""
         return self.serving.policy
 
+    async def listed_name(self, name: str) -> str:
+        """How the model that `name` means is listed; see gateway/listed_names.py."""
+        return await self.serving.listed_name(name)
+
     @property
     def hooks(self) -> Hooks:
         """The plugins of calls that begin now."""

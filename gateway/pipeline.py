@@ -116,7 +116,8 @@ async def authorize(gateway: "Gateway | Serving", call: Call, name: str) -> None
     A caller who may not use the endpoint hears that first: which names exist is not for
     everyone.
     """
-    call.model = call.policy.resolve(name)  # an alias becomes its model
+    listed = await (call.serving or gateway).listed_name(name)
+    call.model = call.policy.resolve(listed)  # an alias becomes its model
     await gateway.hooks.authorize(call)  # plugins/allow_lists.py
     if call.model is None:
         raise ModelUnknown(name)

@@ -121,6 +121,13 @@ class FakeLibrary(ScriptedEngine):
             metadata={"general.architecture": "llama", "tokenizer.ggml.fim_pre_token_id": 7},
         )
 
+    async def listed_name(self, name: str) -> str | None:
+        full = name if ":" in name else f"{name}:latest"
+        names = {name, full}
+        folded = {one.lower() for one in names}
+        fitting = [one for one in self._model_names if one.lower() in folded]
+        return next((one for one in fitting if one in names), next(iter(fitting), None))
+
     async def has_blob(self, digest: str) -> bool:
         return digest in self.blobs
 

@@ -190,7 +190,7 @@ class ScriptedEngine:
     async def load(self, model: str, *, keep_alive_seconds: float | None = None) -> ModelInfo:
         if keep_alive_seconds is not None:
             self.kept_alive.append(keep_alive_seconds)
-        if model not in self._model_names:
+        if not {model, f"{model}:latest"} & {*self._model_names}:
             raise ModelNotFound(model)
         if model not in self._loaded:
             self._loaded.add(model)

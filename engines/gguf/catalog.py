@@ -100,9 +100,14 @@ class Catalog:
         of names, and what they deny must not be had by another spelling.
         """
         file = self.library.look_up(name)
-        if file.name not in (name, f"{name}:latest"):
-            raise ModelNotFound(name, f"there is no model {name!r} (it is listed as {file.name!r})")
+        self.check_spelling(name, file.name)
         return file
+
+    @staticmethod
+    def check_spelling(name: str, listed: str) -> None:
+        """Raise `ModelNotFound` unless a name is spelled as it is listed."""
+        if listed not in (name, f"{name}:latest"):
+            raise ModelNotFound(name, f"there is no model {name!r} (it is listed as {listed!r})")
 
     def list(self) -> list[ModelInfo]:
         """Every model whose file can be read; the others are logged once."""

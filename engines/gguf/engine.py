@@ -262,6 +262,10 @@ class GgufEngine:
         details = await self._librarian.show(name)
         return msgspec.structs.replace(details, info=self._with_state(details.info))
 
+    async def listed_name(self, name: str) -> str | None:
+        """How the model that `name` means is listed."""
+        return await self._librarian.listed_name(name)
+
     async def has_blob(self, digest: str) -> bool:
         """Whether a file of this digest is there, for `create`."""
         return await self._librarian.has_blob(digest)

@@ -79,7 +79,7 @@ class Librarian:
 
     async def copy(self, source: str, target: str) -> None:
         """Give a model another name."""
-        await in_thread(copy_model, self._library, source, target)
+        await in_thread(self._copied, source, target)
 
     async def delete(self, name: str) -> str:
         """Remove a name; returns how it was spelled, for whoever has it loaded."""
@@ -88,6 +88,10 @@ class Librarian:
     async def show(self, name: str) -> ModelDetails:
         """Say everything that a model's files say; not whether it is loaded."""
         return await in_thread(self._shown, name)
+
+    async def listed_name(self, name: str) -> str | None:
+        """How the model that `name` means is listed."""
+        return await in_thread(self._library.listed_name, name)
 
     async def has_blob(self, digest: str) -> bool:
         """Whether a file of this digest is there, for `create`."""
@@ -123,6 +127,10 @@ class Librarian:
                 raise Unavailable(reason) from None
             raise RequestRefused(reason, param="modelfile") from None
 
+    def _copied(self, source: str, target: str) -> None:
+        self._catalog.check_spelling(source, self._library.look_up(source).name)
+        copy_model(self._library, source, target)
+
     def _deleted(self, text: str) -> str:
         try:
             place = self._library.place_of(parse_name(text))
@@ -136,6 +144,7 @@ class Librarian:
                 param="model",
             )
         folder, name = place
+        self._catalog.check_spelling(text, name.display)
         folder.remove(name)
         return name.display
 

@@ -62,6 +62,17 @@ class Library:
             raise self._not_found(name)
         return found
 
+    def listed_name(self, name: str) -> str | None:
+        """How the model that `name` means is listed, None if there is none; reads no file."""
+        if name in self._paths():
+            return name
+        try:
+            parsed = parse_name(name)
+        except RequestRefused:
+            return None
+        place = self.place_of(parsed)
+        return place[1].display if place is not None else self._cached(parsed)
+
     def list(self) -> Sequence[ModelFile]:
         """Every model whose files are there, by name."""
         files = {name: model_file(name, path) for name, path in self._paths().items()}
@@ -99,12 +110,14 @@ class Library:
         place = self.place_of(name)
         if place is not None:
             return _of_manifest(*place)
-        if self.cache is not None:
-            folded = name.display.lower()
-            for cached, path in self.cache.paths().items():
-                if cached.lower() == folded:
-                    return model_file(cached, path)
+        if self.cache is not None and (cached := self._cached(name)) is not None:
+            return model_file(cached, self.cache.paths()[cached])
         return None
+
+    def _cached(self, name: ModelName) -> str | None:
+        """The name as the Hugging Face cache spells it, None if it is not there."""
+        folded, paths = name.display.lower(), self.cache.paths() if self.cache is not None else {}
+        return next((cached for cached in paths if cached.lower() == folded), None)
 
     def _paths(self) -> Mapping[str, Path]:
         """The files that a name leads to as it is written."""

@@ -28,6 +28,7 @@ from engines.gguf.registry.hugging_face import HOSTS, HuggingFace
 from engines.gguf.registry.origin import Origin, origin_of
 from engines.gguf.registry.registry import Registry
 from engines.gguf.registry.transfer import OpenRange, Wanted
+from engines.gguf.registry.version_tag import version_tag
 from engines.gguf.registry.web import Asked, Broken, Refused, Web, explained
 from engines.protocol import Progress
 
@@ -130,17 +131,15 @@ class Pull:
                 size = response.headers.get("Content-Range", "").rpartition("/")[2]
                 if response.status != 206:
                     size = response.headers.get("Content-Length", "")
-                tag = response.headers.get("ETag", "")
+                tag = version_tag(response.headers)
         except Refused as error:
             raise explained(error, str(url), str(url.host)) from None
         except Broken as error:
             raise Unavailable(str(error)) from None
         if not size.isdecimal() or len(size) > 18:
             raise Unavailable(f"{url.host} does not say how long {url.name!r:.200} is")
-        # A weak tag may stay while bytes change; If-Range takes strong ones only.
-        strong = tag if tag.startswith('"') and tag.isprintable() else ""
         key = f"url-{digest_of(str(url).encode()).hexadecimal}"
-        return Wanted(key=key, size_bytes=int(size), tag=strong)
+        return Wanted(key=key, size_bytes=int(size), tag=tag)
 
     async def _fetched(
         self,

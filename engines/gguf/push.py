@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import structlog
+
 from engines.errors import ModelNotFound, RequestRefused, Unavailable
 from engines.gguf.files.in_thread import in_thread
 from engines.gguf.files.manifests import Layer
@@ -11,11 +13,14 @@ from engines.gguf.library import Library
 from engines.gguf.registry.credentials import Credentials
 from engines.gguf.registry.hugging_face import HOSTS
 from engines.gguf.registry.origin import origin_of
-from engines.gguf.registry.registry import Registry
+from engines.gguf.registry.registry import Registry, UploadLost
 from engines.gguf.registry.web import Patience, Web
 from engines.protocol import Progress
 
+log = structlog.get_logger()
+
 PIECE_BYTES = 16 * 1024 * 1024
+_MAX_UPLOADS = 3  # of one blob, where the registry loses them
 
 
 class Push:
@@ -36,7 +41,7 @@ class Push:
                 param="model",
             )
         place = library.place_of(name)
-        if place is None:
+        if place is None or place[1].display != name.display:
             raise ModelNotFound(
                 text, f"there is no model {shown(name.display)}: copy one to this name first"
             )
@@ -64,6 +69,17 @@ class Push:
                 f"blob {layer.digest} is missing here or is not what its name says; pull or "
                 "create the model again"
             )
+        for attempt in range(1, _MAX_UPLOADS + 1):
+            try:
+                async for step in self._uploaded(registry, layer):
+                    yield step
+                return
+            except UploadLost as lost:
+                if attempt == _MAX_UPLOADS:
+                    raise Unavailable(str(lost)) from None
+                log.warning("upload_began_anew", digest=str(layer.digest), reason=str(lost))
+
+    async def _uploaded(self, registry: Registry, layer: Layer) -> AsyncGenerator[Progress, None]:
         yield _step(layer, 0)
         path = self._folder.blob(layer.digest)
         place = await registry.begin_upload()

@@ -28,6 +28,12 @@ class Show(Struct, frozen=True, tag="show"):
     name: str
 
 
+class ListedName(Struct, frozen=True, tag="listed_name"):
+    """Answered with a name; empty if there is none."""
+
+    name: str
+
+
 class HasBlob(Struct, frozen=True, tag="has_blob"):
     """Answered with a bool."""
 
@@ -41,7 +47,7 @@ class AddFile(Struct, frozen=True, tag="add_file"):
     digest: str | None
 
 
-LibraryQuestion = Copy | Delete | Show | HasBlob | AddFile
+LibraryQuestion = Copy | Delete | Show | ListedName | HasBlob | AddFile
 
 
 # Answered with a `Progress` for each step, and None at the end.
@@ -80,6 +86,8 @@ async def answer_of(engine: Engine, question: LibraryQuestion) -> object:
             return await library.delete(name)
         case Show(name):
             return await library.show(name)
+        case ListedName(name):
+            return await library.listed_name(name) or ""
         case HasBlob(digest):
             return await library.has_blob(digest)
         case AddFile(path, digest):

@@ -13,6 +13,7 @@ from engines.process.library_questions import (
     Delete,
     HasBlob,
     Job,
+    ListedName,
     Pull,
     Push,
     Show,
@@ -148,6 +149,10 @@ class ProcessEngine:
     async def show(self, name: str) -> ModelDetails:
         """Say everything that a model's files say."""
         return await self._supervisor.running().ask(Show(name), ModelDetails)
+
+    async def listed_name(self, name: str) -> str | None:
+        """How the model that `name` means is listed."""
+        return await self._supervisor.running().ask(ListedName(name), str) or None
 
     async def has_blob(self, digest: str) -> bool:
         """Whether a file of this digest is there."""

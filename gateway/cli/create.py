@@ -6,6 +6,7 @@ another: each is sent under its digest, if the gateway does not have it yet.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ _PIECE_BYTES = 1024 * 1024
 # What says how to read the weights that lie beside it.
 _PATTERNS = ("*.json", "tokenizer.model", "*.jinja")
 _WEIGHTS = (".safetensors", ".gguf")
+_NO_LETTERS = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 @click.command("create")
@@ -53,12 +55,28 @@ def command(  # noqa: PLR0913 - one parameter for each option
     if quantize:
         body["quantize"] = quantize
     sent = _Sources(said, modelfile.absolute().parent)
+    with opened_client(url, key, policy) as client:
+        _create(client, body, sent, as_json=as_json)
+
+
+def create_of_file(client: GatewayClient, path: Path, *, as_json: bool = False) -> None:
+    """Make a model of one file of this machine, or a folder of safetensors, named after it."""
+    from gateway.cli.modelfile import ModelfileFields
+
+    stem = path.name[: -len(".gguf")] if path.name.lower().endswith(".gguf") else path.name
+    model = _NO_LETTERS.sub("-", stem).strip("-.")[:80]
+    if not model:
+        raise click.ClickException(f"{path} ends with no name for a model: use `penstock create`")
+    sent = _Sources(ModelfileFields(sources=[str(path)]), path.parent)
+    click.echo(f"making {model!r} of {path}", err=True)
+    _create(client, {"model": model}, sent, as_json=as_json)
+
+
+def _create(
+    client: GatewayClient, body: dict[str, Any], sent: "_Sources", *, as_json: bool
+) -> None:
     again = "stopped; files that were sent are kept: type the same again to go on"
-    with (
-        opened_client(url, key, policy) as client,
-        ending_with(again),
-        shown_progress(as_json=as_json) as show,
-    ):
+    with ending_with(again), shown_progress(as_json=as_json) as show:
         body |= sent.handed_over(client, show)
         status = None
         for step in client.stream("/api/create", {**body, "stream": True}):

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from gateway.cli.client import GatewayClient
+from gateway.cli.create import create_of_file
 from gateway.cli.embedded import library_options, opened_client
 from gateway.cli.interrupted import ending_with
 from gateway.cli.progress import shown_progress
@@ -26,13 +27,25 @@ def command(
     key: str | None,
     policy: Path | None,
 ) -> None:
-    """Fetch MODELs: `qwen3:0.6b`, `hf.co/ORG/REPO:Q4_K_M`, a registry's name or a URL.
+    """Fetch MODELs: `qwen3:0.6b`, `hf.co/ORG/REPO:Q4_K_M`, a registry's name, a URL or ./FILE.gguf.
 
     A pull that was stopped goes on where it was.
     """
     with opened_client(url, key, policy) as client:
         for model in models:
-            pull(client, model, insecure=insecure, as_json=as_json)
+            if (path := _of_this_machine(model)) is not None:
+                create_of_file(client, path, as_json=as_json)
+            else:
+                pull(client, model, insecure=insecure, as_json=as_json)
+
+
+def _of_this_machine(text: str) -> Path | None:
+    """The file that is meant, None for a name or a URL."""
+    path = Path(text).expanduser()
+    if text.startswith((".", "/", "~")):
+        return path.absolute()
+    is_file = "://" not in text and text.lower().endswith(".gguf") and path.is_file()
+    return path.absolute() if is_file else None
 
 
 def pull(

@@ -1,6 +1,6 @@
 """A served gateway whose engine keeps models, as Ollama's clients see it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class OllamaStage:
         self.library.num_ended_early = self.library.num_closed_early = 0
         gateway = self.server.gateway
         self.server.run(lambda: setattr(gateway, "model_infos", type(gateway.model_infos)()))
+        self.server.run(gateway.serving.listed_names.forget)
 
     @property
     def last_request(self) -> GenerateRequest:
@@ -67,10 +68,16 @@ class OllamaStage:
 
 
 @contextmanager
-def ollama_stage(directory: Path, *, role: str = "admin", **settings: Any) -> Iterator[OllamaStage]:
+def ollama_stage(
+    directory: Path,
+    *,
+    role: str = "admin",
+    files: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Iterator[OllamaStage]:
     """Serve until the block ends; `role` is that of callers on this machine."""
     stage = OllamaStage()
-    files = {**MODELS, "gateway.toml": f'{PLUGINS}role = "{role}"'}
+    files = {**MODELS, "gateway.toml": f'{PLUGINS}role = "{role}"', **(files or {})}
     gateway = scripted_gateway(
         write_policy(directory / "policy", files),
         {"shelf": stage.library, "bare": stage.bare},

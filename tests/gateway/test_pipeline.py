@@ -64,6 +64,9 @@ class StageOfGateway:
         self.engines = {"gpu0": engine}
         self.targets = Targets()
 
+    async def listed_name(self, name: str) -> str:
+        return name
+
 
 @pytest.fixture
 def plugin() -> Recorder:

@@ -19,12 +19,17 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import structlog
+
 from engines.errors import ModelNotFound, RequestRefused, Unavailable
 from engines.gguf.files.digests import Digest, DigestInvalid, digest_of_file, parse_digest
 from engines.gguf.files.file_lock import FileLock
 from engines.gguf.files.manifests import MAX_MANIFEST_BYTES, Layer, Manifest, read_manifest
 from engines.gguf.files.names import ModelName, name_of_path, shown
+from engines.gguf.files.needed import Unsure, entries, needed_by_manifests
 from engines.gguf.files.writing import make_folder, sync_folder, write_whole
+
+log = structlog.get_logger()
 
 MAX_NAMES = 20_000
 _HANDED_OVER = ".handed-over"
@@ -118,10 +123,10 @@ class ModelFolder:
             if manifest is not None:
                 self._collect(manifest.digests)
 
-    def discard(self, digests: Iterable[Digest]) -> None:
-        """Remove those of these blobs that no name and no pull needs."""
+    def discard(self, digests: Iterable[Digest]) -> bool:
+        """Remove those of these blobs that no name and no pull needs; False if that is unsure."""
         with _locked(self.blobs):
-            self._collect(digests)
+            return self._collect(digests)
 
     def note_handed_over(self, digest: Digest) -> None:
         """Remember that this blob came from a client, who may never make a model of it."""
@@ -136,8 +141,7 @@ class ModelFolder:
         latest = time.time() - older_than_seconds
         for note in _entries(self.blobs / _HANDED_OVER):
             with contextlib.suppress(DigestInvalid, FileNotFoundError):
-                if note.stat().st_mtime < latest:
-                    self.discard([parse_digest(note.name)])
+                if note.stat().st_mtime < latest and self.discard([parse_digest(note.name)]):
                     note.unlink()
 
     def pin(self, digests: Iterable[Digest]) -> "Pin":
@@ -190,19 +194,18 @@ class ModelFolder:
         except (ModelNotFound, Unavailable):
             return None
 
-    def _collect(self, digests: Iterable[Digest]) -> None:
-        """Remove those of `digests` that no manifest and no pin names; the lock is held."""
-        needed = _pinned(self.blobs)
-        for name in self.names():
-            try:
-                needed |= self.read(name).digests
-            except ModelNotFound:
-                continue
-            except Unavailable:
-                # One that cannot be read may need any blob.
-                return
+    def _collect(self, digests: Iterable[Digest]) -> bool:
+        """Remove those of `digests` that no manifest and no pin names; the lock is held.
+
+        Where something cannot be read that may need them, all stay, and False is returned."""
+        try:
+            needed = _pinned(self.blobs) | needed_by_manifests(self.manifests)
+        except Unsure as unsure:
+            log.warning("blobs_kept", file=str(unsure.path), reason=unsure.reason)
+            return False
         for digest in set(digests) - needed:
             self.blob(digest).unlink(missing_ok=True)
+        return True
 
     def _remove_empty(self, folder: Path) -> None:
         while folder != self.manifests:
@@ -225,7 +228,8 @@ class Pin:
     def take(self) -> None:
         """From now on the blobs stay."""
         with _locked(self._blobs):
-            _pinned(self._blobs)  # removes those of the dead
+            with contextlib.suppress(Unsure):
+                _pinned(self._blobs)  # removes those of the dead
             self._lock.try_take()
             self._path.write_text(self._text)
 
@@ -242,16 +246,27 @@ class Pin:
 
 
 def _pinned(blobs: Path) -> set[Digest]:
-    """What is kept by pulls that live; the lock is held."""
+    """What is kept by pulls that live; the lock is held. Raises `Unsure`."""
     pinned: set[Digest] = set()
-    for path in _entries(blobs / ".pins"):
-        lock = FileLock(path)
-        if lock.try_take():  # whoever held it is dead
-            lock.release(remove=True)
-            continue
-        with contextlib.suppress(DigestInvalid, FileNotFoundError):
+    for path in entries(blobs / ".pins"):
+        with _sure_of(path):
+            lock = FileLock(path)
+            if lock.try_take():  # whoever held it is dead
+                lock.release(remove=True)
+                continue
             pinned |= {parse_digest(line) for line in path.read_text().splitlines()}
     return pinned
+
+
+@contextlib.contextmanager
+def _sure_of(pin: Path) -> Iterator[None]:
+    """Raise `Unsure` for a pin that cannot be read; one that has gone keeps nothing."""
+    try:
+        yield
+    except FileNotFoundError:
+        pass
+    except (DigestInvalid, OSError, Unavailable) as error:
+        raise Unsure(pin, str(error)) from None
 
 
 def _locked(blobs: Path) -> FileLock:

@@ -108,6 +108,21 @@ def read_manifest(raw: bytes, whose: str) -> Manifest:
     return Manifest(config=config, layers=layers, raw=raw)
 
 
+def digests_named(raw: bytes, whose: str) -> frozenset[Digest]:
+    """Every digest in a manifest, also of a model that nothing here can run.
+
+    Raises `Unavailable` for what may name more than is understood."""
+    try:
+        said = msgspec.json.decode(raw, type=_AnyManifest)
+        layers = [*(said.layers or ()), *([said.config] if said.config is not None else ())]
+        digests = frozenset(parse_digest(layer.digest) for layer in layers)
+    except (msgspec.MsgspecError, DigestInvalid, RecursionError) as error:
+        raise _invalid(whose, str(error)) from None
+    if not digests or said.manifests is not None or len(raw) > MAX_MANIFEST_BYTES:
+        raise _invalid(whose, "it is no manifest of one model")
+    return digests
+
+
 class _Layer(Struct, frozen=True):
     digest: str
     size: int
@@ -119,6 +134,14 @@ class _Manifest(Struct, frozen=True):
     config: _Layer | None = None
     layers: list[_Layer] = []
     manifests: list[msgspec.Raw] | None = None
+
+
+class _AnyManifest(Struct, frozen=True):
+    """What Ollama writes for models that run elsewhere, too: they may have no layers."""
+
+    config: _Layer | None = None
+    layers: list[_Layer] | None = None
+    manifests: msgspec.Raw | None = None
 
 
 def _checked(said: _Layer) -> Layer:

@@ -89,7 +89,7 @@ class Download:
     async def run(self) -> Digest:
         """Return when the blob is in the folder. Raises any `EngineError`.
 
-        Cancelled or failed, it leaves what it has for the next one, and nothing else."""
+        Cancelled or failed, it leaves what the next one can go on from, and nothing else."""
         if not 0 <= self.total_bytes <= MAX_LAYER_BYTES:
             raise Unavailable(f"a file of {self.total_bytes} bytes is no model's")
         self._folder.check_writable()
@@ -102,8 +102,10 @@ class Download:
                     if self._there() is None:
                         return await self._fetch()
                 except OSError as error:
-                    raise _disk_failed(error, self._path) from None
+                    raise self._disk_failed(error) from None
                 finally:
+                    if not self._wanted.is_one:
+                        self._forget()
                     self._lock.release(remove=True)
             else:
                 self._watched_bytes = done_bytes_of(self._state)
@@ -128,13 +130,13 @@ class Download:
 
     async def _fetch(self) -> Digest:
         while True:
-            parts = self._opened(self._how.part_bytes)
+            parts = self._opened(self._how.part_bytes if self._wanted.is_one else self._one_part)
             resumed_bytes = parts.done_bytes
             try:
                 await self._fill(parts)
             except NoRanges:
                 self._forget()
-                await self._fill(self._opened(max(1, self.total_bytes)))
+                await self._fill(self._opened(self._one_part))
             digest = await self._verified()
             if self._wanted.digest in (None, digest):
                 await in_thread(self._folder.adopt, self._path, digest)
@@ -155,7 +157,7 @@ class Download:
     def _opened(self, part_bytes: int) -> Parts:
         """The file and its state, new or as they were left; the disk has room for the rest."""
         size_bytes, tag = self.total_bytes, self._wanted.tag
-        parts = Parts.kept(self._state, size_bytes, tag)
+        parts = Parts.kept(self._state, size_bytes, tag) if self._wanted.is_one else None
         if parts is None or not self._path.is_file():
             self._forget()
             parts = Parts.new(self._state, size_bytes, tag, part_bytes)
@@ -197,6 +199,18 @@ class Download:
         finally:
             self.is_verifying = False
 
+    @property
+    def _one_part(self) -> int:
+        return max(1, self.total_bytes)
+
+    def _disk_failed(self, error: OSError) -> EngineError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            kept = "; what was fetched is kept" if self._wanted.is_one else ""
+            return Unavailable(
+                f"the disk of {str(self._path.parent)!r} is full{kept}: make room and pull again"
+            )
+        return Unavailable(f"{str(self._path)!r} cannot be written: {error.strerror or error}")
+
     def _forget(self) -> None:
         self._path.unlink(missing_ok=True)
         self._state.unlink(missing_ok=True)
@@ -217,15 +231,6 @@ def _worst(failed: BaseExceptionGroup[BaseException]) -> BaseException:
         if found is not None:
             return found
     return failed
-
-
-def _disk_failed(error: OSError, path: Path) -> EngineError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(
-            f"the disk of {str(path.parent)!r} is full; what was fetched is kept: make room and "
-            "pull again"
-        )
-    return Unavailable(f"{str(path)!r} cannot be written: {error.strerror or error}")
 
 
 def _gigabytes(count: int) -> str:

@@ -1,6 +1,5 @@
 """One model's repository at one registry, as OCI's distribution specification has it."""
 
-import io
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
@@ -24,6 +23,14 @@ from engines.gguf.registry.web import Asked, Refused, Web, checked_url, explaine
 
 _OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _MAX_ANSWER_BYTES = 64 * 1024
+# A piece does not go where the upload is now, or the upload is no more.
+_LOST = frozenset({400, 404, 416})
+
+
+class UploadLost(Exception):
+    """The registry does not go on with an upload.
+
+    That happens when a piece arrived and its answer did not: sent again, it has no place."""
 
 
 class Registry:
@@ -88,7 +95,9 @@ class Registry:
         return self._place(headers)
 
     async def upload(self, place: URL, start: int, piece: bytes) -> URL:
-        """Send a piece of a blob; returns where the next one goes."""
+        """Send a piece of a blob; returns where the next one goes.
+
+        Raises `UploadLost`, or any `EngineError`."""
         asked = Asked(
             url=place,
             method="PATCH",
@@ -96,9 +105,16 @@ class Registry:
                 "Content-Type": "application/octet-stream",
                 "Content-Range": f"{start}-{start + len(piece) - 1}",
             },
-            body=io.BytesIO(piece),
+            body=piece,
         )
-        _, headers = await self._small(asked)
+        try:
+            _, headers = await self._authorized(asked, max_bytes=_MAX_ANSWER_BYTES)
+        except Refused as error:
+            if error.status in _LOST:
+                raise UploadLost(
+                    f"{self._name.host} does not go on with an upload: {error}"
+                ) from None
+            raise self._explained(error) from None
         return self._place(headers)
 
     async def end_upload(self, place: URL, digest: Digest) -> None:

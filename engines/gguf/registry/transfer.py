@@ -20,6 +20,7 @@ from engines.errors import Unavailable
 from engines.gguf.files.digests import Digest
 from engines.gguf.files.in_thread import in_thread
 from engines.gguf.registry.parts import Part
+from engines.gguf.registry.version_tag import is_of_version
 from engines.gguf.registry.web import Broken, Patience, Refused
 
 OpenRange = Callable[[Mapping[str, str]], AbstractAsyncContextManager[aiohttp.ClientResponse]]
@@ -35,6 +36,13 @@ class Wanted(Struct, frozen=True, kw_only=True):
     size_bytes: int
     digest: Digest | None = None
     tag: str = ""
+
+    @property
+    def is_one(self) -> bool:
+        """Whether bytes of several answers are surely of one file.
+
+        Of one that has neither a digest nor a tag only a single answer is."""
+        return self.digest is not None or bool(self.tag)
 
 
 class NoRanges(Exception):
@@ -56,21 +64,33 @@ class Transfer:
         """Return when the part is whole. Raises `Unavailable`, `NoRanges` and `OSError`."""
         num_failures = 0
         while part.missing_bytes:
+            if not self._wanted.is_one:
+                part.done = 0
             before = part.next_byte
             try:
                 await self._attempt(part)
             except Refused as error:
                 raise Unavailable(str(error)) from None
             except Broken as error:
-                num_failures = 0 if part.next_byte > before else num_failures + 1
+                is_further = part.next_byte > before and self._wanted.is_one
+                num_failures = 0 if is_further else num_failures + 1
                 if num_failures >= self._patience.max_failures:
-                    raise Unavailable(
-                        f"{error}; what was fetched is kept, and the next pull goes on from there"
-                    ) from None
+                    raise Unavailable(f"{error}; {self._what_is_left}") from None
                 await asyncio.sleep(self._patience.delay(max(1, num_failures)))
 
+    @property
+    def _what_is_left(self) -> str:
+        if self._wanted.is_one:
+            return "what was fetched is kept, and the next pull goes on from there"
+        return (
+            "its server does not say which version of the file it sends, so a pull cannot go on "
+            "from what was fetched"
+        )
+
     async def _attempt(self, part: Part) -> None:
-        headers = {"Range": f"bytes={part.next_byte}-{part.end - 1}"}
+        headers: dict[str, str] = {}
+        if self._wanted.is_one:
+            headers["Range"] = f"bytes={part.next_byte}-{part.end - 1}"
         if self._wanted.tag:
             headers["If-Range"] = self._wanted.tag
         async with self._open_range(headers) as response:
@@ -94,7 +114,7 @@ class Transfer:
         host = response.url.host
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise Unavailable(f"{host} sends the file encoded, which was not asked for")
-        if self._wanted.tag and response.headers.get("ETag", self._wanted.tag) != self._wanted.tag:
+        if self._wanted.tag and not is_of_version(response.headers, self._wanted.tag):
             raise Unavailable(f"the file at {host} has changed meanwhile: pull again")
         if response.status != 206:
             if part.start != 0 or part.end != self._wanted.size_bytes:

@@ -26,8 +26,6 @@ _MAX_EXCERPT_BYTES = 2000
 _SMALL_BODY_SECONDS = 60.0
 _USER_AGENT = "penstock"
 
-Body = bytes | BytesIO | None
-
 
 class Patience(Struct, frozen=True, kw_only=True):
     """How long to wait for what does not come, and how often to ask again."""
@@ -66,7 +64,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     method: str = "GET"
     headers: Mapping[str, str] = {}
     credentials: str | None = None
-    body: Body = None
+    body: bytes | None = None
 
 
 class Web:
@@ -101,6 +99,12 @@ class Web:
         """The answer, if its status is good. Raises `Broken` and `Refused`."""
         try:
             response = await self._answer(asked)
+        except aiohttp.ClientConnectorSSLError as error:
+            reason = error.os_error.strerror or _reason(error)
+            raise Unavailable(
+                f"{asked.url.host} does not answer in TLS ({reason}): write http:// before the "
+                "name of a registry that speaks plain http"
+            ) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Broken(f"{asked.url.host} cannot be reached: {_reason(error)}") from None
         try:
@@ -139,7 +143,7 @@ class Web:
                 asked.method,
                 url,
                 headers=headers,
-                data=asked.body,
+                data=_sent(asked.body),
                 allow_redirects=False,
                 proxy=_proxy(url),
             )
@@ -176,6 +180,13 @@ def explained(error: Refused, name: str, whose: str) -> EngineError:
             param="model",
         )
     return Unavailable(str(error))
+
+
+def _sent(body: bytes | None) -> BytesIO | bytes | None:
+    """A body for one attempt: what was read to its end by another would be empty.
+
+    aiohttp wants long ones as a file, and this copies none."""
+    return BytesIO(body) if body else body
 
 
 def _next(url: URL, location: str) -> URL:

@@ -15,16 +15,18 @@ from litestar import Request
 from litestar.types import ASGIApp
 from msgspec import Struct
 
+from engines.errors import ModelNotFound
 from engines.protocol import ModelLibrary, Progress
 from gateway.api.admin.admission import entry_of
 from gateway.api.framing import NDJSON_TYPE, ndjson
 from gateway.api.ollama.lines import error_line
 from gateway.api.ollama.model_names import in_ollamas_words, named, public_name
-from gateway.api.ollama.opening import opened, read
+from gateway.api.ollama.opening import opened, read, tell_ignored
 from gateway.api.replies import JsonReply, StreamReply
 from gateway.call import Call, Target
-from gateway.errors import BadRequest, unknown_as
+from gateway.errors import BadRequest, NotFetched, unknown_as
 from gateway.gateway import Gateway
+from gateway.listed_names import listed_by
 from gateway.policy import ModelPolicy
 
 SUCCESS = "success"
@@ -48,11 +50,12 @@ async def kept(request: Request[Any, Any, Any], name: str) -> Kept:
 
 async def place_of(gateway: Gateway, call: Call, name: str) -> Kept:
     """The same, for one of several names of a call."""
+    name = await (call.serving or gateway).listed_name(name)
     call.model = call.policy.resolve(name)
     await gateway.hooks.authorize(call)
     policy = call.model or call.policy.models.get("*")
     if policy is None:
-        return _only(gateway, name)
+        return await _only(gateway, name)
     for target in policy.targets:
         engine = gateway.engines[target.engine]
         if isinstance(engine, ModelLibrary):
@@ -78,12 +81,26 @@ async def transferred(request: Request[Any, Any, Any], action: Literal["pull", "
     gateway, call = opened(request)
     body = await read(request, _TRANSFER)
     asked_for = named(body.model, body.name)
+    if body.insecure and not asked_for.lower().startswith("http://"):
+        tell_ignored(call, ["insecure"])
     with in_ollamas_words(asked_for):
         place = await kept(request, await public_name(gateway, call, asked_for))
         await record(gateway, call, action, place)
         library = place.library
         steps = library.pull(place.model) if action == "pull" else library.push(place.model)
+        if action == "pull" and call.principal.is_admin:
+            steps = _with_reasons(steps)
         return await told(call, asked_for, steps, stream=body.stream)
+
+
+async def _with_reasons(steps: AsyncGenerator[Progress, None]) -> AsyncGenerator[Progress, None]:
+    """The same steps; what is not found is told as the engine tells it, with the way out."""
+    async with aclosing(steps):
+        try:
+            async for step in steps:
+                yield step
+        except ModelNotFound as error:
+            raise NotFetched(error.message, param="model") from error
 
 
 async def record(
@@ -95,6 +112,7 @@ async def record(
 ) -> None:
     """Note in the audit log what is about to be done. Raises `LedgerUnavailable`."""
     subject = f"{place.engine}/{place.model}"[:300]
+    gateway.serving.listed_names.forget()
     await gateway.audit.record(entry_of(call, f"models.{action}", subject, after=after))
 
 
@@ -142,11 +160,11 @@ def _line(step: Progress) -> bytes:
     return ndjson(msgspec.json.encode(told))
 
 
-def _only(gateway: Gateway, name: str) -> Kept:
+async def _only(gateway: Gateway, name: str) -> Kept:
     libraries = {n: e for n, e in gateway.engines.items() if isinstance(e, ModelLibrary)}
     if len(libraries) == 1:
         ((engine, library),) = libraries.items()
-        return Kept(library, engine, name)
+        return Kept(library, engine, await listed_by(library, name) or name)
     if not libraries:
         raise BadRequest("no engine of this gateway keeps model files", param="model")
     raise BadRequest(

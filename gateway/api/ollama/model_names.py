@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from gateway.call import Call
 from gateway.errors import BadRequest, ModelUnknown
 from gateway.gateway import Gateway
+from gateway.listed_names import LATEST
 
-LATEST = ":latest"
 MAX_NAME_CHARS = 1000
 _MAX_SHOWN = 200
 
@@ -28,6 +28,7 @@ def named(model: str, name: str = "") -> str:
 
 async def public_name(gateway: Gateway, call: Call, name: str) -> str:
     """The spelling of `name` by which the policy, or an engine behind a wildcard, knows it."""
+    name = await (call.serving or gateway).listed_name(name)
     if _is_listed(call, name):
         return name
     if not name.endswith(LATEST):

@@ -22,6 +22,7 @@ from gateway.api.usable_models import UsableModel, usable_models
 from gateway.call import Call
 from gateway.errors import ModelUnknown
 from gateway.gateway import Gateway
+from gateway.listed_names import LATEST
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -60,13 +61,15 @@ async def retrieve_model(request: Request[Any, Any, Any]) -> ASGIApp:
     """One of them. Its name may hold slashes, so the rest of the path is the name."""
     gateway, call = opened(request)
     name = str(request.path_params["model_id"]).removeprefix("/")
-    call.model = call.policy.resolve(name)
+    listed = await (call.serving or gateway).listed_name(name)
+    call.model = call.policy.resolve(listed)
     try:
         await gateway.hooks.authorize(call)
     except ModelUnknown:
         # What an alias stands for is not for everyone.
         raise ModelUnknown(name) from None
-    found = (await _entries(gateway, call)).get(name)
+    entries = await _entries(gateway, call)
+    found = entries.get(listed) or entries.get(f"{listed}{LATEST}")
     if found is None:
         raise ModelUnknown(name)
     return JsonReply(msgspec.json.encode(found))  # pyright: ignore[reportReturnType]

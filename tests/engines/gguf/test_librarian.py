@@ -148,7 +148,10 @@ async def test_what_is_new_goes_to_ollamas_folder_if_that_may_be_written_to(
     library = librarian(None, **config)
 
     await library.copy("tiny", "mine")
-    assert await library.delete("TINY") == "tiny:latest"
+    with pytest.raises(ModelNotFound, match="it is listed as 'tiny:latest'"):
+        await library.delete("TINY")
+    assert await library.listed_name("TINY") == "tiny:latest"
+    assert await library.delete("tiny") == "tiny:latest"
 
     names = [path.relative_to(theirs / "manifests") for path in theirs.rglob("latest")]
     assert [str(name) for name in names] == [f"{LIBRARY}/mine/latest"]
@@ -227,7 +230,7 @@ async def test_names_are_deleted_and_files_that_somebody_put_there_are_not(
     library = librarian(tmp_path)
     await library.copy("plain", "team/mine")
 
-    assert await library.delete("Team/MINE:latest") == "team/mine:latest"
+    assert await library.delete("team/mine:latest") == "team/mine:latest"
     with pytest.raises(RequestRefused, match="is a file that somebody put there"):
         await library.delete("plain")
     for unknown in ("nowhere", "../x", "starter2"):

@@ -53,6 +53,8 @@ async def test_a_model_is_made_shown_copied_and_deleted(
     assert await engine.has_blob(digest)
     said = await all_of(engine.create("mine", f"FROM @{digest}\nSYSTEM be kind", quantize="q8_0"))
     await engine.copy("mine", "team/other:v2")
+    assert await engine.listed_name("TEAM/Other:V2") == "team/other:v2"
+    assert await engine.listed_name("nowhere") is None
     details = await engine.show("team/other:v2")
     await engine.delete("mine")
 
@@ -121,7 +123,8 @@ async def test_errors_are_the_librarys_own(engine: ProcessEngine) -> None:
 async def test_an_engine_without_model_files_says_so() -> None:
     async with hosted() as engine:
         for ask in (engine.copy("a", "b"), engine.delete("a"), engine.show("a"),
-                    engine.has_blob("a"), engine.add_file("a")):  # fmt: skip
+                    engine.has_blob("a"), engine.add_file("a"),
+                    engine.listed_name("a")):  # fmt: skip
             with pytest.raises(Unsupported, match="keeps no model files"):
                 await ask
         for job in (engine.pull("a"), engine.push("a"), engine.create("a", "FROM b")):

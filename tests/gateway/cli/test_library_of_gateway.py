@@ -88,6 +88,42 @@ def test_a_model_is_made_of_a_file_of_this_machine(
     assert ("create", "mine", "q4_K_M") in library.jobs
 
 
+@pytest.mark.parametrize("spelled", ["./My model.Q8_0.gguf", "My model.Q8_0.gguf", "absolute"])
+def test_a_file_of_this_machine_can_be_pulled(
+    typed: Typed,
+    library: FakeLibrary,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spelled: str,
+) -> None:
+    path = tmp_path / "My model.Q8_0.gguf"
+    path.write_bytes(b"GGUF of mine")
+    monkeypatch.chdir(tmp_path)
+
+    pulled = typed("pull", str(path) if spelled == "absolute" else spelled)
+
+    assert pulled.exit_code == 0, pulled.output
+    assert "making 'My-model.Q8_0' of " in pulled.stderr
+    [digest] = [digest for digest, content in library.blobs.items() if content == b"GGUF of mine"]
+    assert f"FROM @{digest}" in library.modelfiles["My-model.Q8_0"]
+    assert ("create", "My-model.Q8_0") in library.jobs
+
+
+def test_a_file_that_is_not_there_is_not_pulled(typed: Typed, library: FakeLibrary) -> None:
+    before = list(library.jobs)
+
+    missing = typed("pull", "./nowhere.gguf")
+
+    assert missing.exit_code == 1
+    assert "there is no file" in missing.stderr
+    assert library.jobs == before
+
+
+def test_a_name_that_only_looks_like_a_file_is_a_name(typed: Typed, library: FakeLibrary) -> None:
+    assert typed("pull", "team/model.gguf").exit_code == 0
+    assert ("pull", "team/model.gguf") in library.jobs
+
+
 def test_show_has_what_the_engine_knows(typed: Typed) -> None:
     shown = " ".join(typed("show", "chat-small").stdout.split())
 

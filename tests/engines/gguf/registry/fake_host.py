@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -33,7 +33,7 @@ class FakeHost:
 
     @contextlib.asynccontextmanager
     async def running(self, name: str = "127.0.0.1") -> AsyncGenerator["FakeHost"]:
-        application = web.Application()
+        application = web.Application(client_max_size=2**30)
         application.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
@@ -84,12 +84,15 @@ class FakeHost:
         return ranged(request, content)
 
 
-def ranged(request: web.Request, content: bytes) -> web.Response:
-    """An honest answer."""
-    headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()[:16]}"'}
+def ranged(
+    request: web.Request, content: bytes, versions: Mapping[str, str] | None = None
+) -> web.Response:
+    """An honest answer; `versions` are the headers that say which version it is."""
+    if versions is None:
+        versions = {"ETag": f'"{hashlib.sha256(content).hexdigest()[:16]}"'}
+    headers = dict(versions)
     found = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
-    if_range = request.headers.get("If-Range")
-    if found is None or if_range not in (None, headers["ETag"]):
+    if found is None or request.headers.get("If-Range") not in (None, *versions.values()):
         return web.Response(body=content, headers=headers)
     first, last = int(found[1]), min(int(found[2]), len(content) - 1)
     headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"

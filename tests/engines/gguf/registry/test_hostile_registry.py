@@ -24,6 +24,11 @@ from tests.engines.gguf.registry.pulling import (
 )
 
 
+async def test_a_registry_without_tls_is_told_apart_at_once(host: FakeHost, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1 does not answer in TLS.*: write http://"):
+        await pulled(tmp_path, f"https://{host.host}/team/tiny")
+
+
 async def test_an_honest_one_is_pulled_from(host: FakeHost, tmp_path: Path) -> None:
     await pulled(tmp_path, f"{host.host}/team/tiny")
 
