@@ -19,7 +19,7 @@ from engines.protocol import GenerateRequest, Sampling
 FALLBACK = Sampling(temperature=0.8, top_p=0.95, top_k=40, min_p=0.05, repeat_penalty=1.0)
 """How to sample where neither the request nor the model says it: llama.cpp's own defaults."""
 
-_MAX_INLINE_STOP_CHARS = 500  # about half a millisecond to compile; more goes to a thread
+_MAX_INLINE_STOP_CHARS = 500  # a fifth of a millisecond to compile; more goes to a thread
 
 
 class Answering(Protocol):
