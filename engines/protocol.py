@@ -32,6 +32,7 @@ from engines.conversation import (
 )
 from engines.modelfile_text import Instruction
 from engines.sampling import (
+    MAX_STOP_CHARS,
     Choice,
     Constraint,
     Grammar,
@@ -44,8 +45,8 @@ from engines.wire import Relayed, UpstreamHead, WireRequest
 
 # What others import from here though it stands in files of its own; and all that follows.
 __all__ = [
-    "Choice", "Constraint", "Grammar", "Image", "JsonObject", "JsonSchema", "Message", "NamedTool",
-    "Part", "Regex", "Sampling", "Text", "Tool", "ToolCall", "ToolChoice",
+    "MAX_STOP_CHARS", "Choice", "Constraint", "Grammar", "Image", "JsonObject", "JsonSchema",
+    "Message", "NamedTool", "Part", "Regex", "Sampling", "Text", "Tool", "ToolCall", "ToolChoice",
 ]  # fmt: skip
 
 
@@ -95,7 +96,7 @@ class GenerateRequest(Struct, frozen=True, kw_only=True):
     prompt: str | Sequence[int] | None = None  # instead of messages: raw completion
     suffix: str | None = None  # what comes after the gap that a raw completion fills
     max_tokens: int | None = None
-    stop: Sequence[str] = ()
+    stop: Sequence[str] = ()  # each of up to MAX_STOP_CHARS
     sampling: Sampling = Sampling()
     tools: Sequence[Tool] = ()
     tool_choice: ToolChoice = "auto"

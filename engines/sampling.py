@@ -8,6 +8,10 @@ from typing import Any
 
 from msgspec import Struct
 
+MAX_STOP_CHARS = 1000
+"""Of one stop string, in any dialect and in a model's own parameters: each character is a state of
+the matcher that looks for it."""
+
 
 class Sampling(Struct, frozen=True, kw_only=True):
     """How the next token is chosen. None means: the model's own default."""

@@ -164,7 +164,8 @@ class Answer:
             else:
                 self._ended = item
         if self._ended is not None:
-            outputs += self._output.finish()
+            is_cut = self._ended.reason is FinishReason.LENGTH
+            outputs += self._output.finish(is_cut=is_cut)
         self._record.reached(self._num_tokens)
         return outputs
 

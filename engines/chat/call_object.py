@@ -16,6 +16,7 @@ MAX_HEADER = 512
 
 _KEYS = ("name", "arguments", "parameters", "type", "function", "id")
 _FIRST_KEY = re.compile(r'\{\s*(?:"(\w*)("?)|$)')
+_FIRST_IS_NAME = re.compile(r'\s*\{\s*"name"')
 _NAME = re.compile(r'\{\s*"name"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _HEADER = re.compile(rf'{_NAME.pattern}\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{{)')
 
@@ -40,6 +41,11 @@ def may_be_call(text: str, start: int, names: Collection[str]) -> bool:
     if key[2]:
         return key[1] in _KEYS
     return any(allowed.startswith(key[1]) for allowed in _KEYS)
+
+
+def begins_with_name(text: str) -> bool:
+    """The object's first key is the name, as it is in nearly every call."""
+    return _FIRST_IS_NAME.match(text) is not None
 
 
 def is_decided(text: str, start: int) -> bool:

@@ -54,7 +54,12 @@ class ChatOutput:
             else None
         )
         self._calls = (
-            ToolCallParser(tool_format, [tool.name for tool in tools], parallel=parallel_tool_calls)
+            ToolCallParser(
+                tool_format,
+                [tool.name for tool in tools],
+                parallel=parallel_tool_calls,
+                forced=tool_choice != "auto",
+            )
             if tools and tool_choice != "none"
             else None
         )
@@ -89,8 +94,8 @@ class ChatOutput:
         self.num_reasoning_tokens += was_reasoning or self._reasoning.is_reasoning
         return events
 
-    def finish(self) -> Sequence[Output]:
-        """Return what was held back; the answer ends here."""
+    def finish(self, *, is_cut: bool = False) -> Sequence[Output]:
+        """Return what was held back; the answer ends here, by a limit if it `is_cut`."""
         if self.stopped is not None:
             return ()
         events: list[Output] = []
@@ -101,7 +106,7 @@ class ChatOutput:
         elif text:
             events += self._answer(text)
         if self._calls is not None:
-            events += self._called(self._calls.flush())
+            events += self._called(self._calls.flush(is_cut=is_cut))
         if self._stops is not None and self.stopped is None:
             events += self._said(self._stops.flush())
         return events

@@ -19,6 +19,8 @@ from engines.protocol import GenerateRequest, Sampling
 FALLBACK = Sampling(temperature=0.8, top_p=0.95, top_k=40, min_p=0.05, repeat_penalty=1.0)
 """How to sample where neither the request nor the model says it: llama.cpp's own defaults."""
 
+_MAX_INLINE_STOP_CHARS = 500  # a fifth of a millisecond to compile; more goes to a thread
+
 
 class Answering(Protocol):
     """What a local engine knows of how a loaded model answers."""
@@ -44,8 +46,16 @@ class Answering(Protocol):
         ...
 
 
-def output_of(model: Answering, request: GenerateRequest, rendered: Rendered | None) -> ChatOutput:
+async def output_of(
+    model: Answering, request: GenerateRequest, rendered: Rendered | None
+) -> ChatOutput:
     """What reads the answer's text: stop strings, and for a chat thinking and tool calls."""
+    if sum(map(len, request.stop)) <= _MAX_INLINE_STOP_CHARS:
+        return _output_of(model, request, rendered)
+    return await asyncio.to_thread(_output_of, model, request, rendered)
+
+
+def _output_of(model: Answering, request: GenerateRequest, rendered: Rendered | None) -> ChatOutput:
     if rendered is None or model.template is None:
         return ChatOutput(stops=request.stop)
     return ChatOutput(

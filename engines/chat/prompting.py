@@ -7,6 +7,7 @@ spelling in a message's text is swapped for a placeholder before rendering, and
 what comes back in its place is tokenized as the plain characters it is.
 """
 
+import asyncio
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from engines.chat.gap_marks import GapMarks
-from engines.chat.template import ChatTemplate, Rendered
+from engines.chat.template import ChatTemplate, NotBrief, Rendered
 from engines.errors import ContextTooLong, RequestRefused, Unsupported
 from engines.protocol import GenerateRequest, Image, Message, Part, Text
 from engines.rendering import PromptToken, RenderedPrompt
@@ -23,6 +24,8 @@ from engines.rendering import PromptToken, RenderedPrompt
 # Private-use characters: the first says a number follows, the second ends it.
 _OPEN, _CLOSE = "\ue2f0", "\ue2f1"
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
+_MAX_BRIEF_MESSAGES = 64
+_MAX_BRIEF_CHARS = 20_000
 
 
 class Tokenizing(Protocol):
@@ -72,7 +75,7 @@ async def prompt_tokens(
 ) -> tuple[list[int], Rendered | None]:
     """The prompt's token ids, and what the template made of the messages if there are any."""
     if request.prompt is None:
-        rendered, plain = _render(model, request)
+        rendered, plain = await _rendered(model, request)
         tokens = await _tokenize(model, rendered.text, plain)
         _check_end(tokens)
         bos = list(model.bos)
@@ -144,7 +147,28 @@ async def _around_gap(model: Tokenizing, request: GenerateRequest) -> list[int]:
     return [*model.bos, marks.before, *before, marks.after, *after, marks.gap]
 
 
-def _render(model: Tokenizing, request: GenerateRequest) -> tuple[Rendered, list[str | Image]]:
+async def _rendered(
+    model: Tokenizing, request: GenerateRequest
+) -> tuple[Rendered, list[str | Image]]:
+    """Render at once what takes microseconds, as most requests do, and all else in a thread."""
+    if _may_be_brief(request.messages):
+        try:
+            return _render(model, request, brief=True)
+        except NotBrief:
+            pass
+    return await asyncio.to_thread(_render, model, request)
+
+
+def _may_be_brief(messages: Sequence[Message]) -> bool:
+    if len(messages) > _MAX_BRIEF_MESSAGES:
+        return False
+    said = sum(len(part.text) for m in messages for part in m.parts if isinstance(part, Text))
+    return said + sum(len(c.arguments) for m in messages for c in m.tool_calls) <= _MAX_BRIEF_CHARS
+
+
+def _render(
+    model: Tokenizing, request: GenerateRequest, *, brief: bool = False
+) -> tuple[Rendered, list[str | Image]]:
     template = model.template
     if template is None:
         raise Unsupported(
@@ -162,6 +186,7 @@ def _render(model: Tokenizing, request: GenerateRequest) -> tuple[Rendered, list
         tools=request.tools,
         tool_choice=request.tool_choice,
         reasoning_effort=request.reasoning_effort,
+        brief=brief,
     )
     return rendered, plain
 

@@ -89,6 +89,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "_concat": self._concat,
             "_held": self._held,
             "_neighbours_joined": self._neighbours_joined,
+            "_stepped": self._stepped,
             "_turns": self._turns,
         }
         self.tests = {name: self._counted(test) for name, test in self.tests.items()}
@@ -173,6 +174,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self._meter.make(len(value))
         return value
 
+    def _stepped(self, value: Any) -> Any:
+        """Count one thing done."""
+        self._meter.step()
+        return value
+
     def _turns(self, items: Iterable[Any]) -> Iterator[Any]:
         """Count the turns of a loop."""
         step = self._meter.step
@@ -230,9 +236,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,  # noqa: FBT001, FBT002
     ) -> str:
-        self._meter.measure(value)
         if isinstance(indent, str) or (indent or 0) > _MAX_INDENT:
             raise SecurityError(f"it indents JSON by more than {_MAX_INDENT}")
+        size = self._meter.size(value)
+        # Indented, each item costs as much as it is deep, in text and in time.
+        indented = 0 if indent is None else size.indents * max(indent, 1)
+        self._meter.make(size.chars + size.items + indented)
         return self._result(
             json.dumps(
                 value,

@@ -1,8 +1,8 @@
 """What the sandbox changes in a template's syntax tree before it is compiled.
 
 jinja2 lets an environment look at calls, filters and operators, but not at loop
-turns, `~`, slices and literals. Here each of those gets a filter around it that
-the sandbox provides: `_turns`, `_concat` and `_held`.
+turns, `~`, slices, comparisons and literals. Here each of those gets a filter around it
+that the sandbox provides: `_turns`, `_concat`, `_stepped` and `_held`.
 """
 
 from typing import cast
@@ -37,6 +37,14 @@ class Metering(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:
         self.generic_visit(node)
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), "_concat")
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        """Count each comparison: that of two long lists takes milliseconds."""
+        self.generic_visit(node)
+        for operand in node.ops:
+            if not isinstance(operand.expr, nodes.Const):
+                operand.expr = _filtered(operand.expr, "_stepped")
+        return node
 
     def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:
         self.generic_visit(node)

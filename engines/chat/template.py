@@ -25,6 +25,9 @@ from engines.errors import EngineError, RequestRefused, Unavailable, Unsupported
 from engines.protocol import Image, Message, NamedTool, Tool, ToolCall, ToolChoice
 
 MAX_SOURCE_CHARS = 100_000
+_BRIEF_CHARS = 200_000
+_BRIEF_STEPS = 2_000
+_BRIEF_SECONDS = 0.005
 
 CHATML = """\
 {%- for message in messages %}
@@ -42,6 +45,10 @@ class Rendered(Struct, frozen=True):
 
     text: str
     starts_in_reasoning: bool
+
+
+class NotBrief(Exception):
+    """A render that was to be brief takes longer; it can be done again in a thread."""
 
 
 class ChatTemplate:
@@ -96,8 +103,12 @@ class ChatTemplate:
         tool_choice: ToolChoice = "auto",
         reasoning_effort: str | None = None,
         add_generation_prompt: bool = True,
+        brief: bool = False,
     ) -> Rendered:
-        """Return the prompt. Raises `RequestRefused`, or `Unavailable` for a broken template."""
+        """Return the prompt. Raises `RequestRefused`, or `Unavailable` for a broken template.
+
+        With `brief`, it takes some milliseconds at most, or raises `NotBrief`.
+        """
         tools = _chosen(tools, tool_choice)
         if tools and not self.supports_tools:
             raise Unsupported("this model's chat template has no place for tools", param="tools")
@@ -111,11 +122,12 @@ class ChatTemplate:
             variables["enable_thinking"] = reasoning_effort != "none"
         template = self._tool_template if tools else self._template
         with _blame("messages"):
+            run = self._run_briefly if brief else self._run
             try:
-                text = self._run(template, self._messages(messages, parses=True), variables)
+                text = run(template, self._messages(messages, parses=True), variables)
             except TypeError:
                 # Some templates put the arguments of past calls into the text as they are.
-                text = self._run(template, self._messages(messages, parses=False), variables)
+                text = run(template, self._messages(messages, parses=False), variables)
         return Rendered(text, add_generation_prompt and text.rstrip().endswith(OPEN))
 
     def _compiled(self, source: str) -> tuple[Template, Set[str]]:
@@ -142,6 +154,21 @@ class ChatTemplate:
             meter=Meter(max_chars=4 * 1024 * 1024 + 64 * size, max_steps=max_steps),
             max_chars=1024 * 1024 + 16 * size,
         )
+
+    def _run_briefly(
+        self, template: Template, messages: list[dict[str, Any]], variables: Mapping[str, Any]
+    ) -> str:
+        meter = Meter(max_chars=_BRIEF_CHARS, max_steps=_BRIEF_STEPS, max_seconds=_BRIEF_SECONDS)
+        try:
+            meter.make(meter.measure([messages, variables["tools"]]))
+            return self._sandbox.run(
+                template,
+                {**variables, "messages": messages},
+                meter=meter,
+                max_chars=_BRIEF_CHARS,
+            )
+        except TemplateTooExpensive:
+            raise NotBrief from None
 
     def _messages(self, messages: Sequence[Message], *, parses: bool) -> list[dict[str, Any]]:
         """Say the messages as templates expect them; `parses` the arguments of past calls."""

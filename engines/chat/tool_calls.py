@@ -6,7 +6,8 @@ there, the call is announced, and its arguments are passed on as they come, as
 the model wrote them. An object with its keys in another order is waited for.
 
 Only a name among the request's tools makes a call. What turns out not to be one
-comes out as the text that it is; nothing is lost. Each character is looked at a
+comes out as the text that it is; nothing is lost but the head of a call that the
+limit of tokens has cut off. Each character is looked at a
 bounded number of times, whatever the text and however it is cut.
 """
 
@@ -16,7 +17,14 @@ import string
 from collections.abc import Callable, Collection, Sequence
 from enum import Enum, auto
 
-from engines.chat.call_object import MAX_HEADER, is_decided, may_be_call, read_call, read_header
+from engines.chat.call_object import (
+    MAX_HEADER,
+    begins_with_name,
+    is_decided,
+    may_be_call,
+    read_call,
+    read_header,
+)
 from engines.chat.json_scan import JsonScan
 from engines.chat.markup import (
     MAX_BLANKS,
@@ -58,6 +66,9 @@ class _State(Enum):
     DONE = auto()  # one call was all that is allowed
 
 
+_IN_HEAD = {_State.OPENED, _State.HEADER, _State.WAITING}
+
+
 class ToolCallParser:
     """Sorts one answer into text and tool calls, as it comes.
 
@@ -71,14 +82,19 @@ class ToolCallParser:
         names: Collection[str],
         *,
         parallel: bool = True,
+        forced: bool = False,
         new_id: Callable[[], str] = new_call_id,
     ) -> None:
-        """Look for calls of the tools in `names`; for one call only, unless `parallel`."""
+        """Look for calls of the tools in `names`; for one call only, unless `parallel`.
+
+        `forced`: the answer is nothing but calls.
+        """
         self.num_calls = 0
         self._format = tool_format
         self._marker = _MARKERS[tool_format]
         self._names = frozenset(names)
         self._parallel = parallel
+        self._forced = forced
         self._new_id = new_id
         self._state = _State.START if tool_format is ToolFormat.LLAMA3_JSON else _State.TEXT
         self._text = ""
@@ -119,16 +135,29 @@ class ToolCallParser:
                 break
         return pieces
 
-    def flush(self) -> Sequence[Piece]:
-        """Return what was held back: no more text will come to make it a call."""
+    def flush(self, *, is_cut: bool = False) -> Sequence[Piece]:
+        """Return what was held back: no more text will come to make it a call.
+
+        Where the answer `is_cut`, a call whose head is not complete is no text for anybody.
+        """
         held = self._lead + "".join(self._waiting) + self._text[self._at :]
+        is_markup = self._state is _State.AFTER or self._state is _State.BETWEEN
+        is_markup = is_markup or (is_cut and self._is_head(held))
         self._lead = self._text = ""
         self._at = 0
         self._waiting.clear()
         if not held:
             return ()
-        is_markup = self._state is _State.AFTER or self._state is _State.BETWEEN
         return (Piece(Kind.MARKUP if is_markup else Kind.TEXT, held),)
+
+    def _is_head(self, held: str) -> bool:
+        """See whether what is held is the beginning of a call, rather than of a text."""
+        if self._forced:
+            return True
+        if self._state in _IN_HEAD:
+            return self._marker in self._lead or self.num_calls > 0 or begins_with_name(held)
+        # A single `<` is more often a text's; half of a marker is no coincidence.
+        return 2 * beginning_of(self._marker, held, 0) >= len(self._marker)
 
     def _start(self) -> None:
         """See whether the answer is nothing but calls, which Llama writes without a marker."""

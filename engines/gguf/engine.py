@@ -200,7 +200,7 @@ class GgufEngine:
             cache_salt=request.cache_salt,
             images=await reading.encoded(),
         )
-        return sequence, output_of(model, request, rendered)
+        return sequence, await output_of(model, request, rendered)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn each input into a vector of length one."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from engines.errors import RequestRefused
-from engines.protocol import Sampling
+from engines.protocol import MAX_STOP_CHARS, Sampling
 
 Value = int | float | bool | str | list[str]
 
@@ -50,7 +50,6 @@ HAS_EFFECT = frozenset(_SAMPLING.split()) | {
     "stop", "num_ctx", "num_predict", "num_thread", "num_batch", "num_gpu",
 }  # fmt: skip
 _MAX_STOPS = 64
-_MAX_STOP_CHARS = 1000
 
 
 def read_parameter(name: str, text: str) -> Value:
@@ -129,9 +128,9 @@ def _stops(value: object) -> list[str]:
     if not isinstance(stops, list) or len(cast("list[Any]", stops)) > _MAX_STOPS:
         raise RequestRefused(f"parameter stop is not a list of at most {_MAX_STOPS} texts")
     for stop in cast("list[Any]", stops):
-        if not isinstance(stop, str) or not 0 < len(stop) <= _MAX_STOP_CHARS:
+        if not isinstance(stop, str) or not 0 < len(stop) <= MAX_STOP_CHARS:
             raise RequestRefused(
-                f"parameter stop has {stop!r:.100}; each is a text of 1 to {_MAX_STOP_CHARS} "
+                f"parameter stop has {stop!r:.100}; each is a text of 1 to {MAX_STOP_CHARS} "
                 "characters"
             )
     return cast("list[str]", stops)

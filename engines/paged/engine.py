@@ -188,7 +188,7 @@ class PagedEngine:
             payload=payload,
             reads_cache=request.prompt_logprobs is None,  # what is not computed is not scored
         )
-        return sequence, output_of(model, request, rendered)
+        return sequence, await output_of(model, request, rendered)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn each input into a vector of length one."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from gateway.api.body_errors import named, shortened
+from gateway.api.body_errors import lowered, named, shortened
 from gateway.api.body_shape import MAX_DEPTH, check_shape
 from gateway.call import Call
 from gateway.errors import BadRequest, BodyTooLarge, MediaTypeUnknown
@@ -77,7 +77,7 @@ def decode_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     except msgspec.ValidationError as error:
         raise named(error, decoder.type) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"the body is not valid JSON: {_lowered(str(error))}") from None
+        raise BadRequest(f"the body is not valid JSON: {lowered(str(error))}") from None
     except RecursionError:
         raise BadRequest(f"the body is nested deeper than {MAX_DEPTH} levels") from None
     _check_repeated_keys(raw)
@@ -207,7 +207,3 @@ def _distinct(pairs: list[tuple[str, Any]]) -> None:
 
 
 _KEY_CHECKER = json.JSONDecoder(object_pairs_hook=_distinct, parse_int=len, parse_float=len)
-
-
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -54,7 +54,7 @@ def named(error: msgspec.ValidationError, body: type[Any]) -> BadRequest:
         return BadRequest(f"{what} must be {expected}, not {got}", param=path or None)
     if (found := _VALUE.match(fault)) is not None:
         return _wrong_value(path, found["value"], body)
-    return BadRequest(f"{path or 'the body'}: {fault[:1].lower()}{fault[1:]}", param=path or None)
+    return BadRequest(f"{path or 'the body'}: {lowered(fault)}", param=path or None)
 
 
 def _unknown_field(path: str, name: str, body: type[Any]) -> BadRequest:
@@ -70,6 +70,11 @@ def _wrong_value(path: str, value: str, body: type[Any]) -> BadRequest:
     allowed = sorted(_values_at(body, path))
     hint = f"; it must be one of {', '.join(allowed)}" if allowed else ""
     return BadRequest(f"{path} is {shortened(value)}{hint}", param=path or None)
+
+
+def lowered(text: str) -> str:
+    """A library's sentence as part of ours: its first letter small, unless an acronym's."""
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
 def shortened(text: str) -> str:

@@ -56,7 +56,7 @@ class Converter:
         values: dict[str, object] = dict(given)
         for key, value in table.items():
             if key not in allowed:
-                self._unknown_key(key, value, place, allowed)
+                self.unknown_key(key, value, place, allowed)
                 whole = False
                 continue
             converted = self._value(value, fields[key].type, place.key(key))
@@ -70,7 +70,8 @@ class Converter:
                 whole = False
         return self._built(kind, values, place) if whole else None
 
-    def _unknown_key(self, key: str, value: object, place: Place, allowed: Sequence[str]) -> None:
+    def unknown_key(self, key: str, value: object, place: Place, allowed: Sequence[str]) -> None:
+        """Report a key of the table at `place` that is none of `allowed`."""
         hint = way_out(key, allowed)
         if isinstance(value, dict) and place.table is not None and not place.path:
             # TOML reads [qwen2.5] as table "5" of table "qwen2".

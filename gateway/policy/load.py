@@ -173,6 +173,8 @@ def _engines(
         if not isinstance(kind, str):
             is_what = "is missing" if kind is None else f"is {shown(kind)}"
             converter.report(place, f'"kind" {is_what}: {_kinds_in_words(configs)}')
+            if kinds_known and configs:
+                _report_keys_of_no_kind(tree, configs, place, converter)
             continue
         if kind not in configs:
             if kinds_known:
@@ -185,6 +187,19 @@ def _engines(
         if config is not None:
             engines[name] = EnginePolicy(name=name, kind=kind, config=config)
     return engines
+
+
+def _report_keys_of_no_kind(
+    tree: Mapping[str, object],
+    configs: Mapping[str, type[Struct]],
+    place: Place,
+    converter: Converter,
+) -> None:
+    """Report what is a key of no engine: one of them may be what `kind` was misspelt as."""
+    known = {entry.encode_name for config in configs.values() for entry in fields(config)}
+    for key, value in tree.items():
+        if key != "kind" and key not in known:
+            converter.unknown_key(key, value, place, ["kind", *known])
 
 
 def _unknown_kind(kind: str, configs: Mapping[str, type[Struct]]) -> str:

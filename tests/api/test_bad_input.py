@@ -135,6 +135,8 @@ WRONG_FIELD = {
     "an empty stop": (_body(stop=""), "stop"),
     "an empty stop among others": (_body(stop=["a", ""]), "stop[1]"),
     "too many stops": (_body(stop=["a"] * 17), "stop"),
+    "a stop of a megabyte": (_body(stop="ab" * 500_000), "stop"),
+    "a long stop among others": (_body(stop=["a", "b" * 1001]), "stop[1]"),
     "stream as text": (_body(stream="yes"), "stream"),
     "stream options without a stream": (
         _body(stream_options={"include_usage": True}),

@@ -102,6 +102,7 @@ def test_ollamas_ways_to_say_nothing(
         ({"num_predict": 2**40}, "option num_predict is"),
         ({"stop": 3}, "option stop must be"),
         ({"stop": ["x"] * 65}, "option stop can be 64 texts"),
+        ({"stop": "x" * 1001}, "option stop can be 64 texts of up to 1000 characters"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_by_name(

@@ -80,6 +80,7 @@ ODD = {
     "top_a": 0.2,
     "provider": {"order": ["x"]},
     "store": True,
+    "stop": "x" * 1001,  # more than a model here takes
 }
 
 

@@ -11,14 +11,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engines.protocol import Sampling
+from engines.protocol import MAX_STOP_CHARS, Sampling
 from gateway.api.body_errors import named
 from gateway.api.ollama.opening import tell_ignored
 from gateway.call import Call
 from gateway.errors import BadRequest
 
 MAX_STOPS = 64
-MAX_STOP_CHARS = 1000
 _IGNORED = """
     num_batch num_gpu main_gpu num_thread num_keep use_mmap use_mlock numa low_vram f16_kv
     vocab_only logits_all embedding_only draft_num_predict typical_p repeat_last_n tfs_z mirostat

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from engines.protocol import Constraint, Sampling
+from engines.protocol import MAX_STOP_CHARS, Constraint, Sampling
 from gateway.api.body_errors import shortened
 from gateway.api.openai.constraints import StructuredOutputs, constraint_of
 from gateway.errors import BadRequest
@@ -124,14 +124,18 @@ def to_sampling(body: SamplingFields, *, nth: int) -> Sampling:
 
 
 def to_stops(stop: str | list[str] | None) -> list[str]:
-    """The stop strings. Raises `BadRequest` for an empty one or too many."""
+    """The stop strings. Raises `BadRequest` for an empty one, one too long or too many."""
     stops = [stop] if isinstance(stop, str) else stop or []
     if len(stops) > MAX_STOPS:
         raise BadRequest(f"stop has {len(stops)} strings; at most {MAX_STOPS}", param="stop")
     for place, text in enumerate(stops):
+        field = "stop" if isinstance(stop, str) else f"stop[{place}]"
         if not text:
-            field = "stop" if isinstance(stop, str) else f"stop[{place}]"
             raise BadRequest(f"{field} is empty, which would stop at once", param=field)
+        if len(text) > MAX_STOP_CHARS:
+            raise BadRequest(
+                f"{field} has {len(text)} characters; at most {MAX_STOP_CHARS}", param=field
+            )
     return stops
 
 

@@ -18,10 +18,11 @@ from engines.protocol import (
     TextDelta,
     Timing,
     TokenLogprob,
+    Tool,
     ToolCallDelta,
 )
 
-PIECES = [b"one ", b"two ", b"three ", b"STOP", b"\xe2\x82", b"\xac"]
+PIECES = [b"one ", b"two ", b"three ", b"STOP", b"\xe2\x82", b"\xac", b'<tool_call>{"na']
 END = Ended(FinishReason.LENGTH, Timing())
 
 
@@ -71,6 +72,18 @@ async def test_a_stop_string_ends_the_answer_though_more_tokens_came() -> None:
     assert isinstance(last, Finished)
     assert (last.reason, last.stop) == (FinishReason.STOP, "STOP")
     assert last.usage.completion_tokens == 2
+
+
+async def test_a_call_that_the_limit_cuts_off_in_its_head_leaves_no_markup() -> None:
+    mailbox: Mailbox = Mailbox()
+    for item in (Generated(0, None), Generated(6, None), END):
+        mailbox.put(item)
+
+    answer = answer_of(mailbox, tools=[Tool(name="add")])
+    events = [event async for event in answer.events()]
+
+    assert events[0] == TextDelta("one")
+    assert isinstance(events[1], Finished)
 
 
 async def test_half_a_character_at_the_end_is_not_lost() -> None:

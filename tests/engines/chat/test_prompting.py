@@ -1,14 +1,16 @@
 """What fills a pattern is text, whatever it spells; an image is what the model makes of it."""
 
 import re
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from engines.chat.prompting import filled_tokens, prompt_tokens
-from engines.chat.template import ChatTemplate
+from engines.chat.template import ChatTemplate, Rendered
 from engines.errors import RequestRefused, Unsupported
-from engines.protocol import GenerateRequest, Image, Message, Part, Text
+from engines.protocol import GenerateRequest, Image, Message, Part, Text, ToolCall
 
 TEMPLATE = "{% for message in messages %}<s>{{ message.content }}</s>{% endfor %}<s>"
 MARKS = ("<s>", "</s>")
@@ -84,3 +86,55 @@ async def test_a_prompt_must_go_on_after_an_image() -> None:
 
     with pytest.raises(RequestRefused, match="ends with an image"):
         await prompt_tokens(eyes, asking(Image(b"1", "image/png")))
+
+
+class Watched(ChatTemplate):
+    """A template that notes in which threads it is rendered."""
+
+    def __init__(self, source: str = TEMPLATE) -> None:
+        super().__init__(source)
+        self.threads: list[int] = []
+
+    def render(self, messages: Sequence[Message], **how: Any) -> Rendered:
+        self.threads.append(threading.get_ident())
+        return super().render(messages, **how)
+
+
+async def threads_of(template: Watched, messages: Sequence[Message]) -> list[bool]:
+    """Whether each render was in this thread, the event loop's."""
+    letters = Letters()
+    letters.template = template
+    await prompt_tokens(letters, GenerateRequest(id="1", model="m", messages=messages))
+    return [thread == threading.get_ident() for thread in template.threads]
+
+
+def saying(text: str) -> Message:
+    return Message(role="user", parts=(Text(text),))
+
+
+async def test_a_short_conversation_is_rendered_at_once() -> None:
+    assert await threads_of(Watched(), [saying("hello")] * 9) == [True]
+
+
+LONG_CALL = ToolCall(id="1", name="f", arguments='{"a": "%s"}' % ("b" * 50_000))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [saying("hello")] * 100,
+        [saying("hello " * 10_000)],
+        [Message(role="assistant", tool_calls=(LONG_CALL,))],
+    ],
+    ids=["many messages", "a long text", "a long call"],
+)
+async def test_a_long_conversation_is_rendered_in_a_thread(messages: Sequence[Message]) -> None:
+    template = Watched(TEMPLATE + "{% if 0 %}{{ tool_calls }}{% endif %}")
+
+    assert await threads_of(template, messages) == [False]
+
+
+async def test_a_template_that_takes_long_is_rendered_again_in_a_thread() -> None:
+    template = Watched("{% for i in range(5000) %}{% endfor %}" + TEMPLATE)
+
+    assert await threads_of(template, [saying("hello")]) == [True, False]

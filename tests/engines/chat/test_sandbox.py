@@ -119,6 +119,12 @@ BOMBS = [
     "{% for a in [1] %}" * 5000 + "{% endfor %}" * 5000,
     "{% macro m() %}" * 100 + "{% endmacro %}" * 100,
     "{% set x = 1 %}" * 3000 + "{{ y.z }}",
+    "{% set n = namespace(x=[]) %}{% for i in range(99999) %}{% set n.x = [n.x] %}{% endfor %}"
+    "{{ n.x|tojson }}",
+    "{% set n = namespace(x=range(49000)|list) %}{% for i in range(99) %}{% set n.x = [n.x] %}"
+    "{% endfor %}{{ n.x|tojson(indent=16) }}",
+    "{% set a = range(99999)|list %}{% set b = range(99999)|list %}"
+    "{% if a" + "==b==a" * 4000 + " %}{% endif %}",
 ]
 
 
@@ -144,6 +150,14 @@ def test_no_template_uses_up_time_or_memory(source: str):
 
     assert message.startswith("the model's chat template ")
     assert time.thread_time() - started < MAX_SECONDS + 3
+
+
+def test_what_nests_without_end_is_refused_before_it_has_cost_much():
+    source = (
+        "{% set n = namespace(x=[]) %}{% for i in range(99999) %}{% set n.x = [n.x] %}{% endfor %}"
+    )
+
+    assert refused(source).endswith("it nests too deeply")
 
 
 def test_messages_are_the_same_after_a_render():

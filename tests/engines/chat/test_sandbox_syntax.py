@@ -20,6 +20,7 @@ def filters_in(source: str) -> list[str]:
         ("{{ a[1:] }}", ["_held"]),
         ("{{ [a] }}{{ (a, 1) }}{{ {'k': a} }}", ["_held", "_held", "_held"]),
         ("{{ [1] }}{{ ('a', 'b') }}{{ {'k': 1} }}{{ a[1] }}", []),
+        ("{{ a == b != 1 }}{{ a == 'b' }}{{ 'a' in b }}", ["_stepped", "_stepped"]),
         ("{% for a, b in y %}{% endfor %}{% set a, b = c %}", ["_turns"]),
     ],
 )

@@ -176,6 +176,48 @@ def test_only_one_call_comes_if_only_one_is_allowed():
     assert all(piece.kind is Kind.MARKUP for piece in parser.feed("</tool_call> and more"))
 
 
+@pytest.mark.parametrize(
+    ("tool_format", "said", "kept"),
+    [
+        (HERMES, "Let me.\n<tool_c", "Let me."),
+        (HERMES, "<tool_call>", ""),
+        (HERMES, '<tool_call>\n{"na', ""),
+        (HERMES, '<tool_call>{"name": "add", "argum', ""),
+        (HERMES, '<tool_call>{"arguments": {"a": 1}, "id": "' + "x" * 600, ""),
+        (HERMES, '<tool_call>{"name": "add", "arguments": {}}</tool_call><tool_call>{"', ""),
+        (LLAMA, '<|python_tag|>{"', ""),
+        (LLAMA, '{"name": "ad', ""),
+        (LLAMA, '{"name": "add", "parameters": {}}; {', ""),
+        (MISTRAL, "[TOOL_CALLS][{", ""),
+        (MISTRAL, "[TOOL_CALLS]ad", ""),
+        (HERMES, "is 5 <", "is 5 <"),
+        (HERMES, "a blank \n", "a blank \n"),
+        (HERMES, '<tool_call>{"name": "other"', '<tool_call>{"name": "other"'),
+        (LLAMA, '{"type": "report", "id"', '{"type": "report", "id"'),
+        (MISTRAL, "[TOOL_CALLS]nothing at all", "[TOOL_CALLS]nothing at all"),
+    ],
+)
+def test_a_calls_head_that_a_limit_cuts_off_is_no_text(
+    tool_format: ToolFormat, said: str, kept: str
+):
+    parser = ToolCallParser(tool_format, ["add"])
+
+    pieces = [*parser.feed(said), *parser.flush(is_cut=True)]
+
+    assert "".join(piece.text for piece in pieces if piece.kind is Kind.TEXT) == kept
+    assert "".join(piece.text for piece in pieces) == said
+
+
+@pytest.mark.parametrize(
+    ("tool_format", "said"), [(HERMES, "<"), (HERMES, "\n"), (LLAMA, '{"id'), (MISTRAL, "[")]
+)
+def test_of_an_answer_that_must_be_a_call_no_beginning_is_text(tool_format: ToolFormat, said: str):
+    parser = ToolCallParser(tool_format, ["add"], forced=True)
+
+    assert parser.feed(said) == []
+    assert parser.flush(is_cut=True) == (Piece(Kind.MARKUP, said),)
+
+
 def test_ids_look_as_openais():
     ids = {new_call_id() for _ in range(100)}
 

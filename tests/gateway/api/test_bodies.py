@@ -81,7 +81,8 @@ def test_the_depth_is_bounded_and_brackets_in_strings_do_not_count(opening: str)
         (b'{"leaf": {"size": "1"}}', "leaf.size", "leaf.size must be an integer, not a string"),
         (b'{"leaf": 3}', "leaf", "leaf must be an object or null, not an integer"),
         (b"[]", None, "the body must be an object, not a list"),
-        (b"{", None, "the body is not valid JSON: "),
+        (b"{", None, "the body is not valid JSON: input data was truncated"),
+        (b'{"name" 1}', None, "the body is not valid JSON: JSON is malformed: expected ':'"),
     ],
 )
 def test_what_is_wrong_is_said_in_words(raw: bytes, param: str | None, message: str) -> None:

@@ -255,6 +255,15 @@ TYPOS = [
     ),
     (
         "engines",
+        ('kind = "gguf"\n[gpu1]', 'kinds = "gguf"\nprecision = "half"\n[gpu1]'),
+        [
+            'engines.toml: [gpu0]: "kind" is missing: it says which implementation the engine is '
+            "(there are: gguf)",
+            'engines.toml: [gpu0]: unknown key "kinds" (did you mean "kind"?)',
+        ],
+    ),
+    (
+        "engines",
         ('kind = "gguf"\n[gpu1]', 'kind = "gguf"\nkeep_alive_seconds = 13\n[gpu1]'),
         "engines.toml: [gpu0]: keep_alive_seconds may not be 13 today",
     ),
