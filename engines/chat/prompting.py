@@ -7,6 +7,7 @@ spelling in a message's text is swapped for a placeholder before rendering, and
 what comes back in its place is tokenized as the plain characters it is.
 """
 
+import asyncio
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,9 @@ from engines.rendering import PromptToken, RenderedPrompt
 # Private-use characters: the first says a number follows, the second ends it.
 _OPEN, _CLOSE = "\ue2f0", "\ue2f1"
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
+# Of a text for each token of a context, where a model's tokens may stand for any number.
+MAX_BYTES_PER_TOKEN = 1024
+_PIECES_AT_ONCE = 64  # that are tokenized before others have their turn on the event loop
 
 
 class Tokenizing(Protocol):
@@ -57,6 +61,10 @@ class Tokenizing(Protocol):
         """Token ids of `text`, with no marks added."""
         ...
 
+    def least_tokens(self, text: str) -> int | None:
+        """How many tokens a text has at the very least; None where nothing can be said."""
+        ...
+
 
 @runtime_checkable
 class Seeing(Protocol):
@@ -68,17 +76,22 @@ class Seeing(Protocol):
 
 
 async def prompt_tokens(
-    model: Tokenizing, request: GenerateRequest
+    model: Tokenizing, request: GenerateRequest, *, context_tokens: int | None = None
 ) -> tuple[list[int], Rendered | None]:
-    """The prompt's token ids, and what the template made of the messages if there are any."""
+    """The prompt's token ids, and what the template made of the messages if there are any.
+
+    With `context_tokens`, a text that is much too long for them is refused and not tokenized.
+    """
     if request.prompt is None:
         rendered, plain = _render(model, request)
-        tokens = await _tokenize(model, rendered.text, plain)
+        tokens = await _tokenize(model, rendered.text, plain, context_tokens)
         _check_end(tokens)
         bos = list(model.bos)
         if bos and tokens[:1] != bos:
             tokens = bos + tokens
         return tokens, rendered
+    texts = [text for text in (request.prompt, request.suffix) if isinstance(text, str)]
+    check_fits(model, texts, context_tokens, "prompt")
     if request.suffix is not None:
         return await _around_gap(model, request), None
     if isinstance(request.prompt, str):
@@ -88,14 +101,14 @@ async def prompt_tokens(
 
 
 async def rendered_prompt(
-    model: Tokenizing, pieces: Sequence[bytes], request: GenerateRequest
+    model: Tokenizing, pieces: Sequence[bytes], request: GenerateRequest, *, context_tokens: int
 ) -> RenderedPrompt:
     """The prompt as `prompt_tokens` makes it, for people to read.
 
     `pieces` are the bytes of every token, those of marks too. The text is put together of
     them: what a template wrote is not yet what the model reads.
     """
-    tokens, _ = await prompt_tokens(model, request)
+    tokens, _ = await prompt_tokens(model, request, context_tokens=context_tokens)
     spelled = [PromptToken(token, pieces[token]) for token in tokens]
     text = b"".join(token.piece for token in spelled).decode("utf-8", "replace")
     return RenderedPrompt(text=text, tokens=spelled)
@@ -125,6 +138,31 @@ def check_length(tokens: Sequence[int], context_tokens: int, request: GenerateRe
         raise RequestRefused("the prompt has no tokens", param=param)
     if len(tokens) >= context_tokens:
         raise ContextTooLong(prompt_tokens=len(tokens), context_tokens=context_tokens, param=param)
+
+
+def check_fits(
+    model: Tokenizing, texts: Sequence[str], context_tokens: int | None, param: str
+) -> None:
+    """Refuse texts that cannot fit together, by their length: to tokenize them takes seconds."""
+    if context_tokens is None:
+        return
+    counts = [model.least_tokens(text) for text in texts]
+    if None not in counts:
+        least = sum(count for count in counts if count)
+        if least > context_tokens:
+            raise ContextTooLong(
+                prompt_tokens=least, context_tokens=context_tokens, param=param, is_at_least=True
+            )
+        return
+    num_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    if num_bytes > MAX_BYTES_PER_TOKEN * context_tokens:
+        raise ContextTooLong(
+            prompt_tokens=0,
+            context_tokens=context_tokens,
+            param=param,
+            message=f"this model's context is {context_tokens} tokens; the text has {num_bytes} "
+            f"bytes, more than {MAX_BYTES_PER_TOKEN} for each: shorten it",
+        )
 
 
 async def _around_gap(model: Tokenizing, request: GenerateRequest) -> list[int]:
@@ -204,11 +242,22 @@ async def filled_tokens(model: Tokenizing, pattern: str, texts: Mapping[str, str
     return await _tokenize(model, filled, plain)
 
 
-async def _tokenize(model: Tokenizing, text: str, plain: Sequence[str | Image]) -> list[int]:
+async def _tokenize(
+    model: Tokenizing,
+    text: str,
+    plain: Sequence[str | Image],
+    context_tokens: int | None = None,
+) -> list[int]:
+    pieces = _PLACEHOLDER.split(text) if plain else [text]
+    meant = [plain[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces)]
+    texts = [what for what in meant if isinstance(what, str)]
+    check_fits(model, texts, context_tokens, "messages")
     if not plain:
         return await model.tokenize(text, parse_special=True)
     tokens: list[int] = []
-    for at, piece in enumerate(_PLACEHOLDER.split(text)):
+    for at, piece in enumerate(pieces):
+        if at % _PIECES_AT_ONCE == 0:
+            await asyncio.sleep(0)
         if at % 2:
             what = plain[int(piece)]
             if isinstance(what, str):
