@@ -26,6 +26,7 @@ _OPEN, _CLOSE = "\ue2f0", "\ue2f1"
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 # Of a text for each token of a context, where a model's tokens may stand for any number.
 MAX_BYTES_PER_TOKEN = 1024
+_MAX_INLINE_CHARS = 2**16  # of messages without tools: marks in longer ones take too long to fence
 _PIECES_AT_ONCE = 64  # that are tokenized before others have their turn on the event loop
 
 
@@ -83,8 +84,8 @@ async def prompt_tokens(
     With `context_tokens`, a text that is much too long for them is refused and not tokenized.
     """
     if request.prompt is None:
-        rendered, plain = _render(model, request)
-        tokens = await _tokenize(model, rendered.text, plain, context_tokens)
+        rendered, pieces = await _written(model, request, context_tokens)
+        tokens = await _tokenize(model, pieces)
         _check_end(tokens)
         bos = list(model.bos)
         if bos and tokens[:1] != bos:
@@ -182,13 +183,38 @@ async def _around_gap(model: Tokenizing, request: GenerateRequest) -> list[int]:
     return [*model.bos, marks.before, *before, marks.after, *after, marks.gap]
 
 
-def _render(model: Tokenizing, request: GenerateRequest) -> tuple[Rendered, list[str | Image]]:
+async def _written(
+    model: Tokenizing, request: GenerateRequest, context_tokens: int | None
+) -> tuple[Rendered, list[str | Image]]:
+    """The messages as the template writes them, and the same in pieces."""
     template = model.template
     if template is None:
         raise Unsupported(
             f"model {request.model!r} has no chat template: use it for completions",
             param="messages",
         )
+
+    def write() -> tuple[Rendered, list[str | Image]]:
+        rendered, plain = _render(model, template, request)
+        pieces = _pieces(rendered.text, plain)
+        texts = [piece for piece in pieces if isinstance(piece, str)]
+        check_fits(model, texts, context_tokens, "messages")
+        return rendered, pieces
+
+    # How much tools say is not known before they are written.
+    if not request.tools and sum(map(_num_chars, request.messages)) <= _MAX_INLINE_CHARS:
+        return write()
+    return await asyncio.to_thread(write)
+
+
+def _num_chars(message: Message) -> int:
+    texts = [part.text for part in message.parts if isinstance(part, Text)]
+    return sum(map(len, [*texts, *(call.arguments for call in message.tool_calls)]))
+
+
+def _render(
+    model: Tokenizing, template: ChatTemplate, request: GenerateRequest
+) -> tuple[Rendered, list[str | Image]]:
     plain: list[str | Image] = []
     special = _special_pattern(model.special_spellings)
     sees = isinstance(model, Seeing)
@@ -239,31 +265,23 @@ async def filled_tokens(model: Tokenizing, pattern: str, texts: Mapping[str, str
     names = re.compile("|".join(f"{{{re.escape(name)}}}" for name in texts))
     # All at once: what one text says is not a place for another.
     filled = names.sub(lambda found: fenced[found.group()[1:-1]], pattern)
-    return await _tokenize(model, filled, plain)
+    return await _tokenize(model, _pieces(filled, plain))
 
 
-async def _tokenize(
-    model: Tokenizing,
-    text: str,
-    plain: Sequence[str | Image],
-    context_tokens: int | None = None,
-) -> list[int]:
-    pieces = _PLACEHOLDER.split(text) if plain else [text]
-    meant = [plain[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces)]
-    texts = [what for what in meant if isinstance(what, str)]
-    check_fits(model, texts, context_tokens, "messages")
-    if not plain:
-        return await model.tokenize(text, parse_special=True)
+def _pieces(text: str, plain: Sequence[str | Image]) -> list[str | Image]:
+    """What the model reads, in order: at even places text whose marks count, else what is plain."""
+    pieces = _PLACEHOLDER.split(text)
+    return [plain[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces)]
+
+
+async def _tokenize(model: Tokenizing, pieces: Sequence[str | Image]) -> list[int]:
     tokens: list[int] = []
-    for at, piece in enumerate(pieces):
+    for at, what in enumerate(pieces):
         if at % _PIECES_AT_ONCE == 0:
             await asyncio.sleep(0)
-        if at % 2:
-            what = plain[int(piece)]
-            if isinstance(what, str):
-                tokens += await model.tokenize(what, parse_special=False)
-            elif isinstance(model, Seeing):
-                tokens += await model.image_tokens(what)
-        elif piece:
-            tokens += await model.tokenize(piece, parse_special=True)
+        if isinstance(what, str):
+            if what:
+                tokens += await model.tokenize(what, parse_special=at % 2 == 0)
+        elif isinstance(model, Seeing):
+            tokens += await model.image_tokens(what)
     return tokens

@@ -1,12 +1,14 @@
 """What fills a pattern is text, whatever it spells; an image is what the model makes of it."""
 
 import re
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from engines.chat.prompting import filled_tokens, prompt_tokens
-from engines.chat.template import ChatTemplate
+from engines.chat.template import ChatTemplate, Rendered
 from engines.errors import ContextTooLong, RequestRefused, Unsupported
 from engines.protocol import GenerateRequest, Image, Message, Part, Text
 
@@ -95,6 +97,25 @@ async def test_where_tokens_may_stand_for_any_text_it_has_a_most_of_bytes(length
     with pytest.raises(ContextTooLong, match="2 tokens; the text has 2049 bytes") as refused:
         await answering
     assert (refused.value.param, refused.value.prompt_tokens) == ("prompt", 0)
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+async def test_long_messages_are_written_beside_the_event_loop(*, is_long: bool) -> None:
+    threads: list[int] = []
+
+    class Noting(ChatTemplate):
+        def render(self, *args: Any, **kwargs: Any) -> Rendered:
+            threads.append(threading.get_ident())
+            return super().render(*args, **kwargs)
+
+    class Written(Letters):
+        template = Noting(TEMPLATE)
+
+    text = "</s>a" * (20_000 if is_long else 2)
+    tokens, _ = await prompt_tokens(Written(), asking(Text(text)))
+
+    assert spelled(tokens) == f"[1]{text}[2][1]"
+    assert (threads != [threading.get_ident()]) is is_long
 
 
 async def test_text_cannot_stand_for_an_image() -> None:
