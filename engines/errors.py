@@ -55,6 +55,7 @@ class ContextTooLong(RequestRefused):
     """The prompt, counted by the model's own tokenizer, does not fit its context.
 
     An upstream says so in words of its own (`message`), and often without the numbers: then 0.
+    `is_at_least`: a prompt that cannot fit is not counted to its end.
     """
 
     code: ClassVar[str] = "context_too_long"
@@ -66,12 +67,14 @@ class ContextTooLong(RequestRefused):
         context_tokens: int,
         param: str = "messages",
         message: str | None = None,
+        is_at_least: bool = False,
     ) -> None:
+        at_least = "at least " if is_at_least else ""
         super().__init__(
             message
-            or f"this model's context is {context_tokens} tokens; the prompt has {prompt_tokens} "
-            "and at least 1 is needed for the answer: shorten the prompt or choose a model "
-            "with a longer context",
+            or f"this model's context is {context_tokens} tokens; the prompt has {at_least}"
+            f"{prompt_tokens} and at least 1 is needed for the answer: shorten the prompt or "
+            "choose a model with a longer context",
             param=param,
         )
         self.prompt_tokens = prompt_tokens

@@ -24,8 +24,12 @@ from engines.rendering import PromptToken, RenderedPrompt
 # Private-use characters: the first says a number follows, the second ends it.
 _OPEN, _CLOSE = "\ue2f0", "\ue2f1"
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
+# What may be rendered on the event loop; the meter stops what takes longer all the same.
 _MAX_BRIEF_MESSAGES = 64
 _MAX_BRIEF_CHARS = 20_000
+# Of a text for each token of a context, where a model's tokens may stand for any number.
+MAX_BYTES_PER_TOKEN = 1024
+_PIECES_AT_ONCE = 64  # that are tokenized before others have their turn on the event loop
 
 
 class Tokenizing(Protocol):
@@ -60,6 +64,10 @@ class Tokenizing(Protocol):
         """Token ids of `text`, with no marks added."""
         ...
 
+    def least_tokens(self, text: str) -> int | None:
+        """How many tokens a text has at the very least; None where nothing can be said."""
+        ...
+
 
 @runtime_checkable
 class Seeing(Protocol):
@@ -71,17 +79,22 @@ class Seeing(Protocol):
 
 
 async def prompt_tokens(
-    model: Tokenizing, request: GenerateRequest
+    model: Tokenizing, request: GenerateRequest, *, context_tokens: int | None = None
 ) -> tuple[list[int], Rendered | None]:
-    """The prompt's token ids, and what the template made of the messages if there are any."""
+    """The prompt's token ids, and what the template made of the messages if there are any.
+
+    With `context_tokens`, a text that is much too long for them is refused and not tokenized.
+    """
     if request.prompt is None:
-        rendered, plain = await _rendered(model, request)
-        tokens = await _tokenize(model, rendered.text, plain)
+        rendered, pieces = await _written(model, request, context_tokens)
+        tokens = await _tokenize(model, pieces)
         _check_end(tokens)
         bos = list(model.bos)
         if bos and tokens[:1] != bos:
             tokens = bos + tokens
         return tokens, rendered
+    texts = [text for text in (request.prompt, request.suffix) if isinstance(text, str)]
+    check_fits(model, texts, context_tokens, "prompt")
     if request.suffix is not None:
         return await _around_gap(model, request), None
     if isinstance(request.prompt, str):
@@ -91,14 +104,14 @@ async def prompt_tokens(
 
 
 async def rendered_prompt(
-    model: Tokenizing, pieces: Sequence[bytes], request: GenerateRequest
+    model: Tokenizing, pieces: Sequence[bytes], request: GenerateRequest, *, context_tokens: int
 ) -> RenderedPrompt:
     """The prompt as `prompt_tokens` makes it, for people to read.
 
     `pieces` are the bytes of every token, those of marks too. The text is put together of
     them: what a template wrote is not yet what the model reads.
     """
-    tokens, _ = await prompt_tokens(model, request)
+    tokens, _ = await prompt_tokens(model, request, context_tokens=context_tokens)
     spelled = [PromptToken(token, pieces[token]) for token in tokens]
     text = b"".join(token.piece for token in spelled).decode("utf-8", "replace")
     return RenderedPrompt(text=text, tokens=spelled)
@@ -130,6 +143,31 @@ def check_length(tokens: Sequence[int], context_tokens: int, request: GenerateRe
         raise ContextTooLong(prompt_tokens=len(tokens), context_tokens=context_tokens, param=param)
 
 
+def check_fits(
+    model: Tokenizing, texts: Sequence[str], context_tokens: int | None, param: str
+) -> None:
+    """Refuse texts that cannot fit together, by their length: to tokenize them takes seconds."""
+    if context_tokens is None:
+        return
+    counts = [model.least_tokens(text) for text in texts]
+    if None not in counts:
+        least = sum(count for count in counts if count)
+        if least > context_tokens:
+            raise ContextTooLong(
+                prompt_tokens=least, context_tokens=context_tokens, param=param, is_at_least=True
+            )
+        return
+    num_bytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    if num_bytes > MAX_BYTES_PER_TOKEN * context_tokens:
+        raise ContextTooLong(
+            prompt_tokens=0,
+            context_tokens=context_tokens,
+            param=param,
+            message=f"this model's context is {context_tokens} tokens; the text has {num_bytes} "
+            f"bytes, more than {MAX_BYTES_PER_TOKEN} for each: shorten it",
+        )
+
+
 async def _around_gap(model: Tokenizing, request: GenerateRequest) -> list[int]:
     """What is before the gap and what is after it, in which no spelling of a mark is one."""
     marks, prompt = model.gap_marks, request.prompt
@@ -147,18 +185,6 @@ async def _around_gap(model: Tokenizing, request: GenerateRequest) -> list[int]:
     return [*model.bos, marks.before, *before, marks.after, *after, marks.gap]
 
 
-async def _rendered(
-    model: Tokenizing, request: GenerateRequest
-) -> tuple[Rendered, list[str | Image]]:
-    """Render at once what takes microseconds, as most requests do, and all else in a thread."""
-    if _may_be_brief(request.messages):
-        try:
-            return _render(model, request, brief=True)
-        except NotBrief:
-            pass
-    return await asyncio.to_thread(_render, model, request)
-
-
 def _may_be_brief(messages: Sequence[Message]) -> bool:
     if len(messages) > _MAX_BRIEF_MESSAGES:
         return False
@@ -166,15 +192,39 @@ def _may_be_brief(messages: Sequence[Message]) -> bool:
     return said + sum(len(c.arguments) for m in messages for c in m.tool_calls) <= _MAX_BRIEF_CHARS
 
 
-def _render(
-    model: Tokenizing, request: GenerateRequest, *, brief: bool = False
+async def _written(
+    model: Tokenizing, request: GenerateRequest, context_tokens: int | None
 ) -> tuple[Rendered, list[str | Image]]:
+    """The messages as the template writes them, and the same in pieces.
+
+    Written at once where it takes microseconds, as for most requests, and else in a thread.
+    """
     template = model.template
     if template is None:
         raise Unsupported(
             f"model {request.model!r} has no chat template: use it for completions",
             param="messages",
         )
+
+    def write(*, brief: bool = False) -> tuple[Rendered, list[str | Image]]:
+        rendered, plain = _render(model, template, request, brief=brief)
+        pieces = _pieces(rendered.text, plain)
+        texts = [piece for piece in pieces if isinstance(piece, str)]
+        check_fits(model, texts, context_tokens, "messages")
+        return rendered, pieces
+
+    # How much tools say is not known before they are written.
+    if not request.tools and _may_be_brief(request.messages):
+        try:
+            return write(brief=True)
+        except NotBrief:
+            pass
+    return await asyncio.to_thread(write)
+
+
+def _render(
+    model: Tokenizing, template: ChatTemplate, request: GenerateRequest, *, brief: bool
+) -> tuple[Rendered, list[str | Image]]:
     plain: list[str | Image] = []
     special = _special_pattern(model.special_spellings)
     sees = isinstance(model, Seeing)
@@ -226,20 +276,23 @@ async def filled_tokens(model: Tokenizing, pattern: str, texts: Mapping[str, str
     names = re.compile("|".join(f"{{{re.escape(name)}}}" for name in texts))
     # All at once: what one text says is not a place for another.
     filled = names.sub(lambda found: fenced[found.group()[1:-1]], pattern)
-    return await _tokenize(model, filled, plain)
+    return await _tokenize(model, _pieces(filled, plain))
 
 
-async def _tokenize(model: Tokenizing, text: str, plain: Sequence[str | Image]) -> list[int]:
-    if not plain:
-        return await model.tokenize(text, parse_special=True)
+def _pieces(text: str, plain: Sequence[str | Image]) -> list[str | Image]:
+    """What the model reads, in order: at even places text whose marks count, else what is plain."""
+    pieces = _PLACEHOLDER.split(text)
+    return [plain[int(piece)] if at % 2 else piece for at, piece in enumerate(pieces)]
+
+
+async def _tokenize(model: Tokenizing, pieces: Sequence[str | Image]) -> list[int]:
     tokens: list[int] = []
-    for at, piece in enumerate(_PLACEHOLDER.split(text)):
-        if at % 2:
-            what = plain[int(piece)]
-            if isinstance(what, str):
-                tokens += await model.tokenize(what, parse_special=False)
-            elif isinstance(model, Seeing):
-                tokens += await model.image_tokens(what)
-        elif piece:
-            tokens += await model.tokenize(piece, parse_special=True)
+    for at, what in enumerate(pieces):
+        if at % _PIECES_AT_ONCE == 0:
+            await asyncio.sleep(0)
+        if isinstance(what, str):
+            if what:
+                tokens += await model.tokenize(what, parse_special=at % 2 == 0)
+        elif isinstance(model, Seeing):
+            tokens += await model.image_tokens(what)
     return tokens

@@ -1,12 +1,14 @@
 """Turns texts into vectors, several in one step, on the step thread.
 
-A job's inputs are put into batches as large as the embedding context allows,
-one batch each turn, so that answers being generated meanwhile go on.
+A job's inputs are put into batches as large as the embedding context allows. While
+answers are generated, every one of them waits for a batch: then one takes no longer
+than a chunk of a prompt would, if its first input is that short, and the next one comes
+when answers have had as long as it took.
 """
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy.typing as npt
 from engines.errors import EngineError, Unavailable
 from engines.gguf.runner import Aborted, Runner, Shape
 from engines.gguf.threads import Threads
+from engines.gguf.time_share import TimeShare
 from engines.outbox import Mailbox, Outbox
 
 Vectors = npt.NDArray[np.float32]
@@ -42,7 +45,11 @@ class Embedder:
         *,
         threads: Threads,
         outbox: Outbox[Any],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._share = TimeShare()
+        self._rests_until = 0.0  # while answers run
         self._runner = runner
         self._threads = threads
         self._shape = shape
@@ -67,13 +74,23 @@ class Embedder:
         if job in self._jobs:
             self._jobs.remove(job)
 
-    def step(self) -> None:
+    def is_due(self, *, answers_run: bool) -> bool:
+        """Whether a job waits for its turn, and answers have had theirs."""
+        return bool(self._jobs) and not (answers_run and self._clock() < self._rests_until)
+
+    def step(self, *, answers_run: bool) -> None:
         """Compute one batch of the first job."""
-        job = self._jobs[0]
-        batch = self._next_batch(job)
+        began = self._clock()
+        self._compute(self._jobs[0], answers_run=answers_run)
+        ended = self._clock()
+        self._rests_until = ended + (ended - began)
+
+    def _compute(self, job: EmbedJob, *, answers_run: bool) -> None:
+        room = self._shape.max_batch_tokens
+        batch = self._next_batch(job, min(room, self._share.num_tokens) if answers_run else room)
         num_rows = sum(map(len, batch))
-        self._runner.set_threads(self._threads.choose(num_rows))
-        began = time.monotonic()
+        self._runner.set_threads(self._threads.choose(num_rows, may_try=not answers_run))
+        began = self._clock()
         try:
             vectors = self._runner.embed(batch, self._shape, self._pooling)
         except Aborted:
@@ -83,7 +100,9 @@ class Embedder:
             self._jobs.popleft()
             self._outbox.post(job.mailbox, error)
             return
-        self._threads.measured(num_rows, time.monotonic() - began)
+        seconds = self._clock() - began
+        self._threads.measured(num_rows, seconds)
+        self._share.measured(num_rows, seconds)
         job.done.append(vectors)
         job.num_done += len(batch)
         if job.num_done == len(job.inputs):
@@ -92,12 +111,12 @@ class Embedder:
         else:
             self._jobs.rotate(-1)  # a job of a thousand texts lets one of a single text pass
 
-    def _next_batch(self, job: EmbedJob) -> list[Sequence[int]]:
+    def _next_batch(self, job: EmbedJob, room: int) -> list[Sequence[int]]:
+        """As many of its next inputs as have room, and one whether or not it has."""
         batch: list[Sequence[int]] = []
-        room = self._shape.max_batch_tokens
         for tokens in job.inputs[job.num_done : job.num_done + self._shape.num_slots]:
             room -= len(tokens)
-            if room < 0:
+            if batch and room < 0:
                 break
             batch.append(tokens)
         return batch

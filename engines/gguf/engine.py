@@ -183,10 +183,11 @@ class GgufEngine:
                 param="prompt_logprobs",
             )
         reading = model.reading(request.cache_salt)
-        tokens, rendered = await prompt_tokens(reading, request)
-        check_length(tokens, model.generation.context_tokens, request)
+        context_tokens = model.generation.context_tokens
+        tokens, rendered = await prompt_tokens(reading, request, context_tokens=context_tokens)
+        check_length(tokens, context_tokens, request)
         checked_ids(model, list(request.sampling.logit_bias), "logit_bias")
-        left = model.generation.context_tokens - len(tokens)
+        left = context_tokens - len(tokens)
         sequence = Running(
             tokens=tokens,
             max_tokens=left if request.max_tokens is None else min(request.max_tokens, left),
@@ -278,7 +279,11 @@ class GgufEngine:
         """The prompt that `generate` would compute."""
         lease = await self._lease(request.model, None, expects_another=True)
         try:
-            return await rendered_prompt(lease.model, lease.model.vocabulary.pieces, request)
+            model = lease.model
+            shape = model.generation or model.embedding
+            return await rendered_prompt(
+                model, model.vocabulary.pieces, request, context_tokens=shape.context_tokens
+            )
         finally:
             lease.release()
 

@@ -14,12 +14,10 @@ from engines.gguf.scheduler import Scheduler
 from engines.gguf.sequence import Sequence as Running
 from engines.gguf.sequence import Work
 from engines.gguf.slots import Slots
+from engines.gguf.time_share import TimeShare
 from engines.outbox import Outbox
 from engines.protocol import FinishReason
 
-# While answers run, the prompts of one step may take about so long: every answer waits for it.
-PROMPT_SHARE_SECONDS = 0.1
-MIN_PROMPT_SHARE = 32
 # Interrupting a step throws away what it did for the others, so only a prompt that
 # makes up most of a long step is worth it.
 MIN_ABORTED_TOKENS = 64
@@ -62,7 +60,7 @@ class Generation:
         self._end_ids = frozenset(runner.vocabulary.end_ids)
         self._threads = layout.threads
         self._iteration_tokens = 0  # see StepRecorder.stepped
-        self._seconds_per_prompt_token = 0.0
+        self._share = TimeShare()
 
     @property
     def has_work(self) -> bool:
@@ -73,7 +71,7 @@ class Generation:
         """Compute one batch and hand out what it brings."""
         for sequence in self.scheduler.admit():
             self._admitted(sequence)
-        works = self.scheduler.plan(self._shape.max_batch_tokens, self._prompt_share())
+        works = self.scheduler.plan(self._shape.max_batch_tokens, self._share.num_tokens)
         if not works:
             return
         self._note_interruptible(works)
@@ -99,7 +97,8 @@ class Generation:
         finally:
             self.interruptible = None
         seconds = time.monotonic() - began
-        self._measure(works, seconds)
+        self._threads.measured(num_tokens, seconds)
+        self._share.measured(num_tokens, seconds)
         self.scheduler.commit(works)
         self._iteration_tokens = 0
         self._sample(works)
@@ -151,20 +150,6 @@ class Generation:
             max_tokens=self._shape.context_tokens,
         )
         self._outbox.post(sequence.mailbox, Admitted(sequence.num_computed))
-
-    def _prompt_share(self) -> int:
-        if not self._seconds_per_prompt_token:
-            return MIN_PROMPT_SHARE  # to learn it by
-        return max(MIN_PROMPT_SHARE, int(PROMPT_SHARE_SECONDS / self._seconds_per_prompt_token))
-
-    def _measure(self, works: Sequence[Work], seconds: float) -> None:
-        num_tokens = sum(work.count for work in works)
-        self._threads.measured(num_tokens, seconds)
-        if num_tokens < MIN_PROMPT_SHARE:
-            return
-        each = seconds / num_tokens
-        last = self._seconds_per_prompt_token
-        self._seconds_per_prompt_token = 0.8 * last + 0.2 * each if last else each
 
     def _note_interruptible(self, works: Sequence[Work]) -> None:
         largest = max(works, key=lambda work: work.count)

@@ -17,6 +17,7 @@ import structlog
 
 from engines.chat.gap_marks import GapMarks
 from engines.chat.prepared import FALLBACK
+from engines.chat.text_threads import TextThreads
 from engines.chat.tool_format import MARKUP_TOKENS
 from engines.errors import Unsupported
 from engines.gguf.adapter_file import Adapter
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     from engines.chat.template import ChatTemplate
 
 log = structlog.get_logger()
-
-# A text this long takes milliseconds to tokenize; shorter ones are not worth a thread's wake-up.
-_MAX_INLINE_CHARS = 4000
 
 
 class HowToLoad(NamedTuple):
@@ -94,6 +92,7 @@ class LoadedModel:
         self.recipe = NOTHING  # what its name adds; `open` knows
         self._chosen: TemplateChoice | None = None
         self.recorder = layout.recorder
+        self._texts = TextThreads(name)
         self._steps = steps
         self._runner = runner  # to look at; only its thread may call it
         self._cache_bytes = cache_bytes(runner, layout.generation)
@@ -165,6 +164,7 @@ class LoadedModel:
 
     async def close(self) -> None:
         """End every stream with `Unavailable` and wait until the memory is free."""
+        self._texts.close()
         self._steps.stop()
         await asyncio.to_thread(self._steps.join)
 
@@ -257,9 +257,11 @@ class LoadedModel:
         tokenize = functools.partial(
             self.vocabulary.tokenize, text, parse_special=parse_special, add_special=add_special
         )
-        if len(text) <= _MAX_INLINE_CHARS:
-            return tokenize()
-        return await asyncio.to_thread(tokenize)
+        return await self._texts.run(text, tokenize)
+
+    def least_tokens(self, text: str) -> int | None:
+        """How many tokens a text has at the very least; None where nothing can be said."""
+        return self.vocabulary.least_tokens(text)
 
     @cached_property
     def sampling(self) -> Sampling:

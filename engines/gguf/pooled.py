@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engines.chat.prompting import checked_ids, filled_tokens
+from engines.chat.prompting import check_fits, checked_ids, filled_tokens
 from engines.errors import ContextTooLong, RequestRefused, Unavailable, Unsupported
 from engines.gguf.embedding import EmbedJob, Vectors, normalized
 from engines.gguf.loaded_model import LoadedModel
@@ -26,6 +26,9 @@ async def embedded(model: LoadedModel, request: EmbedRequest) -> tuple[Embedding
             f"to have them cut to {request.dimensions}: leave dimensions out",
             param="dimensions",
         )
+    for text in request.inputs:
+        if isinstance(text, str):
+            check_fits(model, [text], model.embedding.context_tokens, "input")
     inputs = [await _embed_tokens(model, text) for text in request.inputs]
     lengths = [len(tokens) for tokens in inputs]
     vectors = await _pooled(model, inputs)
@@ -83,6 +86,9 @@ async def _embed_tokens(model: LoadedModel, text: str | Sequence[int]) -> Sequen
 
 async def _pairs(model: LoadedModel, request: RerankRequest) -> list[Sequence[int]]:
     """The query with each document, as the model was trained to read them."""
+    for place, document in enumerate(request.documents):
+        both = [request.query, document]
+        check_fits(model, both, model.embedding.context_tokens, f"documents[{place}]")
     pattern = model.vocabulary.rerank_pattern
     query = await model.tokenize(request.query, parse_special=False)
     pairs: list[Sequence[int]] = []

@@ -1,9 +1,9 @@
 """The one thread that owns a loaded model: it loads, steps and frees it.
 
 Everyone else sends it messages. Each turn it takes in what arrived, computes
-one step of answers and one batch of embeddings if there are any, and wakes the
-event loop once with all that came of it. With nothing to do it sleeps on its
-inbox.
+one step of answers and one batch of embeddings if there are any and it is their
+turn, and wakes the event loop once with all that came of it. With nothing to do it
+sleeps on its inbox.
 
 `submit`, `embed`, `cancel` and `stop` may be called from the event loop and
 never wait; everything with an underscore runs on the thread.
@@ -187,12 +187,14 @@ class StepLoop:
     def _turn(self) -> None:
         if self._generation is not None and self._generation.has_work:
             self._generation.step()
-        if self._embedder:
-            self._embedder.step()
+        answers_run = self._generation is not None and bool(self._generation.scheduler.running)
+        assert self._embedder is not None
+        if self._embedder.is_due(answers_run=answers_run):
+            self._outbox.flush()  # what answers gained need not wait for the batch
+            self._embedder.step(answers_run=answers_run)
         self._note_health()
         # The next step of answers says when it is best; see `Generation.step`.
-        is_next_soon = self._generation is not None and self._generation.scheduler.running
-        if not is_next_soon and not self._outbox.flush():
+        if not answers_run and not self._outbox.flush():
             self.is_stopping = True  # the event loop is closed: nobody is there to answer
 
     def _note_health(self) -> None:

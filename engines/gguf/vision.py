@@ -158,6 +158,10 @@ class Reading:
         """Token ids of `text`, with no marks added."""
         return await self._model.tokenize(text, parse_special=parse_special)
 
+    def least_tokens(self, text: str) -> int | None:
+        """How many tokens a text has at the very least; None where nothing can be said."""
+        return self._model.least_tokens(text)
+
     async def image_tokens(self, image: Image) -> list[int]:
         """What stands for a picture among the tokens. Raises `RequestRefused`."""
         if self._vision is None:

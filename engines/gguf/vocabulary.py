@@ -1,12 +1,15 @@
 """A model's tokens and what its file says, read once when it is loaded.
 
 Everything but `tokenize` is plain data that outlives the model. The vocabulary
-is constant, so `tokenize` may be called from any thread; the lock is there only
-so that the model is not freed under a call.
+is constant and llama.h calls its tokenization thread-safe, so any number of
+threads may call `tokenize` at once, and none waits for another's text. They are
+counted, so that the model is not freed under a call.
 """
 
 import ctypes
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,11 @@ from engines.gguf.native import llama
 
 _SHOW_SPECIAL = True
 _CONTROL, _UNKNOWN = 1 << 3, 1 << 0
+_STRIPS = 1 << 7 | 1 << 8  # such a mark takes the white space beside it, however much
+# `tokenizer.ggml.model` of those that change no text, but for a space into one other character.
+# The others lower letters, drop white space and accents, or make one token of a whole unknown word.
+_KEEPS_TEXT = ("llama", "gpt2")
+_UTF8_BYTES = frozenset(bytes([byte]) for byte in (*range(0xC0), *range(0xC2, 0xF5)))
 
 
 class Vocabulary:
@@ -25,7 +33,8 @@ class Vocabulary:
     def __init__(self, model: Any) -> None:
         self._binding = binding = llama()
         self._vocabulary = vocabulary = binding.llama_model_get_vocab(model)
-        self._lock = threading.Lock()
+        self._num_users = 0
+        self._users = threading.Condition()
         self.num_tokens: int = binding.llama_vocab_n_tokens(vocabulary)
         tokens = range(self.num_tokens)
         self.pieces = [self._piece(token) for token in tokens]
@@ -48,6 +57,7 @@ class Vocabulary:
         self.rerank_pattern = _template(binding, model, b"rerank")
         self.gap_marks = _gap_marks(binding, vocabulary)
         self.metadata = dict(_metadata(binding, model))
+        self._longest_piece = self._most_bytes()
         self.chat_template = _template(binding, model, None)
 
     def tokenize(
@@ -60,11 +70,9 @@ class Vocabulary:
         """
         data = text.encode("utf-8", "replace") if isinstance(text, str) else text
         room = np.empty(len(data) + 16, np.int32)
-        with self._lock:
-            if self._vocabulary is None:
-                raise Unavailable("the model was unloaded")
+        with self._in_use() as vocabulary:
             count = self._binding.llama_tokenize(
-                self._vocabulary,
+                vocabulary,
                 data,
                 len(data),
                 room.ctypes.data_as(self._binding.llama_token_p),
@@ -75,6 +83,12 @@ class Vocabulary:
         if count < 0:
             raise Unavailable(f"llama.cpp could not tokenize {len(data)} bytes of text")
         return room[:count].tolist()
+
+    def least_tokens(self, text: str) -> int | None:
+        """How many tokens a text has at the very least; None where nothing can be said."""
+        if self._longest_piece is None:
+            return None
+        return -(-len(text.encode("utf-8", "replace")) // self._longest_piece)
 
     def paired(self, first: list[int], second: list[int]) -> list[int]:
         """Two texts with the marks around them that tell a classifier which is which."""
@@ -87,8 +101,41 @@ class Vocabulary:
 
     def forget(self) -> None:
         """Let nobody tokenize any more; returns when nobody does."""
-        with self._lock:
+        with self._users:
             self._vocabulary = None
+            self._users.wait_for(lambda: not self._num_users)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[Any]:
+        with self._users:
+            if self._vocabulary is None:
+                raise Unavailable("the model was unloaded")
+            vocabulary = self._vocabulary
+            self._num_users += 1
+        try:
+            yield vocabulary
+        finally:
+            with self._users:
+                self._num_users -= 1
+                self._users.notify_all()
+
+    def _most_bytes(self) -> int | None:
+        """Bytes of text that one token stands for at most; None if there is no most."""
+        binding, vocabulary = self._binding, self._vocabulary
+        attributes = [
+            binding.llama_vocab_get_attr(vocabulary, token) for token in range(self.num_tokens)
+        ]
+        if self.metadata.get("tokenizer.ggml.model") not in _KEEPS_TEXT:
+            return None
+        if any(found & _STRIPS for found in attributes):
+            return None
+        if not set(self.pieces) >= _UTF8_BYTES:  # a byte without a token is left out
+            return None
+        # Those that are shown as nothing are found in a text by their spelling all the same.
+        return max(
+            len(piece) or len(self._spelling(token).encode())
+            for token, piece in enumerate(self.pieces)
+        )
 
     def _spelling(self, token: int) -> str:
         if not 0 <= token < self.num_tokens:

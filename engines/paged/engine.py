@@ -17,7 +17,13 @@ import structlog
 from engines.chat.answer import Answer
 from engines.chat.output import ChatOutput
 from engines.chat.prepared import completed, constraint_of, output_of
-from engines.chat.prompting import check_length, checked_ids, prompt_tokens, rendered_prompt
+from engines.chat.prompting import (
+    check_fits,
+    check_length,
+    checked_ids,
+    prompt_tokens,
+    rendered_prompt,
+)
 from engines.errors import EngineError, Unavailable, Unsupported
 from engines.metrics import ModelMetrics, ModelRecorder
 from engines.outbox import Mailbox
@@ -162,7 +168,7 @@ class PagedEngine:
         """The request as the step thread takes it, or why it never can be answered."""
         if not model.writes:
             raise Unsupported(f"model {request.model!r} embeds text and writes none", param="model")
-        tokens, rendered = await prompt_tokens(model, request)
+        tokens, rendered = await prompt_tokens(model, request, context_tokens=model.context_tokens)
         check_length(tokens, model.context_tokens, request)
         checked_ids(model, list(request.sampling.logit_bias), "logit_bias")
         left = model.context_tokens - len(tokens)
@@ -196,6 +202,9 @@ class PagedEngine:
         lease = await self._lease(request.model, request.keep_alive_seconds)
         try:
             model = lease.model
+            for text in request.inputs:
+                if isinstance(text, str):
+                    check_fits(model, [text], model.embedder.max_tokens, "input")
             inputs = [await _embed_tokens(model, text) for text in request.inputs]
             for tokens in inputs:
                 model.embedder.check(tokens, request.dimensions)
@@ -220,7 +229,10 @@ class PagedEngine:
         """The prompt that `generate` would compute."""
         lease = await self._lease(request.model, None, expects_another=True)
         try:
-            return await rendered_prompt(lease.model, lease.model.tokenizer.pieces, request)
+            model = lease.model
+            return await rendered_prompt(
+                model, model.tokenizer.pieces, request, context_tokens=model.context_tokens
+            )
         finally:
             lease.release()
 
@@ -308,7 +320,7 @@ async def _embed_tokens(model: LoadedModel, text: str | Sequence[int]) -> Sequen
         text = model.pooling.prompt + text
         if model.pooling.is_lower_case:
             text = text.lower()
-        return await model.tokenizer.tokenize(text, parse_special=False, add_special=True)
+        return await model.tokenize(text, parse_special=False, add_special=True)
     return checked_ids(model, text, "input")
 
 

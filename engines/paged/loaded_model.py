@@ -5,6 +5,7 @@ thread through `submit` and come back through their mailboxes.
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import structlog
 from engines.chat.constraints import ConstraintCompiler
 from engines.chat.prepared import FALLBACK, completed
 from engines.chat.template import ChatTemplate
+from engines.chat.text_threads import TextThreads
 from engines.errors import Unavailable
 from engines.outbox import Outbox
 from engines.paged.block_pool import BlockPool
@@ -50,6 +52,7 @@ class LoadedModel:
     ) -> None:
         self.name = name
         self.tokenizer = tokenizer
+        self._texts = TextThreads(name)
         self.spoken_pieces = tokenizer.spoken_pieces
         self.context_tokens = loaded.context_tokens
         self.memory_bytes = loaded.memory_bytes
@@ -128,6 +131,7 @@ class LoadedModel:
 
         It is, whoever may still know this model, or an error with one of its frames.
         """
+        self._texts.close()
         self.embed_line.close()
         if self._steps is not None:
             self._steps.stop()
@@ -212,9 +216,18 @@ class LoadedModel:
         """No model's here: which tokens they would be, a checkpoint does not say."""
         return
 
-    async def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
-        """Token ids of `text`, with no marks added."""
-        return await self.tokenizer.tokenize(text, parse_special=parse_special)
+    async def tokenize(
+        self, text: str, *, parse_special: bool, add_special: bool = False
+    ) -> list[int]:
+        """Token ids of `text`; a long text does not hold up the event loop."""
+        encode = functools.partial(
+            self.tokenizer.encode, text, parse_special=parse_special, add_special=add_special
+        )
+        return await self._texts.run(text, encode)
+
+    def least_tokens(self, text: str) -> None:
+        """Nothing can be said: a tokenizer.json may have any number of characters made one."""
+        return
 
     @property
     def template(self) -> ChatTemplate | None:

@@ -9,7 +9,7 @@ import pytest
 
 from engines.chat.prompting import filled_tokens, prompt_tokens
 from engines.chat.template import ChatTemplate, Rendered
-from engines.errors import RequestRefused, Unsupported
+from engines.errors import ContextTooLong, RequestRefused, Unsupported
 from engines.protocol import GenerateRequest, Image, Message, Part, Text, ToolCall
 
 TEMPLATE = "{% for message in messages %}<s>{{ message.content }}</s>{% endfor %}<s>"
@@ -23,6 +23,9 @@ class Letters:
     bos: Sequence[int] = ()
     num_tokens = 256
     special_spellings = MARKS
+
+    def least_tokens(self, text: str) -> int | None:
+        return -(-len(text) // 4)  # `</s>` is one token
 
     async def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         if not parse_special:
@@ -65,6 +68,54 @@ async def test_an_image_stands_where_it_was_in_the_message() -> None:
 
     assert spelled(tokens) == "[1]see ?? </s>![2][1]"
     assert tokens.count(-4) == 2
+
+
+async def test_a_prompt_that_cannot_fit_is_refused_by_what_its_pieces_have_at_least() -> None:
+    marks = asking(Text("</s>" * 5 + "ab"))
+
+    tokens, _ = await prompt_tokens(Letters(), marks, context_tokens=9)
+    with pytest.raises(ContextTooLong, match="the prompt has at least 9 and") as refused:
+        await prompt_tokens(Letters(), marks, context_tokens=8)
+
+    # Five marks that are plain text, two letters, and the template's own marks.
+    assert len(tokens) == 5 * 4 + 2 + 3
+    assert refused.value.prompt_tokens == 9
+
+
+@pytest.mark.parametrize("length", [2048, 2049])
+async def test_where_tokens_may_stand_for_any_text_it_has_a_most_of_bytes(length: int) -> None:
+    class Words(Letters):
+        def least_tokens(self, text: str) -> int | None:
+            return None
+
+    request = GenerateRequest(id="1", model="m", prompt="x" * length)
+    answering = prompt_tokens(Words(), request, context_tokens=2)
+
+    if length == 2048:
+        assert len((await answering)[0]) == length
+        return
+    with pytest.raises(ContextTooLong, match="2 tokens; the text has 2049 bytes") as refused:
+        await answering
+    assert (refused.value.param, refused.value.prompt_tokens) == ("prompt", 0)
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+async def test_long_messages_are_written_beside_the_event_loop(*, is_long: bool) -> None:
+    threads: list[int] = []
+
+    class Noting(ChatTemplate):
+        def render(self, *args: Any, **kwargs: Any) -> Rendered:
+            threads.append(threading.get_ident())
+            return super().render(*args, **kwargs)
+
+    class Written(Letters):
+        template = Noting(TEMPLATE)
+
+    text = "</s>a" * (20_000 if is_long else 2)
+    tokens, _ = await prompt_tokens(Written(), asking(Text(text)))
+
+    assert spelled(tokens) == f"[1]{text}[2][1]"
+    assert (threads != [threading.get_ident()]) is is_long
 
 
 async def test_text_cannot_stand_for_an_image() -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from engines.gguf.generation import MIN_PROMPT_SHARE, Generation
+from engines.gguf.generation import Generation
 from engines.gguf.layout import Layout
 from engines.gguf.runner import Runner, Shape
 from engines.gguf.sequence import Sequence
 from engines.gguf.threads import FixedThreads
+from engines.gguf.time_share import MIN_PROMPT_SHARE
 from engines.metrics import ModelRecorder
 from engines.outbox import Mailbox, Outbox
 from engines.protocol import Sampling
