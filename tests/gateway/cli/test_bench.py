@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from engines.errors import Overloaded
+from engines.errors import EngineOverloaded
 from engines.protocol import GenerateRequest
 from gateway.bench.workloads.nano import OUTPUT_TOKENS, PROMPT_TOKENS
 from gateway.cli import main
@@ -175,7 +175,7 @@ def test_a_text_that_differs_ends_with_an_error(server: Server, script: list[Ste
 def test_a_server_that_refuses_everything_is_told_at_once(
     server: Server, script: list[Step]
 ) -> None:
-    script[:] = [Overloaded("64 requests are waiting")]
+    script[:] = [EngineOverloaded("64 requests are waiting")]
 
     result = bench("--url", server.url)
 

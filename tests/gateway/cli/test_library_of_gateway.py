@@ -105,7 +105,7 @@ def test_a_file_of_this_machine_can_be_pulled(
     assert pulled.exit_code == 0, pulled.output
     assert "making 'My-model.Q8_0' of " in pulled.stderr
     [digest] = [digest for digest, content in library.blobs.items() if content == b"GGUF of mine"]
-    assert f"FROM @{digest}" in library.modelfiles["My-model.Q8_0"]
+    assert library.modelfiles["My-model.Q8_0"] == [Instruction(0, "FROM", "", f"@{digest}")]
     assert ("create", "My-model.Q8_0") in library.jobs
 
 
